@@ -1,0 +1,849 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * aloop.h - the event loop of Python's asyncio as a C library. The only public header.
+ *
+ * A first program:
+ *
+ *     static void hello(aloop_t *loop, void *arg) { puts(arg); aloop_stop(loop); }
+ *
+ *     aloop_t *loop;
+ *     if (aloop_new(NULL, &loop) < 0) return 1;
+ *     aloop_call_later(loop, ALOOP_SECONDS(1), hello, "hello");
+ *     aloop_run_forever(loop);
+ *     aloop_free(loop);
+ *
+ * Rules that hold for every call, so that the comments below need not repeat them:
+ *
+ * - Results. An int or int64_t result is zero or positive on success and one of the negative ALOOP_E... codes on failure.
+ *   Outputs are written on success only; errno is neither read nor set for the caller. A call that fails, out of memory
+ *   included (ALOOP_ENOMEM), leaves everything as it was. Every call may return ALOOP_EINVAL for a NULL or nonsensical
+ *   argument; in debug mode the exception handler is also told which rule was broken.
+ * - Threads. Each comment ends with a tag. [loop]: only in the thread that runs the loop, or before it runs; debug mode
+ *   answers other threads with ALOOP_ENOTLOOPTHREAD. [any]: any thread. [signal]: any thread and signal handlers.
+ * - Callbacks. Every call may be made from inside any callback, unless its comment says otherwise.
+ * - Futures. A function that returns aloop_future_t * hands the caller one reference, and returns NULL only when out of
+ *   memory; every other failure, a wrong argument too, is an error of the future. A function that waits for futures
+ *   (aloop_run_until_complete, aloop_gather, aloop_wait_for, ...) takes over the references it is given, also when it
+ *   fails; aloop_future_ref keeps one. Cancelling the future cancels the operation at once.
+ * - Time is int64_t nanoseconds on the loop's monotonic clock. Nothing fires early.
+ * - Structs that start with `size` are filled in by the caller: set it to sizeof the struct; a member left zero means its
+ *   default. They may grow at the end in later versions.
+ */
+#ifndef ALOOP_H
+#define ALOOP_H
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Version --------------------------------------------------------------------------------------------- */
+
+#define ALOOP_VERSION_MAJOR 0
+#define ALOOP_VERSION_MINOR 1
+#define ALOOP_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define ALOOP_API __attribute__((visibility("default")))
+#else
+#define ALOOP_API
+#endif
+
+/* The version of the library in use as "major.minor.patch", which may be newer than this header. [signal] */
+ALOOP_API const char *aloop_version(void);
+
+/* ---- Types ----------------------------------------------------------------------------------------------- */
+
+typedef struct aloop aloop_t;                     /* an event loop */
+typedef struct aloop_future aloop_future_t;       /* the end of an operation */
+typedef struct aloop_transport aloop_transport_t; /* a connection */
+typedef struct aloop_server aloop_server_t;       /* listening sockets and their connections */
+typedef struct aloop_context aloop_context_t;     /* a set of context variables */
+typedef struct aloop_var aloop_var_t;             /* a context variable */
+typedef struct aloop_var_token aloop_var_token_t; /* the value a variable had before it was set */
+
+/* A scheduled callback. A plain value: copy it, drop it, keep it after the callback ran; it never refers to
+ * another. */
+typedef struct aloop_handle {
+  uint64_t id; /* private; {0} is "no handle" */
+} aloop_handle_t;
+
+typedef void (*aloop_callback_fn)(aloop_t *loop, void *arg);
+typedef void (*aloop_done_fn)(aloop_future_t *future, void *arg);
+typedef void (*aloop_destroy_fn)(void *value);
+
+/* Units of time. The argument may be fractional: ALOOP_SECONDS(1.5). */
+#define ALOOP_SECONDS(s) ((int64_t)((s)*1000000000.0))
+#define ALOOP_MILLIS(ms) ((int64_t)((ms)*1000000.0))
+#define ALOOP_MICROS(us) ((int64_t)((us)*1000.0))
+#define ALOOP_FOREVER ((int64_t)-1) /* as a timeout: none */
+
+/* Where a callback was scheduled, for reports; the scheduling macros below pass it. Define ALOOP_NO_ORIGIN to
+ * leave file names out of your program. */
+#define ALOOP_STRING2(x) #x
+#define ALOOP_STRING(x) ALOOP_STRING2(x)
+#ifdef ALOOP_NO_ORIGIN
+#define ALOOP_HERE ((const char *)0)
+#else
+#define ALOOP_HERE (__FILE__ ":" ALOOP_STRING(__LINE__))
+#endif
+
+/* ---- Errors ---------------------------------------------------------------------------------------------- */
+
+/* System errors are the negated errno value; the library's own lie below -4000. X(name, value, text) */
+#define ALOOP_SYSTEM_ERRORS(X)                                                                                 \
+  X(EACCES, -EACCES, "permission denied")                                                                      \
+  X(EADDRINUSE, -EADDRINUSE, "address already in use")                                                         \
+  X(EADDRNOTAVAIL, -EADDRNOTAVAIL, "address not available on this machine")                                    \
+  X(EAFNOSUPPORT, -EAFNOSUPPORT, "address family not supported")                                               \
+  X(EAGAIN, -EAGAIN, "resource temporarily unavailable")                                                       \
+  X(EALREADY, -EALREADY, "already in progress or already done")                                                \
+  X(EBADF, -EBADF, "bad file descriptor")                                                                      \
+  X(EBUSY, -EBUSY, "in use")                                                                                   \
+  X(ECANCELED, -ECANCELED, "cancelled")                                                                        \
+  X(ECHILD, -ECHILD, "used in a child process after fork; call aloop_after_fork first")                        \
+  X(ECONNABORTED, -ECONNABORTED, "connection aborted")                                                         \
+  X(ECONNREFUSED, -ECONNREFUSED, "connection refused")                                                         \
+  X(ECONNRESET, -ECONNRESET, "connection reset by peer")                                                       \
+  X(EEXIST, -EEXIST, "already exists")                                                                         \
+  X(EHOSTUNREACH, -EHOSTUNREACH, "host unreachable")                                                           \
+  X(EINTR, -EINTR, "interrupted")                                                                              \
+  X(EINVAL, -EINVAL, "invalid argument")                                                                       \
+  X(EIO, -EIO, "input/output error")                                                                           \
+  X(EISDIR, -EISDIR, "is a directory")                                                                         \
+  X(EMFILE, -EMFILE, "too many open descriptors in this process")                                              \
+  X(EMSGSIZE, -EMSGSIZE, "message too long")                                                                   \
+  X(ENAMETOOLONG, -ENAMETOOLONG, "name too long")                                                              \
+  X(ENETUNREACH, -ENETUNREACH, "network unreachable")                                                          \
+  X(ENFILE, -ENFILE, "too many open files in the system")                                                      \
+  X(ENOBUFS, -ENOBUFS, "no buffer space left")                                                                 \
+  X(ENOENT, -ENOENT, "no such entry")                                                                          \
+  X(ENOMEM, -ENOMEM, "out of memory")                                                                          \
+  X(ENOTCONN, -ENOTCONN, "not connected")                                                                      \
+  X(ENOTSOCK, -ENOTSOCK, "not a socket")                                                                       \
+  X(ENOTSUP, -EOPNOTSUPP, "not supported here")                                                                \
+  X(EPERM, -EPERM, "operation not permitted")                                                                  \
+  X(EPIPE, -EPIPE, "broken pipe")                                                                              \
+  X(ERANGE, -ERANGE, "value out of range")                                                                     \
+  X(ETIMEDOUT, -ETIMEDOUT, "timed out")
+
+#define ALOOP_OWN_ERRORS(X)                                                                                    \
+  X(ECLOSED, -4001, "closed")                                                                                  \
+  X(ENOTLOOPTHREAD, -4002, "called from a thread that does not run this loop")                                 \
+  X(ERUNNING, -4003, "a loop is running in this thread")                                                       \
+  X(ENOTDONE, -4004, "future is not done yet")                                                                 \
+  X(EDONE, -4005, "future is already done")                                                                    \
+  X(ENOLOOP, -4006, "no loop is set for this thread")                                                          \
+  X(ESTOPPED, -4007, "loop stopped before the future was done")                                                \
+  X(EOTHERLOOP, -4008, "object belongs to another loop")                                                       \
+  X(EOF, -4009, "end of file")                                                                                 \
+  X(EAI_ADDRFAMILY, -4101, "host has no address of the wanted family")                                         \
+  X(EAI_AGAIN, -4102, "name server did not answer; try again later")                                           \
+  X(EAI_BADFLAGS, -4103, "bad flags for a name lookup")                                                        \
+  X(EAI_FAIL, -4104, "name server failed for good")                                                            \
+  X(EAI_FAMILY, -4105, "address family not supported for a name lookup")                                       \
+  X(EAI_MEMORY, -4106, "out of memory during a name lookup")                                                   \
+  X(EAI_NODATA, -4107, "host has no address")                                                                  \
+  X(EAI_NONAME, -4108, "host or service not known")                                                            \
+  X(EAI_OVERFLOW, -4109, "name too long for its buffer")                                                       \
+  X(EAI_SERVICE, -4110, "service not known for this socket type")                                              \
+  X(EAI_SOCKTYPE, -4111, "socket type not supported for a name lookup")
+
+enum {
+#define ALOOP_ERROR_(name, value, text) ALOOP_##name = (value),
+  ALOOP_SYSTEM_ERRORS(ALOOP_ERROR_) ALOOP_OWN_ERRORS(ALOOP_ERROR_)
+#undef ALOOP_ERROR_
+      ALOOP_OK = 0
+};
+
+/* A constant English sentence for a code: the table above, the C library's text for another errno value, never
+ * NULL. [signal] for codes of the table, [any] otherwise. */
+ALOOP_API const char *aloop_strerror(int64_t error);
+
+/* The name of a code without its prefix ("ECONNREFUSED"), or "UNKNOWN". [signal] */
+ALOOP_API const char *aloop_error_name(int64_t error);
+
+/* ---- Memory ---------------------------------------------------------------------------------------------- */
+
+/* Memory for one loop and all its objects. Alignment as malloc. `resize` is realloc: (NULL, n) allocates. Calls
+ * come from the loop's thread, and from any thread that calls aloop_call_soon_threadsafe. */
+typedef struct aloop_allocator {
+  size_t size;
+  void *(*resize)(void *user, void *block, size_t bytes);
+  void (*release)(void *user, void *block);
+  void *user;
+} aloop_allocator_t;
+
+/* ---- Pollers --------------------------------------------------------------------------------------------- */
+
+enum { ALOOP_READABLE = 1, ALOOP_WRITABLE = 2 };
+
+typedef struct aloop_poll_event {
+  uint64_t token;  /* as given to update() */
+  uint32_t events; /* ALOOP_READABLE | ALOOP_WRITABLE; an error or hang-up sets both */
+} aloop_poll_event_t;
+
+/* A poller: what stands between the loop and the kernel (asyncio: a selector). The loop calls it from its own
+ * thread only and never for the same descriptor twice at once; results follow the rules above. */
+typedef struct aloop_poller {
+  size_t size;
+  const char *name;
+  /* Makes the state. `arg` is aloop_options_t.poller_arg. Returns 0 or a code; ALOOP_ENOTSUP: not on this
+   * kernel. */
+  int (*open)(void *arg, const aloop_allocator_t *allocator, void **state);
+  /* Releases what open() made. Watched descriptors may still be open; the poller does not close them. */
+  void (*close)(void *state);
+  /* Changes what fd is watched for from `before` to `after` (sets of ALOOP_READABLE | ALOOP_WRITABLE; 0: not
+   * watched). Level-triggered. Must report ALOOP_EPERM for a descriptor that cannot be watched (regular file on
+   * epoll). A removal (after == 0) of a descriptor that was closed behind our back succeeds. The token changes
+   * only when before == 0. */
+  int (*update)(void *state, int fd, uint64_t token, uint32_t before, uint32_t after);
+  /* Waits at most `timeout` ns (rounded up, never down; negative: forever; 0: only looks) and fills
+   * events[0..capacity). Returns their number; 0 on timeout or when interrupted by a signal. Each fd appears at
+   * most once per call. */
+  int (*wait)(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout);
+  /* May be NULL. A descriptor that is readable when wait() would not block, for aloop_backend_fd. */
+  int (*backend_fd)(void *state);
+  /* May be NULL: the loop's clock in ns, instead of the monotonic one (the virtual poller jumps its own). */
+  int64_t (*now)(void *state);
+} aloop_poller_t;
+
+/* The built-in poller of that name ("epoll", "kqueue", "poll", "select", "virtual"), NULL if this build has
+ * none. "auto" or NULL: the best here. A constant that lives as long as the program. [any] */
+ALOOP_API const aloop_poller_t *aloop_poller_find(const char *name);
+
+/* The names of the built-in pollers, best first, ended by NULL. [any] */
+ALOOP_API const char *const *aloop_poller_names(void);
+
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
+
+typedef struct aloop_options {
+  size_t size;
+  const char *poller;                 /* by name; NULL: the environment's ALOOP_POLLER, else "auto" */
+  const aloop_poller_t *poller_table; /* your own poller, instead of a name */
+  void *poller_arg;                   /* handed to its open() */
+  const aloop_allocator_t *allocator; /* NULL: malloc */
+  int debug;                          /* 1 on, -1 off, 0: on if ALOOP_DEBUG is set and not "0" */
+  int64_t slow_callback_duration;     /* debug mode reports callbacks this long; 0: 100 ms */
+} aloop_options_t;
+
+/* asyncio.new_event_loop: makes a loop with its poller and wake-up descriptor. `options` may be NULL. Not bound
+ * to a thread until it runs. Errors: ALOOP_EINVAL (unknown poller name, size not set), ALOOP_ENOTSUP (poller
+ * not on this kernel), ALOOP_ENOMEM, ALOOP_EMFILE, ALOOP_ENFILE. [any] */
+ALOOP_API int aloop_new(const aloop_options_t *options, aloop_t **loop);
+
+/* loop.close: drops scheduled callbacks without calling them, cancels pending operations, ends live transports
+ * (connection_lost with ALOOP_ECLOSED, called from inside), closes all descriptors. Afterwards most calls
+ * answer ALOOP_ECLOSED. Closing again is a no-op. Errors: ALOOP_ERUNNING while it runs. [loop] */
+ALOOP_API int aloop_close(aloop_t *loop);
+ALOOP_API bool aloop_is_closed(const aloop_t *loop);
+
+/* Closes the loop if needed and gives up the caller's claim; the memory goes when the last object made on the
+ * loop is released. NULL is fine. Must not be called while the loop runs (debug mode reports it; the call does
+ * nothing). [loop] */
+ALOOP_API void aloop_free(aloop_t *loop);
+
+/* loop.run_forever: runs turns until aloop_stop; called before, that gives exactly one turn that does not wait.
+ * Binds the loop to this thread. Returns 0, the code given to aloop_stop_with_error, or ALOOP_ERUNNING (this or
+ * another loop already runs here), ALOOP_ECLOSED, ALOOP_ECHILD (see aloop_after_fork), or the poller's error.
+ * [loop] Not inside callbacks. */
+ALOOP_API int aloop_run_forever(aloop_t *loop);
+
+/* loop.run_until_complete: runs until the future is done and returns its value or error. Takes over the
+ * reference. Errors besides the future's and those of aloop_run_forever: ALOOP_ESTOPPED (somebody called
+ * aloop_stop first), ALOOP_EOTHERLOOP; ALOOP_ENOMEM also for a NULL future, so that calls nest. [loop] Not
+ * inside callbacks. */
+ALOOP_API int64_t aloop_run_until_complete(aloop_t *loop, aloop_future_t *future);
+
+/* The same for a future whose result is an object: stores it in *out and makes the caller its owner, as
+ * aloop_future_take_ptr does. Returns 0 or a code. [loop] Not inside callbacks. */
+ALOOP_API int aloop_run_until_complete_ptr(aloop_t *loop, aloop_future_t *future, void *out);
+
+/* One turn, for a host that has its own loop: waits at most `timeout` ns for something to do (0: only looks,
+ * ALOOP_FOREVER: no limit) and runs what was ready. Returns how many callbacks ran, or as aloop_run_forever.
+ * [loop] Not inside callbacks. */
+ALOOP_API int aloop_run_once(aloop_t *loop, int64_t timeout);
+
+/* loop.stop: the current batch of callbacks finishes, then the run ends; what they added stays queued. [loop]
+ */
+ALOOP_API int aloop_stop(aloop_t *loop);
+
+/* Ends the run right after the current callback, as a fatal exception does in asyncio: the rest of the batch
+ * stays queued for the next run, and the run call returns `error` (negative). Errors: ALOOP_EINVAL (error >=
+ * 0). [loop] */
+ALOOP_API int aloop_stop_with_error(aloop_t *loop, int error);
+
+/* loop.is_running. [any] */
+ALOOP_API bool aloop_is_running(const aloop_t *loop);
+
+/* asyncio.get_running_loop: the loop running in this thread, or NULL (also in the child of a fork). [any] */
+ALOOP_API aloop_t *aloop_running_loop(void);
+
+/* asyncio.get_event_loop, set_event_loop: the running loop, else the one set for this thread through the
+ * policy. The thread's loop is borrowed, never freed for you. Errors: ALOOP_ENOLOOP (none is set). [any] */
+ALOOP_API int aloop_current(aloop_t **loop);
+ALOOP_API int aloop_set_current(aloop_t *loop);
+
+/* asyncio's event loop policy: decides what "the thread's loop" means and adjusts the options of every new
+ * loop. A NULL member means the default behaviour: one loop per thread, options untouched. */
+typedef struct aloop_policy {
+  size_t size;
+  int (*get_current)(void *user, aloop_t **loop);
+  int (*set_current)(void *user, aloop_t *loop);
+  void (*adjust_options)(void *user, aloop_options_t *options); /* `options` is a complete private copy */
+  void *user;
+} aloop_policy_t;
+
+/* asyncio.set_event_loop_policy: process-wide; NULL restores the default. The table is borrowed and must
+ * outlive its use. Set it before threads make loops. Never NULL from get. [any] */
+ALOOP_API int aloop_set_policy(const aloop_policy_t *policy);
+ALOOP_API const aloop_policy_t *aloop_get_policy(void);
+
+/* Makes a loop usable in the child of a fork: new poller and wake-up descriptor, watches registered again,
+ * callbacks and timers kept. Until then running it gives ALOOP_ECHILD. A no-op where no fork happened. Errors:
+ * as aloop_new. [loop] */
+ALOOP_API int aloop_after_fork(aloop_t *loop);
+
+/* For hosting this loop in another: a descriptor that is readable when a turn would find I/O (ALOOP_ENOTSUP if
+ * the poller has none), and the ns until the next turn is due (0: now, ALOOP_FOREVER: only I/O). The hook is
+ * called whenever that moment moves closer while no turn runs; it may only note the fact. NULL removes it.
+ * [loop] */
+ALOOP_API int aloop_backend_fd(const aloop_t *loop);
+ALOOP_API int64_t aloop_next_timeout(aloop_t *loop);
+ALOOP_API int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg);
+
+/* The name of the poller in use. [any] */
+ALOOP_API const char *aloop_poller_name(const aloop_t *loop);
+
+/* ---- Callbacks and timers -------------------------------------------------------------------------------- */
+
+/* loop.call_soon: fn(loop, arg) runs in the next turn, after everything scheduled before it (strict FIFO). The
+ * handle may be ignored. On failure the handle carries the code for aloop_handle_error: ALOOP_ENOMEM,
+ * ALOOP_ECLOSED. [loop] */
+ALOOP_API aloop_handle_t aloop_call_soon(aloop_t *loop, aloop_callback_fn fn, void *arg);
+
+/* loop.call_later, loop.call_at: fn runs once, `delay` ns from now or at `when` on aloop_time's clock, never
+ * early; equal deadlines run in the order they were made. A moment that has passed means the next turn, after
+ * its I/O. Otherwise as aloop_call_soon. [loop] */
+ALOOP_API aloop_handle_t aloop_call_later(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg);
+ALOOP_API aloop_handle_t aloop_call_at(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg);
+
+/* Beyond asyncio: fn runs every `period` ns (> 0), first one period from now, on a fixed grid (no drift; beats
+ * missed because the loop was busy are skipped) until cancelled. [loop] */
+ALOOP_API aloop_handle_t aloop_call_every(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg);
+
+/* loop.call_soon_threadsafe: as call_soon, from any thread, in the order of each thread's calls; wakes the loop
+ * if it sleeps. Lock-free. `arg` must stay valid until fn ran or the loop is closed. Errors: ALOOP_ECLOSED,
+ * ALOOP_ENOMEM. [any], until aloop_free begins. */
+ALOOP_API int aloop_call_soon_threadsafe(aloop_t *loop, aloop_callback_fn fn, void *arg);
+
+/* The same with the place of the call written out, for language bindings. `origin` is borrowed and must be
+ * static. */
+ALOOP_API aloop_handle_t aloop_call_soon_from(aloop_t *, aloop_callback_fn fn, void *arg, const char *origin);
+ALOOP_API aloop_handle_t aloop_call_later_from(aloop_t *, int64_t, aloop_callback_fn fn, void *arg,
+                                               const char *origin);
+ALOOP_API aloop_handle_t aloop_call_at_from(aloop_t *, int64_t, aloop_callback_fn fn, void *arg,
+                                            const char *origin);
+ALOOP_API aloop_handle_t aloop_call_every_from(aloop_t *, int64_t, aloop_callback_fn fn, void *arg,
+                                               const char *origin);
+ALOOP_API int aloop_call_soon_threadsafe_from(aloop_t *, aloop_callback_fn fn, void *arg, const char *origin);
+#define aloop_call_soon(loop, fn, arg) aloop_call_soon_from(loop, fn, arg, ALOOP_HERE)
+#define aloop_call_later(loop, delay, fn, arg) aloop_call_later_from(loop, delay, fn, arg, ALOOP_HERE)
+#define aloop_call_at(loop, when, fn, arg) aloop_call_at_from(loop, when, fn, arg, ALOOP_HERE)
+#define aloop_call_every(loop, period, fn, arg) aloop_call_every_from(loop, period, fn, arg, ALOOP_HERE)
+#define aloop_call_soon_threadsafe(loop, fn, arg) aloop_call_soon_threadsafe_from(loop, fn, arg, ALOOP_HERE)
+
+/* loop.time: the monotonic clock. While the loop runs it is read at most once per callback, on first use; a
+ * callback that computes for long calls aloop_update_time before it asks for a delay. [loop] */
+ALOOP_API int64_t aloop_time(aloop_t *loop);
+ALOOP_API int64_t aloop_update_time(aloop_t *loop);
+
+/* Handle.cancel: once it returns the callback never runs, and *handle remembers that. Returns 1 if that was
+ * still possible, 0 if the callback had run or was cancelled before (harmless, however long ago). [loop] */
+ALOOP_API int aloop_cancel(aloop_t *loop, aloop_handle_t *handle);
+
+/* TimerHandle, beyond asyncio: moves a pending timer to another moment, or revives none: O(1) when later, O(log
+ * n) when sooner. Moving counts as making it anew among equal deadlines; a repeating timer goes on from there.
+ * Errors: ALOOP_ENOENT (not a pending timer). [loop] */
+ALOOP_API int aloop_reschedule(aloop_t *loop, const aloop_handle_t *handle, int64_t when);
+
+/* 0 if scheduling succeeded, else why not; ALOOP_EINVAL for the empty handle, ALOOP_ECANCELED after
+ * aloop_cancel. [any] */
+ALOOP_API int aloop_handle_error(aloop_handle_t handle);
+
+/* Handle.cancelled: whether aloop_cancel was called through this very value. [any] */
+ALOOP_API bool aloop_handle_cancelled(aloop_handle_t handle);
+
+/* Whether the callback is still going to run. [loop] */
+ALOOP_API bool aloop_handle_pending(const aloop_t *loop, aloop_handle_t handle);
+
+/* TimerHandle.when: the deadline of a pending timer, else ALOOP_ENOENT. [loop] */
+ALOOP_API int64_t aloop_handle_when(const aloop_t *loop, aloop_handle_t handle);
+
+/* ---- Context variables (contextvars) --------------------------------------------------------------------- */
+
+/* ContextVar: `name` is copied. A variable belongs to no loop. unref accepts NULL; it lives on while values of
+ * it do. The count is atomic: any thread may release it. [any] */
+ALOOP_API int aloop_var_new(const char *name, aloop_var_t **var);
+ALOOP_API void aloop_var_unref(aloop_var_t *var);
+
+/* ContextVar.set: changes the value in the current context; callbacks scheduled from now on see it, those
+ * scheduled before do not. `destroy` (may be NULL) runs on the value when the last context that holds it is
+ * gone. *token (`token` may be NULL) remembers the old value for aloop_var_reset. On failure `destroy` has not
+ * run. [loop] */
+ALOOP_API int aloop_var_set(aloop_t *loop, aloop_var_t *var, void *value, aloop_destroy_fn destroy,
+                            aloop_var_token_t **token);
+
+/* ContextVar.get: the value in the current context, else `fallback`. Borrowed. [loop] */
+ALOOP_API void *aloop_var_get(const aloop_t *loop, const aloop_var_t *var, void *fallback);
+
+/* ContextVar.reset: puts the old value back and frees the token. On failure the token stays valid. NULL is a
+ * no-op. [loop] */
+ALOOP_API int aloop_var_reset(aloop_t *loop, aloop_var_token_t *token);
+
+/* Frees a token that is not going to be used. [loop] */
+ALOOP_API void aloop_var_token_free(aloop_var_token_t *token);
+
+/* copy_context, Context.run: a private copy of the current context, and fn(loop, arg) called at once within it;
+ * what fn sets stays in that context. Errors: ALOOP_EBUSY (the context is already entered), ALOOP_EOTHERLOOP.
+ * [loop] */
+ALOOP_API int aloop_context_copy(aloop_t *loop, aloop_context_t **context);
+ALOOP_API int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn fn, void *arg);
+ALOOP_API void aloop_context_unref(aloop_context_t *context);
+
+/* ---- Exception handler ----------------------------------------------------------------------------------- */
+
+/* What went wrong where nobody was waiting for the answer. Members that do not apply are zero; fd is then -1.
+ */
+typedef struct aloop_error_context {
+  size_t size;
+  const char *message;    /* one English sentence */
+  int error;              /* a code, or 0 for a mere warning */
+  int fd;                 /* the descriptor concerned, or -1 */
+  aloop_future_t *future; /* borrowed, like all below */
+  aloop_handle_t handle;  /* of the callback */
+  aloop_transport_t *transport;
+  aloop_server_t *server;
+  void *protocol;
+  const char *origin;                         /* "file.c:12": where the callback or object was made */
+  int64_t duration;                           /* of a slow callback, ns */
+  const struct aloop_error_context *previous; /* what a failing handler was told */
+} aloop_error_context_t;
+
+/* Returns 0, or a code if it could not handle the report: the default handler then gets both. */
+typedef int (*aloop_exception_handler_fn)(aloop_t *loop, const aloop_error_context_t *context, void *arg);
+
+/* loop.set_exception_handler, get_exception_handler: NULL restores the default; get gives NULL for the default.
+ * [loop] */
+ALOOP_API int aloop_set_exception_handler(aloop_t *loop, aloop_exception_handler_fn handler, void *arg);
+ALOOP_API aloop_exception_handler_fn aloop_get_exception_handler(const aloop_t *loop, void **arg);
+
+/* loop.default_exception_handler: writes one line to stderr. [loop] */
+ALOOP_API void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t *context);
+
+/* loop.call_exception_handler: hands a report to the handler in force. [loop] */
+ALOOP_API void aloop_call_exception_handler(aloop_t *loop, const aloop_error_context_t *context);
+
+/* ---- Debug, metrics, dump -------------------------------------------------------------------------------- */
+
+/* loop.get_debug, set_debug, slow_callback_duration (ns, > 0). Debug mode reports to the exception handler:
+ * slow callbacks and where they were scheduled, calls from the wrong thread, misuse, transports left open.
+ * [loop] */
+ALOOP_API bool aloop_get_debug(const aloop_t *loop);
+ALOOP_API int aloop_set_debug(aloop_t *loop, bool on);
+ALOOP_API int aloop_set_slow_callback_duration(aloop_t *loop, int64_t duration);
+
+enum { ALOOP_LAG_BUCKETS = 24 };
+
+/* Counters since aloop_new, always on. */
+typedef struct aloop_metrics {
+  size_t size;
+  uint64_t turns;
+  uint64_t polls;     /* turns that asked the kernel */
+  uint64_t events;    /* descriptors that were ready */
+  uint64_t callbacks; /* run */
+  uint64_t posts;     /* taken from other threads */
+  uint64_t stale;     /* events dropped because their descriptor was gone or reused */
+  int64_t busy_time;  /* ns outside and inside the poll call while the loop ran */
+  int64_t idle_time;
+  uint64_t lag
+      [ALOOP_LAG_BUCKETS]; /* timers by lateness: [0] under 1 us, [i] under 2^i us, the last all later ones */
+  uint64_t ready;          /* live objects: callbacks in the queue, ... */
+  uint64_t timers;
+  uint64_t watches; /* descriptors watched, transports included */
+  uint64_t futures;
+  uint64_t transports;
+  uint64_t servers;
+} aloop_metrics_t;
+
+/* Fills in *metrics as far as its `size` reaches. [loop] */
+ALOOP_API int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics);
+
+/* Describes every live object, one line each with its kind, state, deadline or descriptor and origin, and
+ * lastly what keeps the loop from being idle. `line` is called with text valid during the call. [loop] */
+ALOOP_API int aloop_dump(aloop_t *loop, void (*line)(void *arg, const char *text), void *arg);
+
+/* ---- Descriptors ----------------------------------------------------------------------------------------- */
+
+/* loop.add_reader, add_writer: fn(loop, arg) runs each turn in which fd is readable (writable); errors and
+ * hang-ups count as both. Level-triggered. A second call replaces the callback, and one already queued in this
+ * turn is dropped. The descriptor stays the caller's; remove before closing it. Returns 0. Errors: ALOOP_EBUSY
+ * (a live transport or server owns fd), ALOOP_EPERM (the poller cannot watch it: a regular file), ALOOP_EBADF,
+ * ALOOP_ENOMEM, ALOOP_ERANGE (select's limit). [loop] */
+ALOOP_API int aloop_add_reader(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg);
+ALOOP_API int aloop_add_writer(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg);
+ALOOP_API int aloop_add_reader_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin);
+ALOOP_API int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin);
+#define aloop_add_reader(loop, fd, fn, arg) aloop_add_reader_from(loop, fd, fn, arg, ALOOP_HERE)
+#define aloop_add_writer(loop, fd, fn, arg) aloop_add_writer_from(loop, fd, fn, arg, ALOOP_HERE)
+
+/* loop.remove_reader, remove_writer: at once; a queued call is dropped. Returns 1 if something was removed,
+ * else 0. Errors: ALOOP_EBUSY (owned by a live transport or server). [loop] */
+ALOOP_API int aloop_remove_reader(aloop_t *loop, int fd);
+ALOOP_API int aloop_remove_writer(aloop_t *loop, int fd);
+
+/* ---- Futures --------------------------------------------------------------------------------------------- */
+
+/* loop.create_future: a pending future with one reference for the caller. NULL: out of memory. [loop] */
+ALOOP_API aloop_future_t *aloop_future_new(aloop_t *loop);
+ALOOP_API aloop_future_t *aloop_future_new_from(aloop_t *loop, const char *origin);
+#define aloop_future_new(loop) aloop_future_new_from(loop, ALOOP_HERE)
+
+/* Another reference, and the end of one; unref accepts NULL. With the last reference goes the result; an error
+ * that nobody read is reported to the exception handler ("never retrieved"). The operation behind a pending
+ * future goes on. [loop] */
+ALOOP_API aloop_future_t *aloop_future_ref(aloop_future_t *future);
+ALOOP_API void aloop_future_unref(aloop_future_t *future);
+
+/* The same as aloop_future_unref, for a future just returned whose end is of no interest. [loop] */
+ALOOP_API void aloop_future_detach(aloop_future_t *future);
+
+/* The loop it belongs to. [any] */
+ALOOP_API aloop_t *aloop_future_loop(const aloop_future_t *future);
+
+/* Future.set_result: ends the future with a number >= 0, or with an object and `destroy` (may be NULL) that
+ * releases it unless somebody takes it; on failure the object stays the caller's. Errors: ALOOP_EDONE,
+ * ALOOP_EINVAL (negative). [loop] */
+ALOOP_API int aloop_future_set_value(aloop_future_t *future, int64_t value);
+ALOOP_API int aloop_future_set_result(aloop_future_t *future, int64_t value, void *ptr,
+                                      aloop_destroy_fn destroy);
+
+/* Future.set_exception: ends the future with a negative code and, if not NULL, a message (copied). Errors:
+ * ALOOP_EDONE, ALOOP_EINVAL (code >= 0). When out of memory the message is left out. [loop] */
+ALOOP_API int aloop_future_set_error(aloop_future_t *future, int error, const char *message);
+
+/* Future.cancel: stops the operation behind it, at once, and ends the future with ALOOP_ECANCELED. Returns 1,
+ * or 0 if it was already done. [loop] */
+ALOOP_API int aloop_future_cancel(aloop_future_t *future);
+
+/* For makers of operations: `stop(future, arg)` is called once, inside aloop_future_cancel, before the future
+ * ends. NULL removes it. Errors: ALOOP_EDONE. [loop] */
+ALOOP_API int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn stop, void *arg);
+
+/* Future.done, Future.cancelled. [loop] */
+ALOOP_API bool aloop_future_done(const aloop_future_t *future);
+ALOOP_API bool aloop_future_cancelled(const aloop_future_t *future);
+
+/* Future.result and Future.exception in one: the value (>= 0) or the error (negative; ALOOP_ECANCELED if
+ * cancelled), or ALOOP_ENOTDONE. Counts as reading the error. [loop] */
+ALOOP_API int64_t aloop_future_result(aloop_future_t *future);
+
+/* The object of the result: borrowed from the future, or taken over by the caller (once: then ALOOP_ENOENT).
+ * `out` is the address of a pointer. Returns 0, ALOOP_ENOTDONE or the future's error, which then counts as
+ * read. [loop] */
+ALOOP_API int aloop_future_result_ptr(aloop_future_t *future, void *out);
+ALOOP_API int aloop_future_take_ptr(aloop_future_t *future, void *out);
+
+/* The error in words: the message it was given, else aloop_strerror of it; "" if there is no error. Borrowed.
+ * [loop] */
+ALOOP_API const char *aloop_future_message(aloop_future_t *future);
+
+/* Future.add_done_callback: fn(future, arg) runs through call_soon once the future is done, in the order added,
+ * with the context of now; for a done future too. The future is kept until then. Errors: ALOOP_ENOMEM,
+ * ALOOP_ECLOSED. [loop] */
+ALOOP_API int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg);
+
+/* Future.remove_done_callback: removes every equal pair and returns how many; those already queued still run.
+ * [loop] */
+ALOOP_API int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg);
+
+/* Every address that a failed (or late) connect tried, in order, with its error. ALOOP_ENOENT past the last.
+ * [loop] */
+typedef struct aloop_attempt {
+  struct sockaddr_storage address;
+  socklen_t address_size;
+  int error;
+} aloop_attempt_t;
+ALOOP_API int aloop_future_attempt(const aloop_future_t *future, size_t index, aloop_attempt_t *attempt);
+
+/* asyncio.sleep: done with 0 after `delay` ns; 0 or less means the next turn. [loop] */
+ALOOP_API aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay);
+
+/* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
+ * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all. Takes over the
+ * references; a NULL among them gives NULL and cancels the rest, so that calls nest. Children:
+ * aloop_future_child. Errors: ALOOP_EOTHERLOOP. [loop] */
+enum { ALOOP_RETURN_ERRORS = 1 };
+ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count,
+                                       unsigned flags);
+
+/* asyncio.wait: done with the number of done children when `until` holds or after `timeout` ns (ALOOP_FOREVER:
+ * none); never cancels children, nor reads their errors. Takes over the references like gather. Errors:
+ * ALOOP_EINVAL (no futures). [loop] */
+enum { ALOOP_ALL_COMPLETED = 0, ALOOP_FIRST_COMPLETED = 1, ALOOP_FIRST_EXCEPTION = 2 };
+ALOOP_API aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count,
+                                     int64_t timeout, int until);
+
+/* The index-th future given to gather or wait (the one given to wait_for or shield: 0), borrowed as long as the
+ * outer future lives; NULL past the end. [loop] */
+ALOOP_API aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index);
+
+/* asyncio.wait_for: the end of `future`, or ALOOP_ETIMEDOUT after `timeout` ns (0 or less: unless it is done
+ * already), which cancels it; ALOOP_FOREVER: no limit. Takes over the reference. [loop] */
+ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout);
+
+/* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference.
+ * [loop] */
+ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
+
+/* ---- Protocols ------------------------------------------------------------------------------------------- */
+
+/* asyncio.Protocol and BufferedProtocol: what the transport calls, in this order: connection_made, then any
+ * number of data and pause/resume calls, at most one eof_received, connection_lost, which comes exactly once if
+ * connection_made did. A NULL member is not called. `protocol` is what create() returned. The table must
+ * outlive its connections. */
+typedef struct aloop_protocol {
+  size_t size;
+  /* The protocol factory; gets the `arg` of the connect or server call. NULL member: `arg` itself is the
+   * protocol. Returning NULL refuses the connection with ALOOP_ENOMEM. */
+  void *(*create)(void *arg);
+  void (*connection_made)(aloop_transport_t *transport, void *protocol);
+  /* `data` is valid during the call, in which writes are gathered and leave together as it returns. Returns 0,
+   * or a code: the connection is then aborted and lost with it. */
+  int (*data_received)(aloop_transport_t *transport, void *protocol, const void *data, size_t size);
+  /* If set, bytes are read straight into your memory instead: set *buffer and *size (> 0), and learn how much
+   * came. Results as data_received. */
+  int (*get_buffer)(aloop_transport_t *transport, void *protocol, size_t hint, void **buffer, size_t *size);
+  int (*buffer_updated)(aloop_transport_t *transport, void *protocol, size_t size);
+  /* The peer sends no more. Returns 1 to keep the connection for writing, 0 (as a NULL member) to close it, or
+   * a code. */
+  int (*eof_received)(aloop_transport_t *transport, void *protocol);
+  /* The write buffer rose above the high-water mark, and fell to the low one or below. */
+  void (*pause_writing)(aloop_transport_t *transport, void *protocol);
+  void (*resume_writing)(aloop_transport_t *transport, void *protocol);
+  /* The end: 0 after close, abort or the peer's EOF, else why. The transport stays valid during the call;
+   * release `protocol` here. */
+  void (*connection_lost)(aloop_transport_t *transport, void *protocol, int error);
+} aloop_protocol_t;
+
+/* ---- Transports ------------------------------------------------------------------------------------------ */
+
+/* A transport is valid from connection_made until connection_lost returns, and longer for who holds a
+ * reference. After the connection is lost every call still works: writes answer ALOOP_ECLOSED. */
+
+/* Reference counting; unref accepts NULL and never closes the connection. [loop] */
+ALOOP_API aloop_transport_t *aloop_transport_ref(aloop_transport_t *transport);
+ALOOP_API void aloop_transport_unref(aloop_transport_t *transport);
+ALOOP_API aloop_t *aloop_transport_loop(const aloop_transport_t *transport);
+
+/* Transport.write, writelines: sends what the socket takes and copies the rest to the write buffer; may call
+ * pause_writing. No data is a no-op. Returns 0. Errors: ALOOP_ECLOSED (closing or lost), ALOOP_EPIPE (after
+ * write_eof), ALOOP_EBUSY (a sendfile is under way), ALOOP_ENOBUFS (over the hard cap, nothing was taken),
+ * ALOOP_ENOMEM (nothing was taken). A failing socket is no error here: connection_lost reports it. [loop] */
+ALOOP_API int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t size);
+ALOOP_API int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov, int count);
+
+/* Beyond asyncio: as write, without the copy. `data` belongs to the transport until it calls release(arg),
+ * exactly once: when it was sent or dropped, perhaps before this returns. On failure it is not called. release
+ * may be NULL (static data). [loop] */
+ALOOP_API int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, size_t size,
+                                          aloop_destroy_fn release, void *arg);
+
+/* Transport.write_eof, can_write_eof: half-closes once the write buffer is sent; again, or after close: a
+ * no-op. Errors: ALOOP_EBUSY (sendfile). [loop] */
+ALOOP_API int aloop_transport_write_eof(aloop_transport_t *transport);
+ALOOP_API bool aloop_transport_can_write_eof(const aloop_transport_t *transport);
+
+/* Transport.close: stops reading, sends the write buffer, then connection_lost(0), never from inside this call.
+ * [loop] */
+ALOOP_API void aloop_transport_close(aloop_transport_t *transport);
+
+/* Transport.abort: drops the write buffer; connection_lost(0) in the next turn. abort_reset also makes the
+ * kernel send RST, and abort_error gives connection_lost a reason (negative). [loop] */
+ALOOP_API void aloop_transport_abort(aloop_transport_t *transport);
+ALOOP_API void aloop_transport_abort_reset(aloop_transport_t *transport);
+ALOOP_API void aloop_transport_abort_error(aloop_transport_t *transport, int error);
+
+/* Transport.is_closing: closed, aborted or lost. [loop] */
+ALOOP_API bool aloop_transport_is_closing(const aloop_transport_t *transport);
+
+/* Transport.pause_reading, resume_reading, is_reading: idempotent; EOF waits too; resuming while closing or
+ * after EOF does nothing. pause works from inside connection_made. Errors: resume ALOOP_ENOMEM and the
+ * poller's. [loop] */
+ALOOP_API int aloop_transport_pause_reading(aloop_transport_t *transport);
+ALOOP_API int aloop_transport_resume_reading(aloop_transport_t *transport);
+ALOOP_API bool aloop_transport_is_reading(const aloop_transport_t *transport);
+
+/* Transport.set_write_buffer_limits: marks in bytes; negative means unset. Defaults: high 64 KiB, low a quarter
+ * of high; low alone: high is four times it. May call pause_writing at once, never resume_writing. Errors:
+ * ALOOP_EINVAL (low above high), ALOOP_ERANGE (above 4 GiB). [loop] */
+ALOOP_API int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_t high, int64_t low);
+ALOOP_API int aloop_transport_get_write_buffer_limits(const aloop_transport_t *transport, size_t *high,
+                                                      size_t *low);
+
+/* Beyond asyncio: writes that would leave more than `bytes` unsent are refused with ALOOP_ENOBUFS; 0: no cap.
+ * [loop] */
+ALOOP_API int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t bytes);
+
+/* Transport.get_write_buffer_size: bytes accepted and not yet sent. [loop] */
+ALOOP_API size_t aloop_transport_get_write_buffer_size(const aloop_transport_t *transport);
+
+/* Transport.set_protocol, get_protocol: later events go to the new one, between plain and buffered too; no
+ * callback is made. get: *table may be NULL if not wanted. [loop] */
+ALOOP_API int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_protocol_t *table,
+                                           void *protocol);
+ALOOP_API void *aloop_transport_get_protocol(const aloop_transport_t *transport,
+                                             const aloop_protocol_t **table);
+
+/* Beyond asyncio: the connection is lost with ALOOP_ETIMEDOUT when for so many ns nothing moved either way
+ * (idle), nothing was received while reading (read), or unsent bytes made no progress (write). 0: off. Calls
+ * restart the count. [loop] */
+ALOOP_API int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t idle, int64_t read,
+                                           int64_t write);
+
+/* Transport.get_extra_info, typed: the descriptor (borrowed; ALOOP_ECLOSED once lost), the addresses (*size is
+ * the room on entry and the length on return, as with getsockname; peername is remembered after the loss), the
+ * server or NULL. [loop] */
+ALOOP_API int aloop_transport_fd(const aloop_transport_t *transport);
+ALOOP_API int aloop_transport_sockname(const aloop_transport_t *transport, struct sockaddr *address,
+                                       socklen_t *size);
+ALOOP_API int aloop_transport_peername(const aloop_transport_t *transport, struct sockaddr *address,
+                                       socklen_t *size);
+ALOOP_API aloop_server_t *aloop_transport_server(const aloop_transport_t *transport);
+
+/* loop.sendfile: sends `count` bytes (0: to the end) of a regular file from `offset`, after what is in the
+ * write buffer; writes are refused and reading pauses meanwhile. Ends with the bytes sent; the file's position
+ * is then just after them, also on error and cancel. `file` must stay open. Without sendfile(2) it reads and
+ * writes, unless ALOOP_NO_FALLBACK: ALOOP_ENOTSUP. Errors: ALOOP_EINVAL (negative offset or count),
+ * ALOOP_ECLOSED, ALOOP_EBUSY (another sendfile), read errors. [loop] */
+enum { ALOOP_NO_FALLBACK = 1 };
+ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count,
+                                         unsigned flags);
+
+/* ---- Connecting ------------------------------------------------------------------------------------------ */
+
+typedef struct aloop_connect_options {
+  size_t size;
+  const char *host;       /* name or numeric address (numeric ones need no resolver); NULL: use fd */
+  int port;               /* 1..65535 */
+  int family;             /* AF_INET, AF_INET6; 0: any */
+  int proto;              /* as in getaddrinfo; 0: TCP */
+  int flags;              /* AI_... of getaddrinfo */
+  int fd;                 /* a connected stream socket, if host is NULL; owned by the transport on success */
+  const char *local_host; /* bind before connecting, with an address of the same family; NULL: not */
+  int local_port;         /* 0: any */
+  int64_t timeout;        /* for everything together; 0: none (beyond asyncio) */
+} aloop_connect_options_t;
+
+/* loop.create_connection: resolves, connects to the addresses in turn until one answers, and makes a transport;
+ * the result is the aloop_transport_t *, with a reference that aloop_future_take_ptr hands over.
+ * connection_made was called by then. All option strings are copied. Errors: that of the first attempt (all:
+ * aloop_future_attempt), ALOOP_EAI_..., ALOOP_ETIMEDOUT, ALOOP_EINVAL (with a message that says what to
+ * change), ALOOP_ENOTSOCK. [loop] */
+ALOOP_API aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                                  const aloop_connect_options_t *options);
+
+/* loop.connect_accepted_socket: makes a transport for a socket accepted elsewhere; as create_connection with
+ * fd. On failure the descriptor stays the caller's. [loop] */
+ALOOP_API aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protocol_t *protocol,
+                                                        void *arg, int fd);
+
+/* ---- Servers --------------------------------------------------------------------------------------------- */
+
+typedef struct aloop_server_options {
+  size_t size;
+  const char *host;         /* one host; NULL with no hosts: all interfaces */
+  const char *const *hosts; /* or several */
+  size_t hosts_count;
+  int port;       /* 0: the kernel chooses, for each socket its own */
+  int family;     /* AF_INET, AF_INET6; 0: any */
+  int flags;      /* AI_... of getaddrinfo; AI_PASSIVE is added */
+  const int *fds; /* bound stream sockets, instead of hosts; owned by the server on success */
+  size_t fds_count;
+  int backlog;       /* 0: 100 */
+  int reuse_address; /* 0: yes; -1: no */
+  int v6only;        /* 0: yes; -1: no */
+  int start_serving; /* 0: at once; -1: wait for aloop_server_start_serving */
+  bool reuse_port;
+  bool keep_alive;
+  size_t max_clients; /* connections at one time; more wait in the backlog; 0: no limit (beyond asyncio) */
+} aloop_server_options_t;
+
+/* loop.create_server: binds one socket per address and, by default, listens; the result is the aloop_server_t
+ * *, with a reference. Each connection gets `protocol` with `arg`. Errors: ALOOP_EADDRINUSE and other codes of
+ * bind and listen (the message names the address), ALOOP_EADDRNOTAVAIL only if no address worked,
+ * ALOOP_EAI_..., ALOOP_EINVAL. [loop] */
+ALOOP_API aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                              const aloop_server_options_t *options);
+
+/* Reference counting; unref accepts NULL and never closes the server: connections and listening sockets keep it
+ * alive. [loop] */
+ALOOP_API aloop_server_t *aloop_server_ref(aloop_server_t *server);
+ALOOP_API void aloop_server_unref(aloop_server_t *server);
+ALOOP_API aloop_t *aloop_server_get_loop(const aloop_server_t *server);
+
+/* Server.start_serving: listens; a no-op if it already does. Errors: ALOOP_ECLOSED, those of listen. [loop] */
+ALOOP_API int aloop_server_start_serving(aloop_server_t *server);
+
+/* Server.serve_forever: starts serving; ends with ALOOP_ECANCELED when the server is closed, and closes it when
+ * cancelled. Errors: ALOOP_EBUSY (already called), ALOOP_ECLOSED. [loop] */
+ALOOP_API aloop_future_t *aloop_server_serve_forever(aloop_server_t *server);
+ALOOP_API bool aloop_server_is_serving(const aloop_server_t *server);
+
+/* Server.close: closes the listening sockets at once; connections live on. Idempotent. [loop] */
+ALOOP_API void aloop_server_close(aloop_server_t *server);
+
+/* Server.wait_closed (of Python 3.12.1 and later): done with 0 when the server is closed and its last
+ * connection lost. [loop] */
+ALOOP_API aloop_future_t *aloop_server_wait_closed(aloop_server_t *server);
+
+/* Server.close_clients, abort_clients: closes (aborts) every connection it has now; returns how many. [loop] */
+ALOOP_API int aloop_server_close_clients(aloop_server_t *server);
+ALOOP_API int aloop_server_abort_clients(aloop_server_t *server);
+
+/* Beyond asyncio, a graceful end: closes the server, gives clients `grace` ns to finish, then closes those
+ * left, and aborts those still there after the same time again. Done, when the last is gone, with the number
+ * that did not finish by themselves. Cancelling it leaves the rest alone. Errors: ALOOP_EALREADY (another drain
+ * is under way). [loop] */
+ALOOP_API aloop_future_t *aloop_server_drain(aloop_server_t *server, int64_t grace);
+
+/* Beyond asyncio: stops and goes on accepting; new connections wait in the kernel's backlog. Idempotent.
+ * Errors: ALOOP_ECLOSED. [loop] */
+ALOOP_API int aloop_server_pause_accepting(aloop_server_t *server);
+ALOOP_API int aloop_server_resume_accepting(aloop_server_t *server);
+
+/* Server.sockets: how many listening sockets there are (0 once closed), and the index-th, borrowed, with its
+ * address (as with getsockname; may be NULL). Errors: ALOOP_ENOENT past the last. [loop] */
+ALOOP_API size_t aloop_server_sockets(const aloop_server_t *server);
+ALOOP_API int aloop_server_socket(const aloop_server_t *server, size_t index, struct sockaddr *address,
+                                  socklen_t *size);
+
+/* The port of the first socket, in host order; ALOOP_ENOENT if there is none. [loop] */
+ALOOP_API int aloop_server_port(const aloop_server_t *server);
+
+/* How many connections it has. [loop] */
+ALOOP_API size_t aloop_server_clients(const aloop_server_t *server);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The test fixture: see harness.h. A loop under test allocates through a counting allocator; teardown frees the loop and then
+ * compares descriptors and live blocks with what there was before. Time limits exist only to end a test that hangs.
+ */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int64_t wall(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void *counting_resize(void *user, void *block, size_t bytes) {
+  env_t *env = user;
+  long call = __atomic_add_fetch(&env->calls, 1, __ATOMIC_SEQ_CST);
+  if (call == env->fail_at || (env->fail_from != 0 && call >= env->fail_from)) return NULL;
+  void *grown = realloc(block, bytes);
+  if (grown != NULL && block == NULL) __atomic_add_fetch(&env->live, 1, __ATOMIC_SEQ_CST);
+  return grown;
+}
+
+static void counting_release(void *user, void *block) {
+  env_t *env = user;
+  if (block != NULL) __atomic_sub_fetch(&env->live, 1, __ATOMIC_SEQ_CST);
+  free(block);
+}
+
+static int collect_report(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
+  (void)loop;
+  env_t *env = arg;
+  if (env->reports < REPORTS_MAX) {
+    env->report_errors[env->reports] = context->error;
+    snprintf(env->report_messages[env->reports], sizeof env->report_messages[0], "%s", context->message);
+    snprintf(env->report_origins[env->reports], sizeof env->report_origins[0], "%s",
+             context->origin ? context->origin : "");
+  }
+  env->reports++;
+  return 0;
+}
+
+int open_fds(void) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  int count = 0;
+  static struct pollfd fds[4096];
+  for (rlim_t base = 0; base < limit.rlim_cur && base < 65536; base += 4096) {
+    for (int i = 0; i < 4096; i++) fds[i] = (struct pollfd){.fd = (int)base + i};
+    rlim_t left = limit.rlim_cur - base;
+    nfds_t n = left < 4096 ? (nfds_t)left : 4096;
+    if (poll(fds, n, 0) < 0) break;
+    for (nfds_t i = 0; i < n; i++) count += (fds[i].revents & POLLNVAL) == 0;
+  }
+  return count;
+}
+
+void env_loop(env_t *env, aloop_options_t options) {
+  aloop_free(env->loop);
+  options.size = sizeof options;
+  options.allocator = &env->allocator;
+  env->loop = NULL;
+  assert_int_equal(aloop_new(&options, &env->loop), 0);
+  aloop_set_exception_handler(env->loop, collect_report, env);
+}
+
+void run_until(aloop_t *loop, const bool *flag) {
+  int64_t limit = wall() + 30 * (int64_t)1000000000;
+  while (!*flag) {
+    int rc = aloop_run_once(loop, ALOOP_SECONDS(1));
+    if (rc < 0) fail_msg("aloop_run_once: %s", aloop_error_name(rc));
+    if (wall() > limit) fail_msg("still waiting after 30 s");
+  }
+}
+
+int64_t run_future(aloop_t *loop, aloop_future_t *future) {
+  assert_non_null(future);
+  int64_t limit = wall() + 30 * (int64_t)1000000000;
+  while (!aloop_future_done(future)) {
+    int rc = aloop_run_once(loop, ALOOP_SECONDS(1));
+    if (rc < 0) fail_msg("aloop_run_once: %s", aloop_error_name(rc));
+    if (wall() > limit) fail_msg("future still pending after 30 s");
+  }
+  return aloop_future_result(future);
+}
+
+static void set_flags(int fd) {
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+void make_socketpair(int fds[2]) {
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+  set_flags(fds[0]);
+  set_flags(fds[1]);
+}
+
+void make_pipe(int fds[2]) {
+  assert_int_equal(pipe(fds), 0);
+  set_flags(fds[0]);
+  set_flags(fds[1]);
+}
+
+bool on_poller(const env_t *env, const char *name) {
+  return strcmp(aloop_poller_name(env->loop), name) == 0;
+}
+
+int test_setup(void **state) {
+  env_t *env = calloc(1, sizeof *env);
+  if (env == NULL) return -1;
+  signal(SIGPIPE, SIG_DFL); /* the library must do without it being ignored */
+  env->allocator = (aloop_allocator_t){sizeof env->allocator, counting_resize, counting_release, env};
+  env->fds = open_fds();
+  *state = env;
+  env_loop(env, (aloop_options_t){.debug = -1});
+  return 0;
+}
+
+int test_teardown(void **state) {
+  env_t *env = *state;
+  env->fail_at = env->fail_from = 0;
+  aloop_free(env->loop);
+  int fds = open_fds();
+  int leaked = fds != env->fds || env->live != 0;
+  if (leaked) print_error("descriptors %d -> %d, live blocks %ld\n", env->fds, fds, env->live);
+  free(env);
+  return leaked ? -1 : 0;
+}
+
+int test_main(int argc, char **argv, const struct CMUnitTest *tests, size_t count) {
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
+  return _cmocka_run_group_tests("tests", tests, count, NULL, NULL);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What every C test shares: cmocka, a fresh loop per test on the poller that ALOOP_POLLER names, and the two counts that
+ * must be the same after a test as before it: open descriptors and live allocations of the loop.
+ *
+ *     static void adds_up(void **state) { env_t *env = *state; assert_int_equal(aloop_stop(env->loop), 0); }
+ *     TESTS(T(adds_up))
+ *
+ * The executable runs all its tests, or only the one named by its first argument (so that ctest has an entry for each).
+ */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdbool.h>
+#include <cmocka.h>
+#include "aloop.h"
+
+enum { REPORTS_MAX = 64 };
+
+typedef struct env {
+  aloop_t *loop;
+  aloop_allocator_t allocator; /* counts live blocks, fails when told so */
+  long live;                   /* blocks not yet released */
+  long calls;                  /* allocations so far */
+  long fail_at;                /* the allocation (1, 2, ...) that fails; 0: none */
+  long fail_from;              /* from this allocation on all fail; 0: none */
+  int fds;                     /* open before the test */
+  int reports;                 /* what the exception handler was told */
+  int report_errors[REPORTS_MAX];
+  char report_messages[REPORTS_MAX][160];
+  char report_origins[REPORTS_MAX][120];
+} env_t;
+
+/* Replaces env->loop with a new one made with these options (size, allocator and exception handler are filled in). */
+void env_loop(env_t *env, aloop_options_t options);
+
+/* Runs turns until *flag is set; fails the test after `turns_max` turns or 30 s of real time. */
+void run_until(aloop_t *loop, const bool *flag);
+
+/* Runs until the future is done, without consuming it, and returns aloop_future_result. */
+int64_t run_future(aloop_t *loop, aloop_future_t *future);
+
+/* How many descriptors this process has open. */
+int open_fds(void);
+
+/* A connected pair of non-blocking, close-on-exec stream sockets; a pipe likewise. */
+void make_socketpair(int fds[2]);
+void make_pipe(int fds[2]);
+
+/* Whether the loop under test runs on this poller. */
+bool on_poller(const env_t *env, const char *name);
+
+int test_setup(void **state);
+int test_teardown(void **state);
+int test_main(int argc, char **argv, const struct CMUnitTest *tests, size_t count);
+
+#define T(name) cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
+#define TESTS(...)                                                                                             \
+  int main(int argc, char **argv) {                                                                            \
+    const struct CMUnitTest tests[] = {__VA_ARGS__};                                                           \
+    return test_main(argc, argv, tests, sizeof tests / sizeof tests[0]);                                       \
+  }
+
+#endif
