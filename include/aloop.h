@@ -14,20 +14,23 @@
  *
  * Rules that hold for every call, so that the comments below need not repeat them:
  *
- * - Results. An int or int64_t result is zero or positive on success and one of the negative ALOOP_E... codes on failure.
- *   Outputs are written on success only; errno is neither read nor set for the caller. A call that fails, out of memory
- *   included (ALOOP_ENOMEM), leaves everything as it was. Every call may return ALOOP_EINVAL for a NULL or nonsensical
- *   argument; in debug mode the exception handler is also told which rule was broken.
- * - Threads. Each comment ends with a tag. [loop]: only in the thread that runs the loop, or before it runs; debug mode
- *   answers other threads with ALOOP_ENOTLOOPTHREAD. [any]: any thread. [signal]: any thread and signal handlers.
+ * - Results. An int or int64_t result is zero or positive on success and one of the negative ALOOP_E... codes
+ *   on failure. Outputs are written on success only; errno is neither read nor set for the caller. A call that
+ *   fails, out of memory included (ALOOP_ENOMEM), leaves everything as it was. Every call may return
+ *   ALOOP_EINVAL for a NULL or nonsensical argument; in debug mode the exception handler is also told which
+ *   rule was broken.
+ * - Threads. Each comment ends with a tag. [loop]: only in the thread that runs the loop, or before it runs;
+ *   debug mode answers other threads with ALOOP_ENOTLOOPTHREAD. [any]: any thread. [signal]: any thread and
+ *   signal handlers.
  * - Callbacks. Every call may be made from inside any callback, unless its comment says otherwise.
- * - Futures. A function that returns aloop_future_t * hands the caller one reference, and returns NULL only when out of
- *   memory; every other failure, a wrong argument too, is an error of the future. A function that waits for futures
- *   (aloop_run_until_complete, aloop_gather, aloop_wait_for, ...) takes over the references it is given, also when it
- *   fails; aloop_future_ref keeps one. Cancelling the future cancels the operation at once.
+ * - Futures. A function that returns aloop_future_t * hands the caller one reference, and returns NULL only
+ *   when out of memory; every other failure, a wrong argument too, is an error of the future. A function that
+ *   waits for futures (aloop_run_until_complete, aloop_gather, aloop_wait_for, ...) takes over the references
+ *   it is given, also when it fails; aloop_future_ref keeps one. Cancelling the future cancels the operation
+ *   at once.
  * - Time is int64_t nanoseconds on the loop's monotonic clock. Nothing fires early.
- * - Structs that start with `size` are filled in by the caller: set it to sizeof the struct; a member left zero means its
- *   default. They may grow at the end in later versions.
+ * - Structs that start with `size` are filled in by the caller: set it to sizeof the struct; a member left
+ *   zero means its default. They may grow at the end in later versions.
  */
 #ifndef ALOOP_H
 #define ALOOP_H
@@ -346,7 +349,7 @@ ALOOP_API aloop_handle_t aloop_call_every(aloop_t *loop, int64_t period, aloop_c
 ALOOP_API int aloop_call_soon_threadsafe(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
 /* The same with the place of the call written out, for language bindings. `origin` is borrowed and must be
- * static. */
+ * static. [loop], the threadsafe one [any] */
 ALOOP_API aloop_handle_t aloop_call_soon_from(aloop_t *, aloop_callback_fn fn, void *arg, const char *origin);
 ALOOP_API aloop_handle_t aloop_call_later_from(aloop_t *, int64_t, aloop_callback_fn fn, void *arg,
                                                const char *origin);
@@ -464,7 +467,7 @@ ALOOP_API int aloop_set_slow_callback_duration(aloop_t *loop, int64_t duration);
 enum { ALOOP_LAG_BUCKETS = 24 };
 
 /* Counters since aloop_new, always on. */
-typedef struct aloop_metrics {
+typedef struct aloop_counters {
   size_t size;
   uint64_t turns;
   uint64_t polls;     /* turns that asked the kernel */
