@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Inside the pollers: the built-in tables and what their files share. Timeouts are nanoseconds: negative waits
+ * forever, 0 only looks. Conversions round up, so that no wait ends early by rounding, and stop at a day: some
+ * kernels refuse much longer timeouts, and the loop works out the rest of a longer wait anyway.
+ */
+#ifndef ALOOP_POLLER_H
+#define ALOOP_POLLER_H
+
+#include <string.h>
+#include <time.h>
+#include "aloop.h"
+
+#ifdef ALOOP_HAVE_EPOLL
+extern const aloop_poller_t aloop__poller_epoll;
+#endif
+#ifdef ALOOP_HAVE_KQUEUE
+extern const aloop_poller_t aloop__poller_kqueue;
+#endif
+extern const aloop_poller_t aloop__poller_poll;
+extern const aloop_poller_t aloop__poller_select;
+extern const aloop_poller_t aloop__poller_virtual;
+
+/* Keeps other paths out of the functions of the fast path. */
+#ifdef __GNUC__
+#define ALOOP__POLLER_APART __attribute__((noinline))
+#define ALOOP__POLLER_COLD __attribute__((noinline, cold))
+#else
+#define ALOOP__POLLER_APART
+#define ALOOP__POLLER_COLD
+#endif
+
+#define ALOOP__POLLER_LONGEST (INT64_C(86400) * 1000000000)
+
+/* A finite timeout (>= 0) as a timespec. */
+static inline struct timespec aloop__poller_timespec(int64_t timeout) {
+  if (timeout > ALOOP__POLLER_LONGEST) timeout = ALOOP__POLLER_LONGEST;
+  uint64_t ns = (uint64_t)timeout; /* unsigned divides in fewer instructions */
+  return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+}
+
+/* A timeout in milliseconds, -1 for none. */
+static inline int aloop__poller_millis(int64_t timeout) {
+  if (timeout <= 0) return timeout < 0 ? -1 : 0;
+  if (timeout > ALOOP__POLLER_LONGEST) timeout = ALOOP__POLLER_LONGEST;
+  return (int)((timeout + 999999) / 1000000);
+}
+
+/* Zeroed memory, or NULL. */
+static inline void *aloop__poller_alloc(const aloop_allocator_t *allocator, size_t bytes) {
+  void *block = allocator->resize(allocator->user, NULL, bytes);
+  return block != NULL ? memset(block, 0, bytes) : NULL;
+}
+
+/* Makes room for `needed` elements in *table, which has room for *room: doubles it and zeroes what is new.
+ * `table` is the address of a pointer. Returns 0 or ALOOP_ENOMEM; the table is then as it was. */
+static inline int aloop__poller_reserve(const aloop_allocator_t *allocator, void *table, size_t *room,
+                                        size_t needed, size_t element) {
+  if (needed <= *room) return 0;
+  size_t grown = *room != 0 ? *room : 16;
+  while (grown < needed) grown *= 2;
+  void *old;
+  memcpy(&old, table, sizeof old);
+  char *block = allocator->resize(allocator->user, old, grown * element);
+  if (block == NULL) return ALOOP_ENOMEM;
+  memset(block + *room * element, 0, (grown - *room) * element);
+  memcpy(table, &block, sizeof block);
+  *room = grown;
+  return 0;
+}
+
+static inline void aloop__poller_free(const aloop_allocator_t *allocator, void *block) {
+  if (block != NULL) allocator->release(allocator->user, block);
+}
+
+#endif
