@@ -1,0 +1,236 @@
+#!/bin/sh
+# sh test/run.sh [STAGE...]: builds aloop in every way that matters and runs all its tests. Stages, all by default:
+#
+#   checks    gcc, internal invariants checked while running; every test on every poller ("quick" is another name)
+#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests
+#   threads   the thread sanitizer; the tests in which threads meet
+#   release   gcc -O2 without checks; the library as it is installed, examples included
+#
+# Warnings are errors in all of them. On Debian and its relatives whatever is missing is installed first, as root or
+# through sudo; elsewhere this script says what to install. Builds and logs go to build-test/ (or $ALOOP_TEST_DIR) and
+# are used again by the next run. The last line is "N passed, N failed"; the result is 0 only if nothing failed.
+set -u
+CDPATH='' cd "$(dirname "$0")/.." || exit 2
+exec </dev/null
+source=$(pwd)
+out=${ALOOP_TEST_DIR:-$source/build-test}
+trap 'exit 130' HUP INT TERM
+unset ALOOP_POLLER ALOOP_DEBUG
+export LC_ALL=C
+[ $# -gt 0 ] || set -- checks sanitize threads release
+passed=0
+failed=0
+
+finish() {
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+  exit
+}
+
+give_up() {
+  echo "test/run.sh: $*" >&2
+  failed=$((failed + 1))
+  finish
+}
+
+has() {
+  command -v "$1" >/dev/null 2>&1
+}
+
+wants() {
+  case " $stages " in *" $1 "*) true ;; *) false ;; esac
+}
+
+stages=
+for stage in "$@"; do
+  case $stage in
+  quick | checks) stages="$stages checks" ;;
+  sanitize | threads | release) stages="$stages $stage" ;;
+  *) give_up "unknown stage $stage; there are checks (or quick), sanitize, threads and release" ;;
+  esac
+done
+mkdir -p "$out" || give_up "cannot write to $out; set ALOOP_TEST_DIR to a folder that can be written to"
+
+# ---- What is needed ----------------------------------------------------------------------------------------
+
+# works COMMAND...: whether this compiler command makes a program that runs.
+works() {
+  printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' >"$out/probe.c"
+  "$@" "$out/probe.c" -o "$out/probe" >/dev/null 2>&1 && $fixed "$out/probe" >/dev/null 2>&1
+}
+
+has_cmocka() {
+  printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <cmocka.h>\n
+int main(void) { return 0; }\n' >"$out/probe.c"
+  cc "$out/probe.c" -o "$out/probe" -lcmocka >/dev/null 2>&1 ||
+    cc -I/usr/local/include "$out/probe.c" -o "$out/probe" -L/usr/local/lib -lcmocka >/dev/null 2>&1 ||
+    cc -I/opt/homebrew/include "$out/probe.c" -o "$out/probe" -L/opt/homebrew/lib -lcmocka >/dev/null 2>&1
+}
+
+has_new_cmake() {
+  echo 'cmake_minimum_required(VERSION 3.20)' >"$out/probe.cmake"
+  has cmake && has ctest && cmake -P "$out/probe.cmake" >/dev/null 2>&1
+}
+
+# The sanitizers want their addresses where they expect them, which a kernel with much address randomization does not
+# grant: programs under test start without it where that is allowed.
+fixed=
+if setarch "$(uname -m)" -R true 2>/dev/null; then
+  fixed="setarch $(uname -m) -R"
+fi
+
+# Fills `needed` (without it nothing goes) and `useful` (tests that want it skip themselves) with Debian's package names.
+look_around() {
+  needed=
+  useful=
+  { has cc && has gcc && works gcc; } || needed="$needed gcc libc6-dev"
+  has_new_cmake || needed="$needed cmake"
+  has ninja || has make || needed="$needed ninja-build"
+  has_cmocka || needed="$needed libcmocka-dev"
+  if wants sanitize || wants threads; then
+    has clang || needed="$needed clang"
+    works clang -fsanitize=address,undefined || needed="$needed libclang-rt-dev"
+  fi
+  has clang || useful="$useful clang"
+  has g++ || useful="$useful g++"
+  for tool in pkg-config curl socat wrk strace; do
+    has $tool || useful="$useful $tool"
+  done
+  has nc || useful="$useful netcat-openbsd"
+}
+
+# Debian before 12 has the sanitizers' libraries in clang's own packages, without this name.
+known_packages() {
+  for package in "$@"; do
+    apt-cache show "$package" >/dev/null 2>&1 && printf '%s ' "$package"
+  done
+}
+
+install_packages() {
+  as_root=
+  if [ "$(id -u)" -ne 0 ]; then
+    has sudo || return 1
+    as_root=sudo
+    [ -t 2 ] || as_root="sudo -n" # nobody is there to type a password
+  fi
+  echo "installing: $*"
+  apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300"
+  {
+    $apt update
+    packages=$(known_packages "$@")
+    # shellcheck disable=SC2086
+    $apt install -y --no-install-recommends $packages ||
+      for package in $packages; do $apt install -y --no-install-recommends "$package"; done
+  } >"$out/install.log" 2>&1
+}
+
+look_around
+if [ -n "$needed$useful" ] && has apt-get; then
+  # shellcheck disable=SC2086
+  install_packages $needed $useful || echo "could not install everything; see $out/install.log" >&2
+  look_around
+fi
+if [ -n "$needed" ]; then
+  cat >&2 <<END
+Some of what the tests are built with is not here. In Debian's names: $needed
+Please install:
+  Debian, Ubuntu:  apt-get install gcc g++ clang libclang-rt-dev cmake ninja-build libcmocka-dev pkg-config \\
+                     curl socat netcat-openbsd wrk strace
+  Fedora:          dnf install gcc gcc-c++ clang compiler-rt libasan libubsan libtsan cmake ninja-build \\
+                     libcmocka-devel pkgconf curl socat netcat wrk strace
+  Arch:            pacman -S gcc clang compiler-rt cmake ninja cmocka pkgconf curl socat openbsd-netcat strace
+  Alpine:          apk add gcc g++ clang compiler-rt musl-dev linux-headers cmake ninja cmocka-dev pkgconf \\
+                     curl socat netcat-openbsd wrk strace util-linux
+  FreeBSD:         pkg install gcc cmake ninja cmocka pkgconf curl socat wrk
+  macOS:           xcode-select --install; brew install cmake ninja cmocka pkgconf curl socat wrk
+END
+  give_up "missing:$needed"
+fi
+[ -z "$useful" ] || echo "not here, so tests that want them are skipped:$useful"
+
+# ---- How to build ------------------------------------------------------------------------------------------
+
+generator="Unix Makefiles"
+has ninja && generator=Ninja
+jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+launcher=
+if has ccache; then
+  launcher=-DCMAKE_C_COMPILER_LAUNCHER=ccache
+  # ccache fails where it cannot write, as in a home directory that is read-only.
+  if [ -z "${CCACHE_DIR:-}" ] && ! [ -w "${HOME:-/nowhere}" ]; then
+    export CCACHE_DIR="$out/ccache"
+  fi
+fi
+
+# configure NAME OPTION...: a folder left by another state of affairs (another place, another compiler) is dropped.
+configure() {
+  folder=$out/$1
+  shift
+  set -- -S "$source" -B "$folder" -G "$generator" $launcher -DALOOP_WERROR=ON -DALOOP_BUILD_EXAMPLES=ON "$@"
+  cmake "$@" && return
+  [ -e "$folder/CMakeCache.txt" ] || return 1
+  rm -rf "$folder"
+  cmake "$@"
+}
+
+# build NAME OPTION...: into $out/NAME. What the compilers say is shown only if it fails.
+build() {
+  name=$1
+  shift
+  mkdir -p "$out/$name"
+  { configure "$name" "$@" && cmake --build "$out/$name" -j "$jobs"; } >"$out/$name.build.log" 2>&1 && return
+  grep -v '^\[[0-9/]*\] \(Building\|Linking\)' "$out/$name.build.log" | tail -n 200
+  echo "stage $name: the build failed"
+  failed=$((failed + 1))
+  return 1
+}
+
+# run NAME OPTION...: ctest in $out/NAME. Only failures and the summary are shown; the log has everything.
+run() {
+  name=$1
+  shift
+  # shellcheck disable=SC2086
+  $fixed ctest --test-dir "$out/$name" -j "$jobs" --output-on-failure --no-tests=error --no-label-summary --timeout 120 "$@" 2>&1 |
+    tee "$out/$name.test.log" | awk '!/^ *Start +[0-9]+:/ && !/ Passed +[0-9.]+ sec$/'
+  counts=$(sed -n 's/.*tests passed, \([0-9]*\) tests failed out of \([0-9]*\).*/\1 \2/p' "$out/$name.test.log")
+  if [ -z "$counts" ]; then
+    echo "stage $name: ctest did not finish"
+    failed=$((failed + 1))
+    return
+  fi
+  bad=${counts% *}
+  skipped=$(grep -c '\*\*\*Skipped' "$out/$name.test.log")
+  good=$((${counts#* } - bad - skipped))
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  echo "stage $name: $good passed, $bad failed, $skipped skipped, $(($(date +%s) - began)) s"
+}
+
+# ---- The stages --------------------------------------------------------------------------------------------
+
+export UBSAN_OPTIONS="print_stacktrace=1"
+export ASAN_OPTIONS="detect_stack_use_after_return=1:allocator_may_return_null=1"
+export TSAN_OPTIONS="second_deadlock_stack=1"
+
+for stage in $stages; do
+  began=$(date +%s)
+  echo "stage $stage"
+  case $stage in
+  checks)
+    build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON && run checks
+    ;;
+  sanitize)
+    build sanitize -DCMAKE_C_COMPILER=clang -DALOOP_CHECKS=ON -DALOOP_SANITIZE=address,undefined && run sanitize
+    ;;
+  threads)
+    compiler=clang
+    works clang -fsanitize=thread || compiler=gcc
+    build threads -DCMAKE_C_COMPILER=$compiler -DALOOP_CHECKS=ON -DALOOP_SANITIZE=thread && run threads -L '^threads$'
+    ;;
+  release)
+    build release -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release "-DCMAKE_C_FLAGS_RELEASE=-O2 -DNDEBUG" &&
+      run release -LE '^(poll|select|kqueue)$'
+    ;;
+  esac
+done
+finish
