@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The two grades of check. ALOOP_CHECK states an internal truth: it stops the program at once in builds with -DALOOP_CHECKS
+ * and compiles to nothing otherwise, so its condition must have no side effect. A caller's mistake is never a check: it goes
+ * through aloop__misuse (report.h), which returns a documented code and says the rule in debug mode.
+ */
+#ifndef ALOOP_CORE_CHECK_H
+#define ALOOP_CORE_CHECK_H
+
+#if ALOOP_CHECKS
+#include <stdlib.h>
+#define ALOOP_CHECK(condition) ((condition) ? (void)0 : abort())
+#else
+#define ALOOP_CHECK(condition) ((void)0)
+#endif
+
+/* Hints for measured hot paths, around whole conditions only. */
+#if defined(__GNUC__)
+#define ALOOP_LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define ALOOP_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+#define ALOOP_NOINLINE __attribute__((noinline))
+#else
+#define ALOOP_LIKELY(condition) (condition)
+#define ALOOP_UNLIKELY(condition) (condition)
+#define ALOOP_NOINLINE
+#endif
+
+#endif

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Context variables. The state of all variables is an immutable map, shared by count: capturing it for a callback is a pointer and an
+ * increment, and as long as nobody sets a variable it is NULL and free. Setting copies the map with one value changed, O(variables),
+ * because values are set rarely and captured often.
+ *
+ * loop->context is the map of whatever runs now. A callback starts with the map captured when it was scheduled; what it sets ends
+ * with it, except inside aloop_context_run, where the context object keeps the new map.
+ *
+ * Values are boxed and counted, so that a destructor runs when the last map that holds the value is gone. Maps, boxes and contexts
+ * belong to one loop; variables belong to none and are counted atomically.
+ */
+#include "core/context.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/loop.h"
+#include "core/memory.h"
+#include "core/report.h"
+
+struct aloop_var {
+  atomic_uint refs;
+  char name[];
+};
+
+typedef struct box {
+  void *value;
+  aloop_destroy_fn destroy;
+  uint32_t refs;
+} box_t;
+
+typedef struct binding {
+  aloop_var_t *var;
+  box_t *box;
+} binding_t;
+
+struct aloop__map {
+  uint32_t refs;
+  uint32_t count;
+  binding_t bindings[];
+};
+
+struct aloop_context {
+  aloop_t *loop;
+  aloop__map_t *map;
+  bool entered;
+};
+
+struct aloop_var_token {
+  aloop_t *loop;
+  aloop_var_t *var;
+  box_t *box; /* NULL: it had no value */
+};
+
+int aloop_var_new(const char *name, aloop_var_t **var) {
+  if (name == NULL || var == NULL) return ALOOP_EINVAL;
+  size_t size = strlen(name) + 1;
+  aloop_var_t *made = malloc(sizeof *made + size);
+  if (made == NULL) return ALOOP_ENOMEM;
+  atomic_init(&made->refs, 1);
+  memcpy(made->name, name, size);
+  *var = made;
+  return 0;
+}
+
+static aloop_var_t *var_ref(aloop_var_t *var) {
+  atomic_fetch_add_explicit(&var->refs, 1, memory_order_relaxed);
+  return var;
+}
+
+void aloop_var_unref(aloop_var_t *var) {
+  if (var != NULL && atomic_fetch_sub(&var->refs, 1) == 1) free(var);
+}
+
+static void box_unref(aloop_t *loop, box_t *box) {
+  if (box == NULL || --box->refs > 0) return;
+  if (box->destroy != NULL) box->destroy(box->value);
+  aloop__memory_release(loop, box);
+}
+
+aloop__map_t *aloop__map_ref(aloop__map_t *map) {
+  if (map != NULL) map->refs++;
+  return map;
+}
+
+void aloop__map_unref(aloop_t *loop, aloop__map_t *map) {
+  if (map == NULL || --map->refs > 0) return;
+  for (uint32_t i = 0; i < map->count; i++) {
+    aloop_var_unref(map->bindings[i].var);
+    box_unref(loop, map->bindings[i].box);
+  }
+  aloop__memory_release(loop, map);
+}
+
+static box_t *map_find(const aloop__map_t *map, const aloop_var_t *var) {
+  for (uint32_t i = 0; map != NULL && i < map->count; i++)
+    if (map->bindings[i].var == var) return map->bindings[i].box;
+  return NULL;
+}
+
+/* A copy of `old` in which var has `box`, or no value if box is NULL. Takes new references. NULL: out of memory. */
+static aloop__map_t *map_with(aloop_t *loop, const aloop__map_t *old, aloop_var_t *var, box_t *box) {
+  uint32_t count = old != NULL ? old->count : 0;
+  aloop__map_t *map = aloop__memory_new(loop, sizeof *map + (count + 1) * sizeof map->bindings[0]);
+  if (map == NULL) return NULL;
+  map->refs = 1;
+  map->count = 0;
+  for (uint32_t i = 0; i < count; i++)
+    if (old->bindings[i].var != var) map->bindings[map->count++] = old->bindings[i];
+  if (box != NULL) map->bindings[map->count++] = (binding_t){var, box};
+  for (uint32_t i = 0; i < map->count; i++) {
+    var_ref(map->bindings[i].var);
+    map->bindings[i].box->refs++;
+  }
+  return map;
+}
+
+/* Makes `box` the current value of var. */
+static int rebind(aloop_t *loop, aloop_var_t *var, box_t *box) {
+  aloop__map_t *map = map_with(loop, loop->context, var, box);
+  if (map == NULL) return ALOOP_ENOMEM;
+  aloop__map_unref(loop, loop->context);
+  loop->context = map;
+  return 0;
+}
+
+static aloop_var_token_t *token_new(aloop_t *loop, aloop_var_t *var) {
+  aloop_var_token_t *token = aloop__memory_new(loop, sizeof *token);
+  if (token == NULL) return NULL;
+  *token = (aloop_var_token_t){loop, var_ref(var), map_find(loop->context, var)};
+  aloop__loop_hold(loop);
+  if (token->box != NULL) token->box->refs++;
+  return token;
+}
+
+void aloop_var_token_free(aloop_var_token_t *token) {
+  if (token == NULL) return;
+  aloop_var_unref(token->var);
+  aloop_t *loop = token->loop;
+  box_unref(loop, token->box);
+  aloop__memory_release(loop, token);
+  aloop__loop_drop(loop);
+}
+
+int aloop_var_set(aloop_t *loop, aloop_var_t *var, void *value, aloop_destroy_fn destroy,
+                  aloop_var_token_t **token) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (var == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_var_set without a variable");
+  aloop_var_token_t *saved = token != NULL ? token_new(loop, var) : NULL;
+  box_t *box = aloop__memory_new(loop, sizeof *box);
+  if (box == NULL || (token != NULL && saved == NULL)) goto out_of_memory;
+  *box = (box_t){value, destroy, 1};
+  if (rebind(loop, var, box) < 0) goto out_of_memory;
+  box->refs--; /* the map's own reference stays */
+  if (token != NULL) *token = saved;
+  return 0;
+
+out_of_memory:
+  aloop__memory_release(loop, box);
+  aloop_var_token_free(saved);
+  return ALOOP_ENOMEM;
+}
+
+void *aloop_var_get(const aloop_t *loop, const aloop_var_t *var, void *fallback) {
+  box_t *box = loop != NULL ? map_find(loop->context, var) : NULL;
+  return box != NULL ? box->value : fallback;
+}
+
+int aloop_var_reset(aloop_t *loop, aloop_var_token_t *token) {
+  if (token == NULL) return 0;
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (token->loop != loop)
+    return aloop__misuse(loop, ALOOP_EOTHERLOOP, "a token is used on the loop that made it");
+  rc = rebind(loop, token->var, token->box);
+  if (rc == 0) aloop_var_token_free(token);
+  return rc;
+}
+
+int aloop_context_copy(aloop_t *loop, aloop_context_t **context) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (context == NULL) return ALOOP_EINVAL;
+  aloop_context_t *made = aloop__memory_new(loop, sizeof *made);
+  if (made == NULL) return ALOOP_ENOMEM;
+  *made = (aloop_context_t){loop, aloop__map_ref(loop->context), false};
+  aloop__loop_hold(loop);
+  *context = made;
+  return 0;
+}
+
+int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn fn, void *arg) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (context == NULL || fn == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_context_run needs both");
+  if (context->loop != loop)
+    return aloop__misuse(loop, ALOOP_EOTHERLOOP, "a context is run by the loop that made it");
+  if (context->entered) return aloop__misuse(loop, ALOOP_EBUSY, "the context is already entered");
+  aloop__map_t *outer = loop->context;
+  loop->context = context->map;
+  context->entered = true;
+  fn(loop, arg);
+  context->entered = false;
+  context->map = loop->context;
+  loop->context = outer;
+  return 0;
+}
+
+void aloop_context_unref(aloop_context_t *context) {
+  if (context == NULL) return;
+  aloop_t *loop = context->loop;
+  aloop__map_unref(loop, context->map);
+  aloop__memory_release(loop, context);
+  aloop__loop_drop(loop);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Context variables as the rest of the core sees them: an immutable, counted map that is captured with a pointer and a
+ * count, and is NULL (free) as long as nobody sets a variable.
+ */
+#ifndef ALOOP_CORE_CONTEXT_H
+#define ALOOP_CORE_CONTEXT_H
+
+#include "aloop.h"
+
+typedef struct aloop__map aloop__map_t;
+
+/* Counts are plain: maps never leave their loop's thread. Both accept NULL. */
+aloop__map_t *aloop__map_ref(aloop__map_t *map);
+void aloop__map_unref(aloop_t *loop, aloop__map_t *map);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Living with a host: another event loop that runs this one inside it, and fork.
+ *
+ * A host polls aloop_backend_fd for reading, waits no longer than aloop_next_timeout and then calls aloop_run_once(loop, 0). The hook
+ * tells it when that timeout has become shorter between two turns. Inside a turn the hook is silent: the host asks again after
+ * the turn anyway.
+ *
+ * In the child of a fork the inherited epoll and kqueue descriptors belong to the parent, so the loop refuses to run until
+ * aloop_after_fork has opened its own and registered every watch again. Nothing is unregistered from the inherited ones: that would
+ * change what the parent sees. The same step serves when a poller is beyond repair (see watch.c on stale events).
+ */
+#include "core/loop.h"
+#include "core/clock.h"
+#include "core/report.h"
+
+int aloop__loop_rebuild(aloop_t *loop) {
+  void *fresh;
+  int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &fresh);
+  if (rc < 0) return rc;
+  loop->poller->close(loop->poller_state);
+  loop->poller_state = fresh;
+  aloop__watch_register_all(loop);
+  return 0;
+}
+
+int aloop_after_fork(aloop_t *loop) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (loop->fork_generation == aloop__current_forks()) return 0;
+  rc = aloop__loop_rebuild(loop);
+  if (rc < 0) return rc;
+  /* The inherited wake-up descriptor is shared with the parent: a wake-up meant for one would be eaten by the other. */
+  aloop__wake_close(loop);
+  rc = aloop__wake_open(loop);
+  if (rc < 0) return rc;
+  aloop__mailbox_after_fork(loop);
+  loop->fork_generation = aloop__current_forks();
+  loop->running = loop->in_turn = false;
+  return 0;
+}
+
+int aloop_backend_fd(const aloop_t *loop) {
+  if (loop == NULL) return ALOOP_EINVAL;
+  if (loop->guard & ALOOP__GUARD_CLOSED) return ALOOP_ECLOSED;
+  return loop->poller->backend_fd != NULL ? loop->poller->backend_fd(loop->poller_state) : ALOOP_ENOTSUP;
+}
+
+int64_t aloop_next_timeout(aloop_t *loop) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (loop->head != loop->tail || loop->stopping || loop->stalled > 0 || aloop__mailbox_pending(loop)) return 0;
+  int64_t deadline = aloop__timers_next(loop);
+  if (deadline == ALOOP__NEVER) return ALOOP_FOREVER;
+  int64_t wait = deadline - aloop_update_time(loop);
+  return wait > 0 ? wait : 0;
+}
+
+int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  loop->hook = hook;
+  loop->hook_arg = arg;
+  if (hook != NULL)
+    loop->guard |= ALOOP__GUARD_HOOK;
+  else
+    loop->guard &= ~(uint32_t)ALOOP__GUARD_HOOK;
+  return 0;
+}
+
+const char *aloop_poller_name(const aloop_t *loop) {
+  return loop != NULL ? loop->poller->name : "";
+}

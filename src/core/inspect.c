@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The loop explains itself: debug switches, metrics and the dump.
+ *
+ * Counters are kept always, because they cost an addition each. Busy and idle time are measured in ticks (clock.h) around waits only,
+ * and turned into nanoseconds here, by the ratio of ticks to clock since the loop was made. The dump walks every structure that can
+ * keep a loop busy, so it is as slow as it is complete; it is meant for people.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "core/clock.h"
+#include "core/loop.h"
+#include "core/memory.h"
+#include "core/report.h"
+
+bool aloop_get_debug(const aloop_t *loop) {
+  return loop != NULL && (loop->guard & ALOOP__GUARD_DEBUG) != 0;
+}
+
+int aloop_set_debug(aloop_t *loop, bool on) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (on)
+    loop->guard |= ALOOP__GUARD_DEBUG;
+  else
+    loop->guard &= ~(uint32_t)ALOOP__GUARD_DEBUG;
+  return 0;
+}
+
+int aloop_set_slow_callback_duration(aloop_t *loop, int64_t duration) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (duration <= 0) return aloop__misuse(loop, ALOOP_EINVAL, "a slow callback lasts more than 0 ns");
+  loop->slow_callback_duration = duration;
+  return 0;
+}
+
+/* Callbacks in the deque that are still going to run, timers that are due aside. */
+static uint64_t count_ready(const aloop_t *loop) {
+  uint64_t count = 0;
+  for (uint64_t at = loop->head; at != loop->tail; at++) count += loop->ring[at & loop->mask].fn != NULL;
+  return count;
+}
+
+static int64_t to_ns(const aloop_t *loop, uint64_t ticks) {
+  double elapsed = (double)(aloop__clock_monotonic() - loop->born_time);
+  double counted = (double)(aloop__clock_ticks() - loop->born_ticks);
+  return counted > 0 ? (int64_t)((double)ticks * elapsed / counted) : 0;
+}
+
+int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  size_t size = metrics != NULL ? metrics->size : 0;
+  if (size <= sizeof size) return aloop__misuse(loop, ALOOP_EINVAL, "set metrics.size to sizeof metrics");
+  uint64_t run = loop->run_ticks + (loop->running ? aloop__clock_ticks() - loop->run_started : 0);
+  uint64_t idle = loop->idle_ticks < run ? loop->idle_ticks : run;
+  aloop_metrics_t now = {
+      .size = size,
+      .turns = loop->turns,
+      .polls = loop->polls,
+      .events = loop->events,
+      .callbacks = loop->callbacks,
+      .posts = loop->posts,
+      .stale = loop->stale,
+      .busy_time = to_ns(loop, run - idle),
+      .idle_time = to_ns(loop, idle),
+      .ready = count_ready(loop),
+      .timers = loop->timers.live,
+      .watches = loop->watches_count - (loop->wake.fd >= 0),
+      .futures = loop->live[ALOOP__FUTURE],
+      .transports = loop->live[ALOOP__TRANSPORT],
+      .servers = loop->live[ALOOP__SERVER],
+  };
+  for (int i = 0; i < ALOOP_LAG_BUCKETS; i++) now.lag[i] = loop->lag[i];
+  unsigned char *to = (unsigned char *)metrics;
+  for (size_t i = 0; i < size && i < sizeof now; i++) to[i] = ((const unsigned char *)&now)[i];
+  return 0;
+}
+
+typedef struct writer {
+  void (*line)(void *arg, const char *text);
+  void *arg;
+} writer_t;
+
+static void say(const writer_t *out, const char *what, const char *origin) {
+  char text[400];
+  snprintf(text, sizeof text, "%s%s%s", what, origin != NULL ? ", from " : "", origin != NULL ? origin : "");
+  out->line(out->arg, text);
+}
+
+static void dump_ready(const aloop_t *loop, const writer_t *out) {
+  for (uint64_t at = loop->head; at != loop->tail; at++) {
+    const aloop__entry_t *entry = &loop->ring[at & loop->mask];
+    if (entry->fn != NULL) say(out, "callback ready", entry->origin);
+  }
+}
+
+static void dump_timers(aloop_t *loop, const writer_t *out) {
+  char text[96];
+  int64_t now = aloop_time(loop);
+  for (uint32_t i = 0; i < loop->timers.heap_size; i++) {
+    const aloop__timer_t *timer = &loop->timers.slots[loop->timers.heap[i].slot];
+    snprintf(text, sizeof text, "timer due in %" PRId64 " us%s", (timer->when - now) / 1000,
+             timer->period > 0 ? ", repeating" : "");
+    say(out, text, timer->origin);
+  }
+}
+
+static void dump_watches(const aloop_t *loop, const writer_t *out) {
+  for (int fd = 0; fd < loop->watches_size; fd++) {
+    if (loop->watches[fd] == NULL) continue;
+    char text[160];
+    const char *origin = NULL;
+    aloop__watch_describe(loop->watches[fd], text, sizeof text, &origin);
+    say(out, text, origin);
+  }
+}
+
+static void dump_objects(const aloop_t *loop, const writer_t *out) {
+  for (const aloop__list_t *at = loop->objects.next; at != &loop->objects; at = at->next) {
+    const aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
+    char state[200] = "";
+    char text[240];
+    object->kind->describe(object, state, sizeof state);
+    snprintf(text, sizeof text, "%s %s", object->kind->name, state);
+    say(out, text, object->origin);
+  }
+}
+
+static void dump_reason(const aloop_t *loop, const writer_t *out) {
+  char text[240];
+  snprintf(text, sizeof text,
+           "%s loop on %s: %" PRIu64 " callbacks ready, %u timers, %u descriptors watched, %u futures, "
+           "%u transports, %u servers",
+           loop->running ? "running" : "stopped", loop->poller->name, count_ready(loop), loop->timers.live,
+           loop->watches_count - (loop->wake.fd >= 0), loop->live[ALOOP__FUTURE], loop->live[ALOOP__TRANSPORT],
+           loop->live[ALOOP__SERVER]);
+  say(out, text, NULL);
+}
+
+int aloop_dump(aloop_t *loop, void (*line)(void *arg, const char *text), void *arg) {
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (line == NULL)
+    return aloop__misuse(loop, ALOOP_EINVAL, "aloop_dump needs a function to give the lines to");
+  writer_t out = {line, arg};
+  dump_ready(loop, &out);
+  dump_timers(loop, &out);
+  dump_watches(loop, &out);
+  dump_objects(loop, &out);
+  dump_reason(loop, &out);
+  return 0;
+}

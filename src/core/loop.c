@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The loop: its life, and the turn.
+ *
+ * One turn is the seven steps of `turn` below, in that order; each is a function of that name. Its promises:
+ * - Only what was ready when step 6 began is run; what callbacks add waits for the next turn, so no turn is endless.
+ * - Order within a turn: callbacks scheduled before it, posts of other threads, I/O (reader before writer), timers by deadline.
+ * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more than thirty
+ *   callbacks), but I/O is looked at after at most 61 turns or 20 microseconds. Looking at a clock every turn would cost as much
+ *   as three callbacks, so the clock is looked at after 1, 4 and 16 turns as long as these were so short that four times as many
+ *   fit; a callback that is suddenly slow is noticed at the next look.
+ * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the rest queued.
+ *
+ * The loop's memory is counted: its owner holds it until aloop_free, every object made on it as well.
+ */
+#include "core/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/memory.h"
+#include "core/report.h"
+
+enum { BATCH = 256, SKIPS_MAX = 60, STALE_POLLS_MAX = 64 };
+
+#define DEFAULT_SLOW ALOOP_MILLIS(100)
+
+/* ---- Guards ------------------------------------------------------------------------------------------------- */
+
+int aloop__loop_thread(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(loop == NULL)) return ALOOP_EINVAL;
+  if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_DEBUG) == 0)) return 0;
+  if (!loop->running || pthread_equal(loop->thread, pthread_self())) return 0;
+  return aloop__misuse(loop, ALOOP_ENOTLOOPTHREAD,
+                       "called from a thread that does not run this loop; use aloop_call_soon_threadsafe");
+}
+
+int aloop__loop_enter(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(loop == NULL)) return ALOOP_EINVAL;
+  if (ALOOP_LIKELY(loop->guard == 0)) return 0;
+  if (loop->guard & ALOOP__GUARD_CLOSED) return aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
+  return aloop__loop_thread(loop);
+}
+
+void aloop__loop_armed(aloop_t *loop) {
+  if (loop->hook != NULL && !loop->in_turn) loop->hook(loop, loop->hook_arg);
+}
+
+/* ---- Life --------------------------------------------------------------------------------------------------- */
+
+void aloop__loop_hold(aloop_t *loop) {
+  loop->holds++;
+}
+
+void aloop__loop_drop(aloop_t *loop) {
+  if (--loop->holds > 0) return;
+  aloop__mailbox_free(loop);
+  aloop__memory_release(loop, loop);
+}
+
+static bool debug_wanted(int option) {
+  if (option != 0) return option > 0;
+  const char *set = getenv("ALOOP_DEBUG");
+  return set != NULL && *set != '\0' && strcmp(set, "0") != 0;
+}
+
+static int choose_poller(aloop_t *loop, const aloop_options_t *options) {
+  const char *name = options->poller;
+  if (options->poller_table != NULL) {
+    loop->poller = options->poller_table;
+    loop->poller_arg = options->poller_arg;
+    return 0;
+  }
+  if (name == NULL) name = getenv("ALOOP_POLLER");
+  if (name != NULL && *name == '\0') name = NULL;
+  loop->poller = aloop_poller_find(name);
+  return loop->poller != NULL ? 0 : ALOOP_EINVAL;
+}
+
+/* Poller and wake-up descriptor. */
+static int open_descriptors(aloop_t *loop) {
+  int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &loop->poller_state);
+  if (rc < 0) return rc;
+  rc = aloop__wake_open(loop);
+  if (rc == 0) return 0;
+  loop->poller->close(loop->poller_state);
+  loop->poller_state = NULL;
+  return rc;
+}
+
+static void set_up(aloop_t *loop, const aloop_options_t *options, const aloop_allocator_t *allocator) {
+  memset(loop, 0, sizeof *loop);
+  loop->allocator = *allocator;
+  loop->head = loop->tail = ALOOP__FIRST_POSITION;
+  loop->holds = 1;
+  loop->wake.fd = loop->wake_write = -1;
+  loop->slow_callback_duration =
+      options->slow_callback_duration > 0 ? options->slow_callback_duration : DEFAULT_SLOW;
+  loop->guard = debug_wanted(options->debug) ? ALOOP__GUARD_DEBUG : 0;
+  loop->fork_generation = aloop__current_forks();
+  aloop__list_init(&loop->objects);
+  aloop__timers_init(&loop->timers);
+  aloop__mailbox_init(&loop->mailbox);
+}
+
+static void take_down(aloop_t *loop) {
+  aloop__memory_release(loop, loop->ring);
+  aloop__memory_release(loop, loop->watches);
+  loop->ring = NULL;
+  loop->watches = NULL;
+  loop->watches_size = 0;
+}
+
+int aloop_new(const aloop_options_t *options, aloop_t **out) {
+  aloop_options_t copy = {.size = sizeof copy};
+  if (out == NULL) return ALOOP_EINVAL;
+  if (options != NULL && aloop__memory_copy_options(&copy, sizeof copy, options) < 0) return ALOOP_EINVAL;
+  aloop__current_adjust(&copy);
+  aloop_allocator_t allocator = aloop__memory_default;
+  if (copy.allocator != NULL && aloop__memory_copy_options(&allocator, sizeof allocator, copy.allocator) < 0)
+    return ALOOP_EINVAL;
+  aloop_t *loop = allocator.resize(allocator.user, NULL, sizeof *loop);
+  if (loop == NULL) return ALOOP_ENOMEM;
+  set_up(loop, &copy, &allocator);
+  int rc = choose_poller(loop, &copy);
+  if (rc == 0) rc = aloop__ready_grow(loop);
+  if (rc == 0) rc = open_descriptors(loop);
+  if (rc < 0) {
+    take_down(loop);
+    aloop__loop_drop(loop);
+    return rc;
+  }
+  loop->born_time = aloop__clock_monotonic();
+  loop->born_ticks = aloop__clock_ticks();
+  *out = loop;
+  return 0;
+}
+
+/* Ends every object; what an end makes meanwhile is ended too. */
+static void close_objects(aloop_t *loop) {
+  aloop__list_t seen;
+  aloop__list_init(&seen);
+  while (!aloop__list_empty(&loop->objects)) {
+    aloop__object_t *object = ALOOP_CONTAINER_OF(loop->objects.next, aloop__object_t, link);
+    aloop__list_remove(&object->link);
+    aloop__list_append(&seen, &object->link);
+    aloop__object_ref(object);
+    object->kind->close(object);
+    aloop__object_unref(object);
+  }
+  /* Objects that somebody still holds go back to the list. */
+  while (!aloop__list_empty(&seen)) {
+    aloop__list_t *node = seen.next;
+    aloop__list_remove(node);
+    aloop__list_append(&loop->objects, node);
+  }
+}
+
+static void drop_ready(aloop_t *loop) {
+  while (loop->head != loop->tail) {
+    aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
+    if (entry->fn != NULL) aloop__ready_drop(loop, entry);
+  }
+}
+
+int aloop_close(aloop_t *loop) {
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (loop->running || loop->in_turn)
+    return aloop__misuse(loop, ALOOP_ERUNNING, "a running loop cannot be closed");
+  if (loop->guard & ALOOP__GUARD_CLOSED) return 0;
+  loop->guard |= ALOOP__GUARD_CLOSED;
+  aloop__mailbox_close(loop);
+  close_objects(loop);
+  for (int i = ALOOP__ROOMS - 1; i >= 0; i--) {
+    if (loop->rooms[i] != NULL) loop->rooms[i]->close(loop, loop->rooms[i]);
+    loop->rooms[i] = NULL;
+  }
+  drop_ready(loop);
+  aloop__timers_close(loop);
+  aloop__watch_close(loop);
+  aloop__map_unref(loop, loop->context);
+  loop->context = NULL;
+  aloop__wake_close(loop);
+  loop->poller->close(loop->poller_state);
+  loop->poller_state = NULL;
+  take_down(loop);
+  return 0;
+}
+
+bool aloop_is_closed(const aloop_t *loop) {
+  return loop == NULL || (loop->guard & ALOOP__GUARD_CLOSED) != 0;
+}
+
+void aloop_free(aloop_t *loop) {
+  if (loop == NULL || aloop_close(loop) < 0) return;
+  aloop__current_forget(loop);
+  aloop__loop_drop(loop);
+}
+
+/* ---- The turn ----------------------------------------------------------------------------------------------- */
+
+/* Step 1. */
+static int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
+  if (loop->head != loop->tail || loop->stopping || loop->stalled > 0) return 0;
+  int64_t deadline = aloop__timers_next(loop);
+  if (deadline == ALOOP__NEVER || limit == 0) return limit;
+  int64_t wait = deadline - aloop_update_time(loop);
+  if (wait < 0) wait = 0;
+  return limit >= 0 && limit < wait ? limit : wait;
+}
+
+static bool may_skip_poll(aloop_t *loop) {
+  if (loop->stopping || loop->head == loop->tail || loop->skipped >= SKIPS_MAX) return false;
+  uint8_t skipped = ++loop->skipped;
+  if (skipped < loop->skip_check) return true;
+  uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
+  if (spent >= aloop__clock_ticks_20us()) return false;
+  loop->skip_check = (uint8_t)(spent * 4 < aloop__clock_ticks_20us() ? skipped * 4 : skipped + 1);
+  return true;
+}
+
+/* Step 2. Returns the number of events, or the poller's error. */
+static int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch) {
+  if (timeout == 0 && may_skip_poll(loop)) return 0;
+  bool sleeping = timeout != 0 && aloop__mailbox_sleep(loop);
+  uint64_t begun = sleeping ? aloop__clock_ticks() : 0;
+  int n = loop->poller->wait(loop->poller_state, batch, BATCH, sleeping ? timeout : 0);
+  loop->polls++;
+  loop->skipped = 0;
+  loop->skip_check = 1;
+  loop->now_age = 0;
+  loop->poll_ticks = aloop__clock_ticks();
+  if (!sleeping) return n;
+  aloop__mailbox_awake(loop);
+  loop->idle_ticks += loop->poll_ticks - begun;
+  return n;
+}
+
+/* Step 3. */
+static void take_mailbox(aloop_t *loop) {
+  if (aloop__mailbox_pending(loop)) aloop__mailbox_take(loop);
+}
+
+/* Step 4. */
+static int queue_io(aloop_t *loop, const aloop_poll_event_t *batch, int count) {
+  if (count == 0) return 0;
+  int stale = aloop__watch_queue(loop, batch, count);
+  loop->events += (uint64_t)(count - stale);
+  loop->stale += (uint64_t)stale;
+  loop->stale_run = stale == count ? loop->stale_run + 1 : 0;
+  if (loop->stale_run < STALE_POLLS_MAX) return 0;
+  loop->stale_run = 0;
+  return aloop__loop_rebuild(loop);
+}
+
+/* Step 5. */
+static void queue_timers(aloop_t *loop) {
+  if (loop->timers.heap_size > 0 && loop->now_age == 0) aloop__timers_queue_due(loop, aloop_update_time(loop));
+}
+
+/* The rest of a callback's surroundings: what it set in its context ends with it. */
+static inline void leave_context(aloop_t *loop) {
+  if (ALOOP_LIKELY(loop->context == NULL)) return;
+  aloop__map_unref(loop, loop->context);
+  loop->context = NULL;
+}
+
+static void report_slow(aloop_t *loop, const aloop__entry_t *entry, int64_t duration) {
+  aloop_error_context_t context = aloop__report_context("a callback was slow", 0);
+  context.origin = entry->origin;
+  context.duration = duration;
+  aloop_call_exception_handler(loop, &context);
+}
+
+/* Debug mode: the same as the loop in run_ready, with a clock around each callback. */
+static void run_ready_debug(aloop_t *loop, uint64_t end) {
+  while (loop->head != end && loop->stop_error == 0) {
+    aloop__entry_t entry = loop->ring[loop->head++ & loop->mask];
+    if (entry.fn == NULL) continue;
+    loop->callbacks++;
+    loop->context = entry.context;
+    int64_t begun = aloop__clock_monotonic();
+    entry.fn(loop, entry.arg);
+    int64_t duration = aloop__clock_monotonic() - begun;
+    leave_context(loop);
+    if (duration >= loop->slow_callback_duration) report_slow(loop, &entry, duration);
+  }
+}
+
+/* Step 6. Returns how many callbacks ran. */
+static int run_ready(aloop_t *loop) {
+  uint64_t end = loop->tail;
+  uint64_t before = loop->callbacks;
+  aloop__map_t *base = loop->context;
+  loop->context = NULL;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) run_ready_debug(loop, end);
+  while (loop->head != end && ALOOP_LIKELY(loop->stop_error == 0)) {
+    const aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
+    aloop_callback_fn fn = entry->fn;
+    if (ALOOP_UNLIKELY(fn == NULL)) continue;
+    loop->callbacks++;
+    loop->context = entry->context;
+    fn(loop, entry->arg);
+    leave_context(loop);
+  }
+  loop->context = base;
+  uint64_t ran = loop->callbacks - before;
+  return ran > INT32_MAX ? INT32_MAX : (int)ran;
+}
+
+/* Step 7. */
+static void end_turn(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(loop->stalled > 0)) aloop__object_resume_stalled(loop);
+  loop->turns++;
+#if ALOOP_CHECKS
+  ALOOP_CHECK(aloop__timers_check(&loop->timers));
+#endif
+}
+
+static int turn(aloop_t *loop, int64_t limit) {
+  aloop_poll_event_t batch[BATCH];
+  loop->in_turn = true;
+  int64_t timeout = work_out_timeout(loop, limit);
+  int rc = poll_events(loop, timeout, batch);
+  if (rc >= 0) {
+    take_mailbox(loop);
+    rc = queue_io(loop, batch, rc);
+    queue_timers(loop);
+    int ran = run_ready(loop);
+    if (rc == 0) rc = ran;
+    end_turn(loop);
+  }
+  loop->in_turn = false;
+  return rc;
+}
+
+/* ---- Running ------------------------------------------------------------------------------------------------ */
+
+static int begin_run(aloop_t *loop) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (loop->fork_generation != aloop__current_forks())
+    return aloop__misuse(loop, ALOOP_ECHILD,
+                         "the loop was made before fork; call aloop_after_fork in the child");
+  if (loop->running) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
+  if (aloop_running_loop() != NULL)
+    return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
+  loop->running = true;
+  loop->thread = pthread_self();
+  loop->run_started = aloop__clock_ticks();
+  aloop__current_run(loop);
+  return 0;
+}
+
+static int end_run(aloop_t *loop, int rc) {
+  aloop__current_run(NULL);
+  loop->run_ticks += aloop__clock_ticks() - loop->run_started;
+  loop->running = false;
+  loop->stopping = false;
+  int stop_error = loop->stop_error;
+  loop->stop_error = 0;
+  return stop_error != 0 ? stop_error : rc;
+}
+
+int aloop_run_forever(aloop_t *loop) {
+  int rc = begin_run(loop);
+  if (rc < 0) return rc;
+  do rc = turn(loop, ALOOP_FOREVER);
+  while (rc >= 0 && !loop->stopping);
+  return end_run(loop, rc < 0 ? rc : 0);
+}
+
+int aloop_run_once(aloop_t *loop, int64_t timeout) {
+  int rc = begin_run(loop);
+  if (rc < 0) return rc;
+  return end_run(loop, turn(loop, timeout));
+}
+
+int aloop_stop(aloop_t *loop) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  loop->stopping = true;
+  aloop__loop_armed(loop);
+  return 0;
+}
+
+int aloop_stop_with_error(aloop_t *loop, int error) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (error >= 0) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_stop_with_error takes a negative code");
+  loop->stopping = true;
+  loop->stop_error = error;
+  return 0;
+}
+
+bool aloop_is_running(const aloop_t *loop) {
+  return loop != NULL && loop->running;
+}

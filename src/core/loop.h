@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The loop itself, as the rooms above the core see it, and the ready deque's fast path.
+ *
+ * The deque is a ring of entries addressed by position: a 64-bit number that only grows. A position doubles as the handle of a
+ * call_soon callback, so scheduling allocates nothing and a stale handle is recognised by its position being behind the head.
+ */
+#ifndef ALOOP_CORE_LOOP_H
+#define ALOOP_CORE_LOOP_H
+
+#include <pthread.h>
+
+#include "aloop.h"
+#include "core/check.h"
+#include "core/context.h"
+#include "core/list.h"
+#include "core/mailbox.h"
+#include "core/object.h"
+#include "core/timers.h"
+#include "core/watch.h"
+
+/* One callback to be called. A cancelled entry keeps its place with fn NULL. */
+typedef struct aloop__entry {
+  aloop_callback_fn fn;
+  void *arg;
+  aloop__map_t *context; /* a reference, or NULL */
+  const char *origin;
+} aloop__entry_t;
+
+/* State that a higher room keeps per loop: the first member of its own struct. The core knows only how to end it. */
+typedef struct aloop__room {
+  void (*close)(aloop_t *loop, struct aloop__room *room); /* releases it; every object has ended by then */
+} aloop__room_t;
+
+enum { ALOOP__ROOM_FUTURE, ALOOP__ROOM_NET, ALOOP__ROOMS };
+
+/* Reasons for the public calls to leave their fast path. */
+enum { ALOOP__GUARD_CLOSED = 1, ALOOP__GUARD_DEBUG = 2, ALOOP__GUARD_HOOK = 4 };
+
+/* Positions start here, so that handles below are free to carry error codes. */
+enum { ALOOP__FIRST_POSITION = 4096 };
+
+struct aloop {
+  /* The ready deque and what every callback touches. */
+  aloop__entry_t *ring;
+  uint64_t head;
+  uint64_t tail;
+  uint32_t mask;
+  uint32_t guard;
+  aloop__map_t *context; /* of the running callback */
+  uint64_t callbacks;    /* run so far */
+  int64_t now;           /* the clock as read when `callbacks` was now_age - 1; 0: never */
+  uint64_t now_age;
+
+  /* The turn. */
+  int stop_error; /* < 0: leave at once with it */
+  bool stopping;
+  bool running;
+  bool in_turn;
+  uint8_t skipped;    /* turns since the kernel was asked for I/O */
+  uint8_t skip_check; /* ... after how many the ticks are looked at again */
+  uint64_t poll_ticks;
+  uint32_t stalled;   /* objects to resume */
+  uint32_t stale_run; /* polls in a row with nothing but stale events */
+
+  const aloop_poller_t *poller;
+  void *poller_state;
+  void *poller_arg;
+  aloop__watch_t **watches; /* by descriptor */
+  int watches_size;
+  uint32_t watches_count;
+  uint32_t generation; /* the last one given to a watch */
+
+  aloop__timers_t timers;
+  aloop__mailbox_t mailbox;
+  aloop__watch_t wake; /* readable when another thread wants attention */
+  int wake_write;      /* the other end; the same as wake.fd for an eventfd */
+
+  aloop__list_t objects;
+  uint32_t live[ALOOP__KINDS];
+  uint32_t holds; /* who needs the loop's memory: its owner until aloop_free, objects, contexts, tokens */
+
+  aloop__room_t *rooms[ALOOP__ROOMS]; /* what higher rooms keep per loop; NULL until first needed */
+
+  aloop_allocator_t allocator;
+  aloop_exception_handler_fn handler;
+  void *handler_arg;
+  aloop_callback_fn hook;
+  void *hook_arg;
+  int64_t slow_callback_duration;
+  pthread_t thread;
+  unsigned fork_generation;
+
+  /* Metrics. */
+  uint64_t turns;
+  uint64_t polls;
+  uint64_t events;
+  uint64_t posts;
+  uint64_t stale;
+  uint64_t idle_ticks;
+  uint64_t run_ticks;   /* of finished runs */
+  uint64_t run_started; /* ticks, while running */
+  int64_t born_time;
+  uint64_t born_ticks;
+  uint64_t lag[ALOOP_LAG_BUCKETS];
+};
+
+/* Doubles the ring. Returns ALOOP_ENOMEM with everything as it was. */
+int aloop__ready_grow(aloop_t *loop);
+
+static inline bool aloop__ready_full(const aloop_t *loop) {
+  return loop->tail - loop->head > loop->mask;
+}
+
+/* The entry at a position whose low half is known, or NULL if it is not waiting any more. */
+static inline aloop__entry_t *aloop__ready_at(const aloop_t *loop, uint32_t low) {
+  uint64_t position = loop->head + (uint32_t)(low - (uint32_t)loop->head);
+  return position < loop->tail ? &loop->ring[position & loop->mask] : NULL;
+}
+
+/* Queues a callback of the library: no context, no origin. Returns false when out of memory. */
+static inline bool aloop__ready_push(aloop_t *loop, aloop_callback_fn fn, void *arg) {
+  if (ALOOP_UNLIKELY(aloop__ready_full(loop)) && aloop__ready_grow(loop) < 0) return false;
+  aloop__entry_t *entry = &loop->ring[loop->tail++ & loop->mask];
+  entry->fn = fn;
+  entry->arg = arg;
+  entry->context = NULL;
+  entry->origin = NULL;
+  return true;
+}
+
+/* The same for a caller's callback, with a context captured earlier (a reference that moves in). */
+bool aloop__ready_push_captured(aloop_t *loop, aloop_callback_fn fn, void *arg, aloop__map_t *context,
+                                const char *origin);
+
+/* Drops a waiting entry, keeping its place. */
+void aloop__ready_drop(aloop_t *loop, aloop__entry_t *entry);
+
+/* Public calls that are not on a fast path begin with this: 0, ALOOP_ECLOSED, ALOOP_EINVAL (NULL) or ALOOP_ENOTLOOPTHREAD. */
+int aloop__loop_enter(aloop_t *loop);
+
+/* The same, for calls that still make sense on a closed loop. */
+int aloop__loop_thread(aloop_t *loop);
+
+/* Tells a host that a turn is due sooner than it may think. */
+void aloop__loop_armed(aloop_t *loop);
+
+/* loop->now, read from the clock if it was not yet in this callback. */
+static inline int64_t aloop__loop_time(aloop_t *loop) {
+  return aloop_time(loop);
+}
+
+/* The wake-up descriptor. */
+int aloop__wake_open(aloop_t *loop);
+void aloop__wake_close(aloop_t *loop);
+void aloop__wake_signal(aloop_t *loop);
+void aloop__wake_clear(aloop_t *loop);
+
+/* Binds the running loop to this thread (NULL: none). */
+void aloop__current_run(aloop_t *loop);
+
+/* The loop is going away: this thread's setting no longer names it. */
+void aloop__current_forget(const aloop_t *loop);
+
+/* A number that changes in the child of a fork. */
+unsigned aloop__current_forks(void);
+
+/* The policy's say in the options of a new loop. */
+void aloop__current_adjust(aloop_options_t *options);
+
+/* Opens the poller anew and registers everything again. */
+int aloop__loop_rebuild(aloop_t *loop);
+
+/* The loop's memory outlives aloop_free for as long as something made on it does. */
+void aloop__loop_hold(aloop_t *loop);
+void aloop__loop_drop(aloop_t *loop);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Live objects: futures, transports, servers. Each is counted by kind (metrics), linked (dump, close) and keeps the memory of its
+ * loop alive: after aloop_free the loop is an empty shell that goes with the last object, so releasing an object late is always
+ * safe. Linking and unlinking are O(1). Resuming stalled objects walks the whole list, which is fine: it happens only while the
+ * process is out of memory.
+ */
+#include "core/object.h"
+
+#include "core/loop.h"
+#include "core/memory.h"
+
+void aloop__object_init(aloop__object_t *object, aloop_t *loop, const aloop__kind_t *kind, const char *origin) {
+  object->loop = loop;
+  object->kind = kind;
+  object->origin = origin;
+  object->refs = 1;
+  object->stalled = false;
+  aloop__list_append(&loop->objects, &object->link);
+  loop->live[kind->index]++;
+  aloop__loop_hold(loop);
+}
+
+void aloop__object_end(aloop__object_t *object, void *block) {
+  aloop_t *loop = object->loop;
+  if (object->stalled) loop->stalled--;
+  loop->live[object->kind->index]--;
+  aloop__list_remove(&object->link);
+  aloop__memory_release(loop, block);
+  aloop__loop_drop(loop);
+}
+
+void aloop__object_stall(aloop__object_t *object) {
+  if (object->stalled) return;
+  object->stalled = true;
+  object->loop->stalled++;
+}
+
+void aloop__object_resume_stalled(aloop_t *loop) {
+  for (aloop__list_t *at = loop->objects.next; at != &loop->objects && loop->stalled > 0; at = at->next) {
+    aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
+    if (!object->stalled) continue;
+    if (!object->kind->resume(object)) return;
+    object->stalled = false;
+    loop->stalled--;
+  }
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The exception handler: where errors go that nobody waits for. The user's handler is called with a context struct; if it returns a
+ * failure the default handler is told both that and the original report, as asyncio does. The default handler writes one line to
+ * stderr with a single write, so lines of several threads do not mix. This is the only output the library ever makes.
+ *
+ * A handler may do anything a callback may, including replacing itself: handler and argument are read before the call.
+ */
+#include "core/report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "core/loop.h"
+
+aloop_error_context_t aloop__report_context(const char *message, int error) {
+  return (aloop_error_context_t){
+      .size = sizeof(aloop_error_context_t), .message = message, .error = error, .fd = -1};
+}
+
+int aloop_set_exception_handler(aloop_t *loop, aloop_exception_handler_fn handler, void *arg) {
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  loop->handler = handler;
+  loop->handler_arg = arg;
+  return 0;
+}
+
+aloop_exception_handler_fn aloop_get_exception_handler(const aloop_t *loop, void **arg) {
+  if (loop == NULL) return NULL;
+  if (arg != NULL) *arg = loop->handler_arg;
+  return loop->handler;
+}
+
+/* Appends to a line; what does not fit is cut. */
+static size_t add(char *line, size_t room, size_t used, const char *format, const char *text) {
+  int n = used < room ? snprintf(line + used, room - used, format, text) : 0;
+  return n < 0 ? used : used + (size_t)n;
+}
+
+void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
+  (void)loop;
+  if (context == NULL) return;
+  char line[512];
+  char number[64];
+  size_t room = sizeof line - 1; /* for the newline */
+  size_t used = add(line, room, 0, "aloop: %s", context->message != NULL ? context->message : "error");
+  if (context->error < 0) {
+    used = add(line, room, used, ": %s", aloop_strerror(context->error));
+    used = add(line, room, used, " (%s)", aloop_error_name(context->error));
+  }
+  if (context->fd >= 0) {
+    snprintf(number, sizeof number, "%d", context->fd);
+    used = add(line, room, used, ", fd %s", number);
+  }
+  if (context->duration > 0) {
+    snprintf(number, sizeof number, "%" PRId64 ".%03d", context->duration / 1000000,
+             (int)(context->duration / 1000 % 1000));
+    used = add(line, room, used, ", %s ms", number);
+  }
+  if (context->origin != NULL) used = add(line, room, used, ", from %s", context->origin);
+  if (context->previous != NULL && context->previous->message != NULL)
+    used = add(line, room, used, "; while reporting: %s", context->previous->message);
+  if (used > room - 1) used = room - 1;
+  line[used++] = '\n';
+  ssize_t ignored = write(STDERR_FILENO, line, used);
+  (void)ignored;
+}
+
+void aloop_call_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
+  if (loop == NULL || context == NULL) return;
+  aloop_exception_handler_fn handler = loop->handler;
+  if (handler == NULL) {
+    aloop_default_exception_handler(loop, context);
+    return;
+  }
+  int rc = handler(loop, context, loop->handler_arg);
+  if (rc >= 0) return;
+  aloop_error_context_t failed = aloop__report_context("the exception handler failed", rc);
+  failed.previous = context;
+  aloop_default_exception_handler(loop, &failed);
+}
+
+int aloop__misuse(aloop_t *loop, int error, const char *rule) {
+  if (loop != NULL && (loop->guard & ALOOP__GUARD_DEBUG)) {
+    aloop_error_context_t context = aloop__report_context(rule, error);
+    aloop_call_exception_handler(loop, &context);
+  }
+  return error;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Scheduling: call_soon, call_at and their relatives, and handles.
+ *
+ * A handle is one 64-bit number. With the top bit clear it is a position of the ready deque (aloop_call_soon); with it set, a timer
+ * slot and its generation. Numbers below 4096 are error codes, so a handle tells by itself why scheduling failed. Positions are
+ * never used twice and a slot's generation changes with each use: a handle that outlived its callback finds nothing.
+ *
+ * The fast path of call_soon is a handful of stores. Everything unusual (closed, debug mode, a host's hook) hides behind one test of
+ * loop->guard.
+ */
+#include "core/loop.h"
+#include "core/clock.h"
+#include "core/report.h"
+
+#define TIMER_BIT (UINT64_C(1) << 63)
+
+static aloop_handle_t failure(int error) {
+  return (aloop_handle_t){(uint64_t)-error};
+}
+
+/* The slow half of the guard: 0 or why the call is refused. */
+static ALOOP_NOINLINE int guarded(aloop_t *loop) {
+  int rc = aloop__loop_enter(loop);
+  if (rc == 0) aloop__loop_armed(loop);
+  return rc;
+}
+
+aloop_handle_t aloop_call_soon_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL))
+    return failure(aloop__misuse(loop, ALOOP_EINVAL, "a callback is scheduled on a loop, with a function"));
+  if (ALOOP_UNLIKELY(loop->guard != 0)) {
+    int rc = guarded(loop);
+    if (rc < 0) return failure(rc);
+  }
+  if (ALOOP_UNLIKELY(aloop__ready_full(loop)) && aloop__ready_grow(loop) < 0) return failure(ALOOP_ENOMEM);
+  uint64_t position = loop->tail++;
+  aloop__entry_t *entry = &loop->ring[position & loop->mask];
+  entry->fn = fn;
+  entry->arg = arg;
+  entry->context = loop->context;
+  if (ALOOP_UNLIKELY(loop->context != NULL)) aloop__map_ref(loop->context);
+  entry->origin = origin;
+  return (aloop_handle_t){position};
+}
+
+static aloop_handle_t add_timer(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
+                                const char *origin) {
+  if (ALOOP_UNLIKELY(fn == NULL))
+    return failure(aloop__misuse(loop, ALOOP_EINVAL, "a timer is scheduled with a function"));
+  if (ALOOP_UNLIKELY(loop->guard != 0)) {
+    int rc = aloop__loop_enter(loop);
+    if (rc < 0) return failure(rc);
+  }
+  return aloop__timers_add(loop, when, period, fn, arg, origin);
+}
+
+/* now + delay without overflow. */
+static int64_t after(aloop_t *loop, int64_t delay) {
+  int64_t now = aloop_time(loop);
+  return delay > ALOOP__NEVER - 1 - now ? ALOOP__NEVER - 1 : now + delay;
+}
+
+aloop_handle_t aloop_call_later_from(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg,
+                                     const char *origin) {
+  if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
+  return add_timer(loop, after(loop, delay < 0 ? 0 : delay), 0, fn, arg, origin);
+}
+
+aloop_handle_t aloop_call_at_from(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,
+                                  const char *origin) {
+  if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
+  return add_timer(loop, when == ALOOP__NEVER ? when - 1 : when, 0, fn, arg, origin);
+}
+
+aloop_handle_t aloop_call_every_from(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg,
+                                     const char *origin) {
+  if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
+  if (period <= 0)
+    return failure(aloop__misuse(loop, ALOOP_EINVAL, "a repeating timer has a period above 0 ns"));
+  return add_timer(loop, after(loop, period), period, fn, arg, origin);
+}
+
+aloop_handle_t(aloop_call_soon)(aloop_t *loop, aloop_callback_fn fn, void *arg) {
+  return aloop_call_soon_from(loop, fn, arg, NULL);
+}
+
+aloop_handle_t(aloop_call_later)(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg) {
+  return aloop_call_later_from(loop, delay, fn, arg, NULL);
+}
+
+aloop_handle_t(aloop_call_at)(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg) {
+  return aloop_call_at_from(loop, when, fn, arg, NULL);
+}
+
+aloop_handle_t(aloop_call_every)(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg) {
+  return aloop_call_every_from(loop, period, fn, arg, NULL);
+}
+
+/* The waiting entry of a call_soon handle, or NULL. */
+static aloop__entry_t *soon_entry(const aloop_t *loop, aloop_handle_t handle) {
+  if (handle.id < loop->head || handle.id >= loop->tail) return NULL;
+  aloop__entry_t *entry = &loop->ring[handle.id & loop->mask];
+  return entry->fn != NULL ? entry : NULL;
+}
+
+int aloop_cancel(aloop_t *loop, aloop_handle_t *handle) {
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (handle == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_cancel takes the address of a handle");
+  aloop__timer_t *timer = aloop__timers_find(loop, *handle);
+  aloop__entry_t *entry = timer == NULL ? soon_entry(loop, *handle) : NULL;
+  if (timer != NULL)
+    aloop__timers_cancel(loop, timer);
+  else if (entry != NULL)
+    aloop__ready_drop(loop, entry);
+  else
+    return 0;
+  handle->id = (uint64_t)-ALOOP_ECANCELED;
+  return 1;
+}
+
+int aloop_reschedule(aloop_t *loop, const aloop_handle_t *handle, int64_t when) {
+  int rc = ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0) ? aloop__loop_enter(loop) : 0;
+  if (rc < 0) return rc;
+  if (handle == NULL)
+    return aloop__misuse(loop, ALOOP_EINVAL, "aloop_reschedule takes the address of a handle");
+  aloop__timer_t *timer = aloop__timers_find(loop, *handle);
+  if (timer == NULL) return ALOOP_ENOENT;
+  aloop__timers_move(loop, timer, when == ALOOP__NEVER ? when - 1 : when);
+  return 0;
+}
+
+int aloop_handle_error(aloop_handle_t handle) {
+  if (handle.id >= ALOOP__FIRST_POSITION) return 0;
+  return handle.id == 0 ? ALOOP_EINVAL : -(int)handle.id;
+}
+
+bool aloop_handle_cancelled(aloop_handle_t handle) {
+  return handle.id == (uint64_t)-ALOOP_ECANCELED;
+}
+
+bool aloop_handle_pending(const aloop_t *loop, aloop_handle_t handle) {
+  return loop != NULL && (aloop__timers_find(loop, handle) != NULL || soon_entry(loop, handle) != NULL);
+}
+
+int64_t aloop_handle_when(const aloop_t *loop, aloop_handle_t handle) {
+  const aloop__timer_t *timer = loop != NULL ? aloop__timers_find(loop, handle) : NULL;
+  return timer != NULL ? timer->when : ALOOP_ENOENT;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Timers: see timers.c. Slots hold what a timer is; the heap holds only keys.
+ */
+#ifndef ALOOP_CORE_TIMERS_H
+#define ALOOP_CORE_TIMERS_H
+
+#include "aloop.h"
+#include "core/context.h"
+
+typedef struct aloop__timer {
+  aloop_callback_fn fn;
+  void *arg;
+  aloop__map_t *context;
+  const char *origin;
+  int64_t when;
+  int64_t period;      /* 0: once */
+  uint32_t order;      /* among equal deadlines */
+  uint32_t generation; /* of the slot */
+  uint32_t entry;      /* while ready: low half of its deque position */
+  uint32_t state;
+} aloop__timer_t;
+
+typedef struct aloop__timer_key {
+  int64_t when;
+  uint32_t order;
+  uint32_t slot;
+} aloop__timer_key_t;
+
+typedef struct aloop__timers {
+  aloop__timer_t *slots;
+  uint32_t *places; /* slot -> heap index; for a free slot the next free one */
+  aloop__timer_key_t *heap;
+  uint32_t heap_size;
+  uint32_t capacity; /* of all three */
+  uint32_t used;     /* slots ever used */
+  uint32_t free;     /* first free slot */
+  uint32_t order;    /* the last one given */
+  uint32_t live;     /* timers waiting or ready */
+} aloop__timers_t;
+
+#define ALOOP__NO_SLOT UINT32_MAX
+#define ALOOP__NEVER INT64_MAX
+
+void aloop__timers_init(aloop__timers_t *timers);
+void aloop__timers_close(aloop_t *loop);
+
+/* The handle carries the error code on failure. */
+aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
+                                 const char *origin);
+
+/* The earliest deadline, or ALOOP__NEVER. */
+int64_t aloop__timers_next(aloop_t *loop);
+
+/* Phase 5 of the turn: queues what is due at `now`, by deadline, first made first among equals. */
+void aloop__timers_queue_due(aloop_t *loop, int64_t now);
+
+/* Takes part in aloop_cancel and friends: the slot of a live timer handle, or NULL. */
+aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle);
+void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer);
+
+/* When out of memory for the context etc. never fails: moving needs no memory. */
+void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when);
+
+/* Whether heap, places and slots agree. */
+bool aloop__timers_check(const aloop__timers_t *timers);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The wake-up descriptor: an eventfd where there is one, else a pipe. It stays readable from the first signal until the loop clears
+ * it, so a wake-up can come before the wait it is meant for. The mailbox sees to it that each sleep costs one write at most.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#if ALOOP_HAVE_EVENTFD
+#include <sys/eventfd.h>
+#endif
+
+#include "core/loop.h"
+
+static void ignore(aloop_t *loop, void *arg) {
+  (void)loop;
+  (void)arg;
+}
+
+/* The event is taken care of in the I/O phase; nothing is ever queued for it. */
+static const aloop__watch_ops_t wake_ops = {.name = "wake-up", .readable = ignore, .writable = ignore};
+
+#if ALOOP_HAVE_EVENTFD
+static int open_pair(int fds[2]) {
+  fds[0] = fds[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fds[0] < 0 ? -errno : 0;
+}
+#else
+static int open_pair(int fds[2]) {
+  if (pipe(fds) < 0) return -errno;
+  for (int i = 0; i < 2; i++) {
+    fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+    fcntl(fds[i], F_SETFL, O_NONBLOCK);
+  }
+  return 0;
+}
+#endif
+
+int aloop__wake_open(aloop_t *loop) {
+  int fds[2];
+  int rc = open_pair(fds);
+  if (rc < 0) return rc;
+  loop->wake_write = fds[1];
+  rc = aloop__watch_claim(loop, &loop->wake, fds[0], &wake_ops);
+  if (rc == 0) rc = aloop__watch_set(loop, &loop->wake, ALOOP_READABLE);
+  if (rc == 0) return 0;
+  aloop__watch_stop(loop, &loop->wake);
+  close(fds[0]);
+  if (fds[1] != fds[0]) close(fds[1]);
+  return rc;
+}
+
+void aloop__wake_close(aloop_t *loop) {
+  int fd = loop->wake.fd;
+  if (fd < 0) return;
+  aloop__watch_stop(loop, &loop->wake);
+  close(fd);
+  if (loop->wake_write != fd) close(loop->wake_write);
+}
+
+void aloop__wake_signal(aloop_t *loop) {
+  /* An eventfd takes eight bytes; a pipe that is full is readable already. */
+  uint64_t one = 1;
+  int saved = errno;
+  while (write(loop->wake_write, &one, sizeof one) < 0 && errno == EINTR) continue;
+  errno = saved;
+}
+
+void aloop__wake_clear(aloop_t *loop) {
+  char buffer[512];
+  ssize_t n;
+  do n = read(loop->wake.fd, buffer, sizeof buffer);
+  while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two loads; it grows to the
+ * largest descriptor and costs 8 bytes for each.
+ *
+ * Three things make descriptor reuse harmless. A watch is unregistered before its descriptor can be closed, in the call that stops
+ * it. Every registration has a generation in its token, and an event whose token does not match the table is dropped. A queued
+ * callback is found again through its deque position and dropped when its direction is no longer watched, so nothing runs for a
+ * watch that was stopped earlier in the same turn.
+ *
+ * A descriptor closed behind our back while a duplicate keeps the kernel's registration alive can report for ever what nobody
+ * can unregister. Polls that bring only such events are counted, and after 64 in a row the poller is opened anew.
+ *
+ * add_reader and add_writer are watches too, made here: one block per descriptor holds both callbacks.
+ */
+#include "core/watch.h"
+
+#include <stdio.h>
+
+#include "core/loop.h"
+#include "core/memory.h"
+#include "core/report.h"
+
+/* What add_reader or add_writer was given. */
+typedef struct user_callback {
+  aloop_callback_fn fn;
+  void *arg;
+  aloop__map_t *context;
+  const char *origin;
+} user_callback_t;
+
+typedef struct user_watch {
+  aloop__watch_t watch;
+  user_callback_t reader;
+  user_callback_t writer;
+} user_watch_t;
+
+static user_watch_t *user_of(aloop__watch_t *watch) {
+  return ALOOP_CONTAINER_OF(watch, user_watch_t, watch);
+}
+
+static uint64_t token_of(const aloop__watch_t *watch) {
+  return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
+}
+
+static int grow_table(aloop_t *loop, int fd) {
+  int size = loop->watches_size == 0 ? 16 : loop->watches_size;
+  while (size <= fd) size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
+  aloop__watch_t **table = aloop__memory_resize(loop, loop->watches, (size_t)size * sizeof *table);
+  if (table == NULL) return ALOOP_ENOMEM;
+  for (int i = loop->watches_size; i < size; i++) table[i] = NULL;
+  loop->watches = table;
+  loop->watches_size = size;
+  return 0;
+}
+
+aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd) {
+  return fd >= 0 && fd < loop->watches_size ? loop->watches[fd] : NULL;
+}
+
+int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops) {
+  if (fd < 0) return ALOOP_EBADF;
+  if (aloop__watch_find(loop, fd) != NULL) return ALOOP_EBUSY;
+  if (fd >= loop->watches_size && grow_table(loop, fd) < 0) return ALOOP_ENOMEM;
+  *watch = (aloop__watch_t){.ops = ops, .fd = fd, .generation = ++loop->generation};
+  loop->watches[fd] = watch;
+  loop->watches_count++;
+  return 0;
+}
+
+static void drop_queued(aloop_t *loop, aloop__watch_t *watch, uint32_t low, aloop_callback_fn fn) {
+  aloop__entry_t *entry = aloop__ready_at(loop, low);
+  if (entry != NULL && entry->fn == fn && entry->arg == watch) aloop__ready_drop(loop, entry);
+}
+
+static void drop_unwatched(aloop_t *loop, aloop__watch_t *watch, uint32_t gone) {
+  if (gone & ALOOP_READABLE) drop_queued(loop, watch, watch->read_entry, watch->ops->readable);
+  if (gone & ALOOP_WRITABLE) drop_queued(loop, watch, watch->write_entry, watch->ops->writable);
+}
+
+int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
+  uint32_t before = watch->interest;
+  if (before == interest) return 0;
+  int rc = loop->poller->update(loop->poller_state, watch->fd, token_of(watch), before, interest);
+  if (rc < 0 && interest != 0) return rc;
+  watch->interest = interest;
+  drop_unwatched(loop, watch, before & ~interest);
+  return 0;
+}
+
+void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
+  if (watch->fd < 0) return;
+  aloop__watch_set(loop, watch, 0);
+  loop->watches[watch->fd] = NULL;
+  loop->watches_count--;
+  watch->fd = -1;
+}
+
+static bool queue_one(aloop_t *loop, aloop__watch_t *watch, uint32_t low, aloop_callback_fn fn) {
+  /* Only after a fatal stop can the callback still be waiting from an earlier poll. */
+  aloop__entry_t *entry = aloop__ready_at(loop, low);
+  if (ALOOP_UNLIKELY(entry != NULL) && entry->fn == fn && entry->arg == watch) return false;
+  return aloop__ready_push(loop, fn, watch);
+}
+
+static void queue_events(aloop_t *loop, aloop__watch_t *watch, uint32_t events) {
+  if ((events & ALOOP_READABLE) && queue_one(loop, watch, watch->read_entry, watch->ops->readable)) {
+    watch->read_entry = (uint32_t)(loop->tail - 1);
+    if (watch->ops->user) loop->ring[(loop->tail - 1) & loop->mask].origin = user_of(watch)->reader.origin;
+  }
+  if ((events & ALOOP_WRITABLE) && queue_one(loop, watch, watch->write_entry, watch->ops->writable)) {
+    watch->write_entry = (uint32_t)(loop->tail - 1);
+    if (watch->ops->user) loop->ring[(loop->tail - 1) & loop->mask].origin = user_of(watch)->writer.origin;
+  }
+}
+
+int aloop__watch_queue(aloop_t *loop, const aloop_poll_event_t *events, int count) {
+  int stale = 0;
+  for (int i = 0; i < count; i++) {
+    aloop__watch_t *watch = aloop__watch_find(loop, (int)(uint32_t)events[i].token);
+    if (ALOOP_UNLIKELY(watch == NULL) || ALOOP_UNLIKELY(watch->generation != events[i].token >> 32))
+      stale++;
+    else if (ALOOP_UNLIKELY(watch == &loop->wake))
+      aloop__wake_clear(loop);
+    else
+      queue_events(loop, watch, events[i].events & watch->interest);
+  }
+  return stale;
+}
+
+int aloop__watch_register_all(aloop_t *loop) {
+  int result = 0;
+  for (int fd = 0; fd < loop->watches_size; fd++) {
+    aloop__watch_t *watch = loop->watches[fd];
+    if (watch == NULL || watch->interest == 0) continue;
+    int rc = loop->poller->update(loop->poller_state, fd, token_of(watch), 0, watch->interest);
+    if (rc == 0) continue;
+    watch->interest = 0;
+    result = rc;
+    aloop_error_context_t context = aloop__report_context("a descriptor could not be watched again", rc);
+    context.fd = fd;
+    aloop_call_exception_handler(loop, &context);
+  }
+  return result;
+}
+
+/* Calls a user's callback. The block may be gone before it returns. */
+static void call_user(aloop_t *loop, const user_callback_t *callback) {
+  aloop_callback_fn fn = callback->fn;
+  void *arg = callback->arg;
+  loop->context = aloop__map_ref(callback->context);
+  fn(loop, arg);
+}
+
+static void user_readable(aloop_t *loop, void *arg) {
+  call_user(loop, &user_of(arg)->reader);
+}
+
+static void user_writable(aloop_t *loop, void *arg) {
+  call_user(loop, &user_of(arg)->writer);
+}
+
+static const aloop__watch_ops_t user_ops = {
+    .name = "watch", .readable = user_readable, .writable = user_writable, .user = true};
+
+static user_callback_t *callback_of(user_watch_t *user, uint32_t direction) {
+  return direction == ALOOP_READABLE ? &user->reader : &user->writer;
+}
+
+static void release_user(aloop_t *loop, user_watch_t *user) {
+  aloop__map_unref(loop, user->reader.context);
+  aloop__map_unref(loop, user->writer.context);
+  aloop__memory_release(loop, user);
+}
+
+/* The user's block for a descriptor, made if need be. */
+static int open_user(aloop_t *loop, int fd, user_watch_t **out) {
+  aloop__watch_t *watch = aloop__watch_find(loop, fd);
+  if (watch != NULL && !watch->ops->user)
+    return aloop__misuse(loop, ALOOP_EBUSY,
+                         "add_reader or add_writer on a descriptor that a transport or server owns");
+  if (watch == NULL) {
+    user_watch_t *user = aloop__memory_zero(loop, sizeof *user);
+    if (user == NULL) return ALOOP_ENOMEM;
+    int rc = aloop__watch_claim(loop, &user->watch, fd, &user_ops);
+    if (rc < 0) {
+      aloop__memory_release(loop, user);
+      return rc;
+    }
+    watch = &user->watch;
+  }
+  *out = user_of(watch);
+  return 0;
+}
+
+static void close_user_if_idle(aloop_t *loop, user_watch_t *user) {
+  if (user->watch.interest != 0) return;
+  aloop__watch_stop(loop, &user->watch);
+  release_user(loop, user);
+}
+
+static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (callback.fn == NULL)
+    return aloop__misuse(loop, ALOOP_EINVAL, "add_reader or add_writer without a callback");
+  user_watch_t *user = NULL;
+  rc = open_user(loop, fd, &user);
+  if (rc < 0) return rc;
+  rc = aloop__watch_set(loop, &user->watch, user->watch.interest | direction);
+  if (rc < 0) {
+    close_user_if_idle(loop, user);
+    return rc;
+  }
+  drop_unwatched(loop, &user->watch, direction);
+  user_callback_t *slot = callback_of(user, direction);
+  aloop__map_unref(loop, slot->context);
+  *slot = callback;
+  slot->context = aloop__map_ref(loop->context);
+  return 0;
+}
+
+static int remove_user(aloop_t *loop, int fd, uint32_t direction) {
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  aloop__watch_t *watch = aloop__watch_find(loop, fd);
+  if (watch == NULL) return 0;
+  if (!watch->ops->user)
+    return aloop__misuse(loop, ALOOP_EBUSY,
+                         "remove_reader or remove_writer on a descriptor that a transport or server owns");
+  if ((watch->interest & direction) == 0) return 0;
+  aloop__watch_set(loop, watch, watch->interest & ~direction);
+  close_user_if_idle(loop, user_of(watch));
+  return 1;
+}
+
+int aloop_add_reader_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin) {
+  return add_user(loop, fd, ALOOP_READABLE, (user_callback_t){fn, arg, NULL, origin});
+}
+
+int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin) {
+  return add_user(loop, fd, ALOOP_WRITABLE, (user_callback_t){fn, arg, NULL, origin});
+}
+
+int(aloop_add_reader)(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg) {
+  return aloop_add_reader_from(loop, fd, fn, arg, NULL);
+}
+
+int(aloop_add_writer)(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg) {
+  return aloop_add_writer_from(loop, fd, fn, arg, NULL);
+}
+
+int aloop_remove_reader(aloop_t *loop, int fd) {
+  return remove_user(loop, fd, ALOOP_READABLE);
+}
+
+int aloop_remove_writer(aloop_t *loop, int fd) {
+  return remove_user(loop, fd, ALOOP_WRITABLE);
+}
+
+void aloop__watch_close(aloop_t *loop) {
+  for (int fd = 0; fd < loop->watches_size; fd++) {
+    aloop__watch_t *watch = loop->watches[fd];
+    if (watch == NULL || !watch->ops->user) continue;
+    aloop__watch_stop(loop, watch);
+    release_user(loop, user_of(watch));
+  }
+}
+
+void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size, const char **origin) {
+  const char *what = watch->interest == 0                ? "nothing"
+                     : watch->interest == ALOOP_READABLE ? "readable"
+                     : watch->interest == ALOOP_WRITABLE ? "writable"
+                                                         : "readable and writable";
+  snprintf(text, size, "%s fd %d, waiting for %s", watch->ops->name, watch->fd, what);
+  if (!watch->ops->user) return;
+  *origin = watch->interest & ALOOP_READABLE ? user_of(watch)->reader.origin : user_of(watch)->writer.origin;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A watch ties one descriptor to two callbacks inside the loop. It is embedded in its owner (a transport, a listener, the pair of
+ * user callbacks of add_reader and add_writer). The loop's table maps a descriptor to its watch; the poller knows the watch only
+ * by a token (descriptor + generation), so an event that arrives after the watch stopped is recognised and dropped.
+ */
+#ifndef ALOOP_CORE_WATCH_H
+#define ALOOP_CORE_WATCH_H
+
+#include "aloop.h"
+
+typedef struct aloop__watch aloop__watch_t;
+
+typedef struct aloop__watch_ops {
+  const char *name;           /* for the dump */
+  aloop_callback_fn readable; /* (loop, watch), run from the ready deque */
+  aloop_callback_fn writable;
+  bool user; /* made by add_reader or add_writer */
+} aloop__watch_ops_t;
+
+struct aloop__watch {
+  const aloop__watch_ops_t *ops;
+  int fd;
+  uint32_t generation;
+  uint32_t read_entry; /* low half of the deque position of the queued callback, if it is still there */
+  uint32_t write_entry;
+  uint32_t interest; /* ALOOP_READABLE | ALOOP_WRITABLE as the poller knows it; 0: not registered */
+};
+
+/* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, ALOOP_ENOMEM. */
+int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops);
+
+/* Sets what is watched. A direction that is no longer watched loses its queued callback. */
+int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest);
+
+/* Stops watching and gives the descriptor up, at once. A no-op on a watch that has none (fd -1). */
+void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch);
+
+/* The watch of a descriptor, or NULL. */
+aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);
+
+/* Phase 4 of the turn: queues the callbacks of a batch of events. Returns how many events were stale. */
+int aloop__watch_queue(aloop_t *loop, const aloop_poll_event_t *events, int count);
+
+/* Registers every watch again with a fresh poller. */
+int aloop__watch_register_all(aloop_t *loop);
+
+/* At close: frees the user's watches and the table. */
+void aloop__watch_close(aloop_t *loop);
+
+/* One line of the dump for a user's watch. */
+void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size, const char **origin);
+
+#endif
