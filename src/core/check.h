@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The two grades of check. ALOOP_CHECK states an internal truth: it stops the program at once in builds with -DALOOP_CHECKS
- * and compiles to nothing otherwise, so its condition must have no side effect. A caller's mistake is never a check: it goes
- * through aloop__misuse (report.h), which returns a documented code and says the rule in debug mode.
+ * The two grades of check. ALOOP_CHECK states an internal truth: it stops the program at once in builds with
+ * -DALOOP_CHECKS and compiles to nothing otherwise, so its condition must have no side effect. A caller's
+ * mistake is never a check: it goes through aloop__misuse (report.h), which returns a documented code and says
+ * the rule in debug mode.
  */
 #ifndef ALOOP_CORE_CHECK_H
 #define ALOOP_CORE_CHECK_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * The clock: the one place that reads it. A poller may bring its own clock (the virtual poller does, so that tests of timers are
- * exact and instant); every deadline in the library is compared with this one. The loop caches what it read: aloop_time reads at
- * most once per callback, because a callback that schedules a thousand timers should not pay for a thousand clocks, while a cache
- * that lived for the whole turn would let a timer made after a slow callback fire early.
+ * The clock: the one place that reads it. A poller may bring its own clock (the virtual poller does, so that
+ * tests of timers are exact and instant); every deadline in the library is compared with this one. The loop
+ * caches what it read: aloop_time reads at most once per callback, because a callback that schedules a
+ * thousand timers should not pay for a thousand clocks, while a cache that lived for the whole turn would let
+ * a timer made after a slow callback fire early.
  */
 #include "core/clock.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The two ways to tell time. aloop__clock_now reads the loop's clock: the poller's own if it has one, else the monotonic clock;
- * it is the only place that calls clock_gettime. aloop__clock_ticks reads the CPU's counter where that is cheaper: good enough
- * to measure how long a poll slept or how many callbacks fit between two polls, never used for a deadline.
+ * The two ways to tell time. aloop__clock_now reads the loop's clock: the poller's own if it has one, else the
+ * monotonic clock; it is the only place that calls clock_gettime. aloop__clock_ticks reads the CPU's counter
+ * where that is cheaper: good enough to measure how long a poll slept or how many callbacks fit between two
+ * polls, never used for a deadline.
  */
 #ifndef ALOOP_CORE_CLOCK_H
 #define ALOOP_CORE_CLOCK_H

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Context variables. The state of all variables is an immutable map, shared by count: capturing it for a callback is a pointer and an
- * increment, and as long as nobody sets a variable it is NULL and free. Setting copies the map with one value changed, O(variables),
- * because values are set rarely and captured often.
+ * Context variables. The state of all variables is an immutable map, shared by count: capturing it for a
+ * callback is a pointer and an increment, and as long as nobody sets a variable it is NULL and free. Setting
+ * copies the map with one value changed, O(variables), because values are set rarely and captured often.
  *
- * loop->context is the map of whatever runs now. A callback starts with the map captured when it was scheduled; what it sets ends
- * with it, except inside aloop_context_run, where the context object keeps the new map.
+ * loop->context is the map of whatever runs now. A callback starts with the map captured when it was
+ * scheduled; what it sets ends with it, except inside aloop_context_run, where the context object keeps the
+ * new map.
  *
- * Values are boxed and counted, so that a destructor runs when the last map that holds the value is gone. Maps, boxes and contexts
- * belong to one loop; variables belong to none and are counted atomically.
+ * Values are boxed and counted, so that a destructor runs when the last map that holds the value is gone.
+ * Maps, boxes and contexts belong to one loop; variables belong to none and are counted atomically.
  */
 #include "core/context.h"
 
@@ -100,7 +101,8 @@ static box_t *map_find(const aloop__map_t *map, const aloop_var_t *var) {
   return NULL;
 }
 
-/* A copy of `old` in which var has `box`, or no value if box is NULL. Takes new references. NULL: out of memory. */
+/* A copy of `old` in which var has `box`, or no value if box is NULL. Takes new references. NULL: out of
+ * memory. */
 static aloop__map_t *map_with(aloop_t *loop, const aloop__map_t *old, aloop_var_t *var, box_t *box) {
   uint32_t count = old != NULL ? old->count : 0;
   aloop__map_t *map = aloop__memory_new(loop, sizeof *map + (count + 1) * sizeof map->bindings[0]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Context variables as the rest of the core sees them: an immutable, counted map that is captured with a pointer and a
- * count, and is NULL (free) as long as nobody sets a variable.
+ * Context variables as the rest of the core sees them: an immutable, counted map that is captured with a
+ * pointer and a count, and is NULL (free) as long as nobody sets a variable.
  */
 #ifndef ALOOP_CORE_CONTEXT_H
 #define ALOOP_CORE_CONTEXT_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which loop a thread has: the one running in it, the one set for it, and the policy that may decide otherwise. The policy is the
- * library's only process-wide setting; beside it there is a count of forks, kept by a pthread_atfork handler that the first loop
- * installs. The handler also forgets the running loop in the child, whose thread is not inside a run call any more as far as
- * the library is concerned: the inherited loop is unusable there until aloop_after_fork.
+ * Which loop a thread has: the one running in it, the one set for it, and the policy that may decide
+ * otherwise. The policy is the library's only process-wide setting; beside it there is a count of forks, kept
+ * by a pthread_atfork handler that the first loop installs. The handler also forgets the running loop in the
+ * child, whose thread is not inside a run call any more as far as the library is concerned: the inherited loop
+ * is unusable there until aloop_after_fork.
  */
 #include <pthread.h>
 #include <stdatomic.h>

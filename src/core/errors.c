@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Error codes in words. Both tables are made from the one list in aloop.h, so a code cannot lack a name or a text. Codes of errno
- * values that the list leaves out get the C library's text, from a buffer per thread. Codes are looked up by a switch that the
- * compiler turns into what it likes best; nobody asks for error texts in a hurry.
+ * Error codes in words. Both tables are made from the one list in aloop.h, so a code cannot lack a name or a
+ * text. Codes of errno values that the list leaves out get the C library's text, from a buffer per thread.
+ * Codes are looked up by a switch that the compiler turns into what it likes best; nobody asks for error texts
+ * in a hurry.
  */
 #include <string.h>
 

@@ -2,13 +2,14 @@
  *
  * Living with a host: another event loop that runs this one inside it, and fork.
  *
- * A host polls aloop_backend_fd for reading, waits no longer than aloop_next_timeout and then calls aloop_run_once(loop, 0). The hook
- * tells it when that timeout has become shorter between two turns. Inside a turn the hook is silent: the host asks again after
- * the turn anyway.
+ * A host polls aloop_backend_fd for reading, waits no longer than aloop_next_timeout and then calls
+ * aloop_run_once(loop, 0). The hook tells it when that timeout has become shorter between two turns. Inside a
+ * turn the hook is silent: the host asks again after the turn anyway.
  *
- * In the child of a fork the inherited epoll and kqueue descriptors belong to the parent, so the loop refuses to run until
- * aloop_after_fork has opened its own and registered every watch again. Nothing is unregistered from the inherited ones: that would
- * change what the parent sees. The same step serves when a poller is beyond repair (see watch.c on stale events).
+ * In the child of a fork the inherited epoll and kqueue descriptors belong to the parent, so the loop refuses
+ * to run until aloop_after_fork has opened its own and registered every watch again. Nothing is unregistered
+ * from the inherited ones: that would change what the parent sees. The same step serves when a poller is
+ * beyond repair (see watch.c on stale events).
  */
 #include "core/loop.h"
 #include "core/clock.h"
@@ -30,7 +31,8 @@ int aloop_after_fork(aloop_t *loop) {
   if (loop->fork_generation == aloop__current_forks()) return 0;
   rc = aloop__loop_rebuild(loop);
   if (rc < 0) return rc;
-  /* The inherited wake-up descriptor is shared with the parent: a wake-up meant for one would be eaten by the other. */
+  /* The inherited wake-up descriptor is shared with the parent: a wake-up meant for one would be eaten by the
+   * other. */
   aloop__wake_close(loop);
   rc = aloop__wake_open(loop);
   if (rc < 0) return rc;

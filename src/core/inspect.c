@@ -2,9 +2,10 @@
  *
  * The loop explains itself: debug switches, metrics and the dump.
  *
- * Counters are kept always, because they cost an addition each. Busy and idle time are measured in ticks (clock.h) around waits only,
- * and turned into nanoseconds here, by the ratio of ticks to clock since the loop was made. The dump walks every structure that can
- * keep a loop busy, so it is as slow as it is complete; it is meant for people.
+ * Counters are kept always, because they cost an addition each. Busy and idle time are measured in ticks
+ * (clock.h) around waits only, and turned into nanoseconds here, by the ratio of ticks to clock since the loop
+ * was made. The dump walks every structure that can keep a loop busy, so it is as slow as it is complete; it
+ * is meant for people.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Intrusive doubly linked list: the node lives in the object, removal needs no search and no allocation. A list head is
- * a node whose neighbours are itself when empty. The one definition of container_of is here.
+ * Intrusive doubly linked list: the node lives in the object, removal needs no search and no allocation. A
+ * list head is a node whose neighbours are itself when empty. The one definition of container_of is here.
  */
 #ifndef ALOOP_CORE_LIST_H
 #define ALOOP_CORE_LIST_H

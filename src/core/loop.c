@@ -3,13 +3,17 @@
  * The loop: its life, and the turn.
  *
  * One turn is the seven steps of `turn` below, in that order; each is a function of that name. Its promises:
- * - Only what was ready when step 6 began is run; what callbacks add waits for the next turn, so no turn is endless.
- * - Order within a turn: callbacks scheduled before it, posts of other threads, I/O (reader before writer), timers by deadline.
- * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more than thirty
- *   callbacks), but I/O is looked at after at most 61 turns or 20 microseconds. Looking at a clock every turn would cost as much
- *   as three callbacks, so the clock is looked at after 1, 4 and 16 turns as long as these were so short that four times as many
- *   fit; a callback that is suddenly slow is noticed at the next look.
- * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the rest queued.
+ * - Only what was ready when step 6 began is run; what callbacks add waits for the next turn, so no turn is
+ *   endless.
+ * - Order within a turn: callbacks scheduled before it, posts of other threads, I/O (reader before writer),
+ *   timers by deadline.
+ * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more
+ *   than thirty callbacks), but I/O is looked at after at most 61 turns or 20 microseconds. Looking at a clock
+ *   every turn would cost as much as three callbacks, so the clock is looked at after 1, 4 and 16 turns as
+ *   long as these were so short that four times as many fit; a callback that is suddenly slow is noticed at
+ *   the next look.
+ * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the
+ *   rest queued.
  *
  * The loop's memory is counted: its owner holds it until aloop_free, every object made on it as well.
  */
@@ -26,7 +30,7 @@ enum { BATCH = 256, SKIPS_MAX = 60, STALE_POLLS_MAX = 64 };
 
 #define DEFAULT_SLOW ALOOP_MILLIS(100)
 
-/* ---- Guards ------------------------------------------------------------------------------------------------- */
+/* ---- Guards ---------------------------------------------------------------------------------------------- */
 
 int aloop__loop_thread(aloop_t *loop) {
   if (ALOOP_UNLIKELY(loop == NULL)) return ALOOP_EINVAL;
@@ -47,7 +51,7 @@ void aloop__loop_armed(aloop_t *loop) {
   if (loop->hook != NULL && !loop->in_turn) loop->hook(loop, loop->hook_arg);
 }
 
-/* ---- Life --------------------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------------------ */
 
 void aloop__loop_hold(aloop_t *loop) {
   loop->holds++;
@@ -199,7 +203,7 @@ void aloop_free(aloop_t *loop) {
   aloop__loop_drop(loop);
 }
 
-/* ---- The turn ----------------------------------------------------------------------------------------------- */
+/* ---- The turn -------------------------------------------------------------------------------------------- */
 
 /* Step 1. */
 static int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
@@ -336,7 +340,7 @@ static int turn(aloop_t *loop, int64_t limit) {
   return rc;
 }
 
-/* ---- Running ------------------------------------------------------------------------------------------------ */
+/* ---- Running --------------------------------------------------------------------------------------------- */
 
 static int begin_run(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);

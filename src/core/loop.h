@@ -2,8 +2,9 @@
  *
  * The loop itself, as the rooms above the core see it, and the ready deque's fast path.
  *
- * The deque is a ring of entries addressed by position: a 64-bit number that only grows. A position doubles as the handle of a
- * call_soon callback, so scheduling allocates nothing and a stale handle is recognised by its position being behind the head.
+ * The deque is a ring of entries addressed by position: a 64-bit number that only grows. A position doubles as
+ * the handle of a call_soon callback, so scheduling allocates nothing and a stale handle is recognised by its
+ * position being behind the head.
  */
 #ifndef ALOOP_CORE_LOOP_H
 #define ALOOP_CORE_LOOP_H
@@ -27,7 +28,8 @@ typedef struct aloop__entry {
   const char *origin;
 } aloop__entry_t;
 
-/* State that a higher room keeps per loop: the first member of its own struct. The core knows only how to end it. */
+/* State that a higher room keeps per loop: the first member of its own struct. The core knows only how to end
+ * it. */
 typedef struct aloop__room {
   void (*close)(aloop_t *loop, struct aloop__room *room); /* releases it; every object has ended by then */
 } aloop__room_t;
@@ -136,7 +138,8 @@ bool aloop__ready_push_captured(aloop_t *loop, aloop_callback_fn fn, void *arg, 
 /* Drops a waiting entry, keeping its place. */
 void aloop__ready_drop(aloop_t *loop, aloop__entry_t *entry);
 
-/* Public calls that are not on a fast path begin with this: 0, ALOOP_ECLOSED, ALOOP_EINVAL (NULL) or ALOOP_ENOTLOOPTHREAD. */
+/* Public calls that are not on a fast path begin with this: 0, ALOOP_ECLOSED, ALOOP_EINVAL (NULL) or
+ * ALOOP_ENOTLOOPTHREAD. */
 int aloop__loop_enter(aloop_t *loop);
 
 /* The same, for calls that still make sense on a closed loop. */

@@ -2,18 +2,21 @@
  *
  * The mailbox: callbacks posted by other threads, without a lock.
  *
- * A post claims a ticket by adding to one atomic word that also carries two flags, fills the ticket's cell in a ring of 1024 and
- * publishes it. The word's SLEEPING flag is set by the loop, together with a check that nothing was claimed, before it waits;
- * so the claim itself tells the poster whether the loop sleeps, and the poster whose ticket is the first since then writes the
- * wake-up: one system call per sleep, whoever else posts. The CLOSED flag refuses posts in the same step.
+ * A post claims a ticket by adding to one atomic word that also carries two flags, fills the ticket's cell in
+ * a ring of 1024 and publishes it. The word's SLEEPING flag is set by the loop, together with a check that
+ * nothing was claimed, before it waits; so the claim itself tells the poster whether the loop sleeps, and the
+ * poster whose ticket is the first since then writes the wake-up: one system call per sleep, whoever else
+ * posts. The CLOSED flag refuses posts in the same step.
  *
- * When the ring is full, posts go to a linked list instead (one allocation and one atomic exchange each), and go on doing so until
- * the loop has taken them, so each thread's posts keep their order: the loop empties the ring before it takes a letter, and takes
- * only letters that were there before it saw the ring empty. Everything lives in memory that is released only by aloop_free, or by
- * the loop's thread after the writer has finished with it; a slow poster never touches freed memory.
+ * When the ring is full, posts go to a linked list instead (one allocation and one atomic exchange each), and
+ * go on doing so until the loop has taken them, so each thread's posts keep their order: the loop empties the
+ * ring before it takes a letter, and takes only letters that were there before it saw the ring empty.
+ * Everything lives in memory that is released only by aloop_free, or by the loop's thread after the writer has
+ * finished with it; a slow poster never touches freed memory.
  *
- * The ring is made by the first post, so loops that nobody posts to stay small. Until then the SLEEPING flag is set from the start,
- * which costs the first post one wake-up and spares such loops the two atomic operations per sleep.
+ * The ring is made by the first post, so loops that nobody posts to stay small. Until then the SLEEPING flag
+ * is set from the start, which costs the first post one wake-up and spares such loops the two atomic
+ * operations per sleep.
  *
  * What it leaves out: fairness between posters, and any promise about the order between two threads.
  */
@@ -112,7 +115,8 @@ int(aloop_call_soon_threadsafe)(aloop_t *loop, aloop_callback_fn fn, void *arg) 
   return aloop_call_soon_threadsafe_from(loop, fn, arg, NULL);
 }
 
-/* Takes filled cells up to the ticket `end`. Returns false when the deque is full or a cell is still being filled. */
+/* Takes filled cells up to the ticket `end`. Returns false when the deque is full or a cell is still being
+ * filled. */
 static bool take_cells(aloop_t *loop, uint64_t end) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   aloop__cell_t *cells = atomic_load_explicit(&mailbox->cells, memory_order_acquire);
@@ -129,7 +133,8 @@ static bool take_cells(aloop_t *loop, uint64_t end) {
   return head == end;
 }
 
-/* Takes letters up to and including `last`. The letter taken last stays as the list's dummy; the one before goes. */
+/* Takes letters up to and including `last`. The letter taken last stays as the list's dummy; the one before
+ * goes. */
 static void take_letters(aloop_t *loop, const aloop__letter_t *last) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   while (mailbox->first != last) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Memory of a loop: every block of a loop and its objects comes from the loop's allocator, which is malloc unless the caller
- * brought another. There is no pooling here: modules whose objects come and go often (futures, write chunks) keep their own free
- * lists, where the sizes are known. Nothing in the library allocates outside of this file but context variables, which belong
- * to no loop.
+ * Memory of a loop: every block of a loop and its objects comes from the loop's allocator, which is malloc
+ * unless the caller brought another. There is no pooling here: modules whose objects come and go often
+ * (futures, write chunks) keep their own free lists, where the sizes are known. Nothing in the library
+ * allocates outside of this file but context variables, which belong to no loop.
  */
 #include "core/memory.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The loop's memory: thin calls of its allocator. All return NULL when out of memory and leave the old block alone.
+ * The loop's memory: thin calls of its allocator. All return NULL when out of memory and leave the old block
+ * alone.
  */
 #ifndef ALOOP_CORE_MEMORY_H
 #define ALOOP_CORE_MEMORY_H
@@ -16,8 +17,8 @@ void aloop__memory_release(aloop_t *loop, void *block);      /* NULL is fine */
 /* The allocator used when the caller names none. */
 extern const aloop_allocator_t aloop__memory_default;
 
-/* Copies a sized option struct of the caller into `into` (of `known` bytes), zero-filling what the caller does not know.
- * Returns ALOOP_EINVAL if `from` has no sensible size. */
+/* Copies a sized option struct of the caller into `into` (of `known` bytes), zero-filling what the caller does
+ * not know. Returns ALOOP_EINVAL if `from` has no sensible size. */
 int aloop__memory_copy_options(void *into, size_t known, const void *from);
 
 #endif

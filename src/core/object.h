@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * What futures, transports and servers have in common: a count, a place in the loop's list of live objects (for the dump, and
- * for aloop_close), and a second chance when the ready deque could not grow. An object that must be called back "soon" but met
- * out of memory is marked stalled; each turn offers its kind's `resume` another try, so no end is ever lost.
+ * What futures, transports and servers have in common: a count, a place in the loop's list of live objects
+ * (for the dump, and for aloop_close), and a second chance when the ready deque could not grow. An object that
+ * must be called back "soon" but met out of memory is marked stalled; each turn offers its kind's `resume`
+ * another try, so no end is ever lost.
  */
 #ifndef ALOOP_CORE_OBJECT_H
 #define ALOOP_CORE_OBJECT_H
@@ -39,7 +40,8 @@ struct aloop__object {
 /* Begins life with one reference. */
 void aloop__object_init(aloop__object_t *object, aloop_t *loop, const aloop__kind_t *kind, const char *origin);
 
-/* Takes the object out of the list and its block back to the allocator; the loop's memory goes with its last object. */
+/* Takes the object out of the list and its block back to the allocator; the loop's memory goes with its last
+ * object. */
 void aloop__object_end(aloop__object_t *object, void *block);
 
 static inline void aloop__object_ref(aloop__object_t *object) {

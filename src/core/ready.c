@@ -2,12 +2,13 @@
  *
  * The ready deque: what runs next, in strict order of scheduling.
  *
- * A ring of 32-byte entries whose size is a power of two. Positions grow for ever; the entry of a position is ring[position &
- * mask], which stays true when the ring doubles because every waiting entry is copied to its new place. Pushing and popping are
- * O(1); growing is amortised. Invariant: head <= tail <= head + mask + 1. The ring never shrinks while the loop lives: a loop that
- * once had a burst is likely to have another.
+ * A ring of 32-byte entries whose size is a power of two. Positions grow for ever; the entry of a position is
+ * ring[position & mask], which stays true when the ring doubles because every waiting entry is copied to its
+ * new place. Pushing and popping are O(1); growing is amortised. Invariant: head <= tail <= head + mask + 1.
+ * The ring never shrinks while the loop lives: a loop that once had a burst is likely to have another.
  *
- * Callbacks of the library (I/O, timers, futures) and of the user share this one deque, because their order is a promise.
+ * Callbacks of the library (I/O, timers, futures) and of the user share this one deque, because their order is
+ * a promise.
  */
 #include "core/loop.h"
 #include "core/memory.h"

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The exception handler: where errors go that nobody waits for. The user's handler is called with a context struct; if it returns a
- * failure the default handler is told both that and the original report, as asyncio does. The default handler writes one line to
- * stderr with a single write, so lines of several threads do not mix. This is the only output the library ever makes.
+ * The exception handler: where errors go that nobody waits for. The user's handler is called with a context
+ * struct; if it returns a failure the default handler is told both that and the original report, as asyncio
+ * does. The default handler writes one line to stderr with a single write, so lines of several threads do not
+ * mix. This is the only output the library ever makes.
  *
- * A handler may do anything a callback may, including replacing itself: handler and argument are read before the call.
+ * A handler may do anything a callback may, including replacing itself: handler and argument are read before
+ * the call.
  */
 #include "core/report.h"
 

@@ -2,12 +2,13 @@
  *
  * Scheduling: call_soon, call_at and their relatives, and handles.
  *
- * A handle is one 64-bit number. With the top bit clear it is a position of the ready deque (aloop_call_soon); with it set, a timer
- * slot and its generation. Numbers below 4096 are error codes, so a handle tells by itself why scheduling failed. Positions are
- * never used twice and a slot's generation changes with each use: a handle that outlived its callback finds nothing.
+ * A handle is one 64-bit number. With the top bit clear it is a position of the ready deque (aloop_call_soon);
+ * with it set, a timer slot and its generation. Numbers below 4096 are error codes, so a handle tells by
+ * itself why scheduling failed. Positions are never used twice and a slot's generation changes with each use:
+ * a handle that outlived its callback finds nothing.
  *
- * The fast path of call_soon is a handful of stores. Everything unusual (closed, debug mode, a host's hook) hides behind one test of
- * loop->guard.
+ * The fast path of call_soon is a handful of stores. Everything unusual (closed, debug mode, a host's hook)
+ * hides behind one test of loop->guard.
  */
 #include "core/loop.h"
 #include "core/clock.h"

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT
  *
- * Timers. Three arrays share one capacity: slots (what a timer is: 64 bytes, one cache line), a 4-ary heap of 16-byte keys (deadline,
- * order, slot) and places (slot -> heap index). Keys live in the heap itself and places in an array of their own, so that
- * sifting touches neither the slots nor more than one cache line per level; on a million timers this is several times faster than
- * a binary heap of pointers.
+ * Timers. Three arrays share one capacity: slots (what a timer is: 64 bytes, one cache line), a 4-ary heap of
+ * 16-byte keys (deadline, order, slot) and places (slot -> heap index). Keys live in the heap itself and
+ * places in an array of their own, so that sifting touches neither the slots nor more than one cache line per
+ * level; on a million timers this is several times faster than a binary heap of pointers.
  *
- * - Order: by deadline, then by a 32-bit number given when the timer was made or moved, compared with wrap-around: first made,
- *   first run among equals.
+ * - Order: by deadline, then by a 32-bit number given when the timer was made or moved, compared with
+ *   wrap-around: first made, first run among equals.
  * - Adding and removing are O(log n); removal uses the place, so a cancelled timer leaves nothing behind.
- * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in the heap is then too
- *   early; it is put right when it comes to the top, because key <= true deadline always holds.
- * - A due timer leaves the heap and waits in the ready deque like any callback; cancelling it there drops the deque entry.
- * - A repeating timer goes back into the heap before its callback runs, on the grid of its first deadline; beats that were missed
- *   are skipped, so a stalled loop does not catch up in a burst.
+ * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in
+ *   the heap is then too early; it is put right when it comes to the top, because key <= true deadline always
+ *   holds.
+ * - A due timer leaves the heap and waits in the ready deque like any callback; cancelling it there drops the
+ *   deque entry.
+ * - A repeating timer goes back into the heap before its callback runs, on the grid of its first deadline;
+ *   beats that were missed are skipped, so a stalled loop does not catch up in a burst.
  *
- * Slots are recycled with a new generation, and a handle is (generation, slot): a stale handle finds nothing. When the ready
- * deque cannot grow, due timers stay in the heap and are tried again next turn.
+ * Slots are recycled with a new generation, and a handle is (generation, slot): a stale handle finds nothing.
+ * When the ready deque cannot grow, due timers stay in the heap and are tried again next turn.
  */
 #include "core/timers.h"
 
@@ -49,7 +51,8 @@ static void sift_up(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key
   place(timers, at, key);
 }
 
-/* The first of up to four children. Written so that the compiler selects instead of jumping: the outcome is random. */
+/* The first of up to four children. Written so that the compiler selects instead of jumping: the outcome is
+ * random. */
 static uint32_t first_child(const aloop__timer_key_t *heap, uint32_t child, uint32_t size) {
   if (child + ARITY <= size) {
     uint32_t left = child + (uint32_t)before(&heap[child + 1], &heap[child]);
@@ -192,7 +195,8 @@ static int64_t next_beat(const aloop__timer_t *timer, int64_t now) {
   return when;
 }
 
-/* Runs from the ready deque. A timer that runs once is gone before its callback is called, so cancelling it there is a no-op. */
+/* Runs from the ready deque. A timer that runs once is gone before its callback is called, so cancelling it
+ * there is a no-op. */
 static void fire(aloop_t *loop, void *arg) {
   aloop__timers_t *timers = &loop->timers;
   aloop__timer_t *timer = &timers->slots[(uintptr_t)arg];

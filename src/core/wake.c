@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The wake-up descriptor: an eventfd where there is one, else a pipe. It stays readable from the first signal until the loop clears
- * it, so a wake-up can come before the wait it is meant for. The mailbox sees to it that each sleep costs one write at most.
+ * The wake-up descriptor: an eventfd where there is one, else a pipe. It stays readable from the first signal
+ * until the loop clears it, so a wake-up can come before the wait it is meant for. The mailbox sees to it that
+ * each sleep costs one write at most, and both ends never block: a pipe that is full has woken the loop
+ * already.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two loads; it grows to the
- * largest descriptor and costs 8 bytes for each.
+ * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two
+ * loads; it grows to the largest descriptor and costs 8 bytes for each.
  *
- * Three things make descriptor reuse harmless. A watch is unregistered before its descriptor can be closed, in the call that stops
- * it. Every registration has a generation in its token, and an event whose token does not match the table is dropped. A queued
- * callback is found again through its deque position and dropped when its direction is no longer watched, so nothing runs for a
- * watch that was stopped earlier in the same turn.
+ * Three things make descriptor reuse harmless. A watch is unregistered before its descriptor can be closed, in
+ * the call that stops it. Every registration has a generation in its token, and an event whose token does not
+ * match the table is dropped. A queued callback is found again through its deque position and dropped when its
+ * direction is no longer watched, so nothing runs for a watch that was stopped earlier in the same turn.
  *
- * A descriptor closed behind our back while a duplicate keeps the kernel's registration alive can report for ever what nobody
- * can unregister. Polls that bring only such events are counted, and after 64 in a row the poller is opened anew.
+ * A descriptor closed behind our back while a duplicate keeps the kernel's registration alive can report for
+ * ever what nobody can unregister. Polls that bring only such events are counted, and after 64 in a row the
+ * poller is opened anew.
  *
  * add_reader and add_writer are watches too, made here: one block per descriptor holds both callbacks.
  */

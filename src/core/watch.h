@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * A watch ties one descriptor to two callbacks inside the loop. It is embedded in its owner (a transport, a listener, the pair of
- * user callbacks of add_reader and add_writer). The loop's table maps a descriptor to its watch; the poller knows the watch only
- * by a token (descriptor + generation), so an event that arrives after the watch stopped is recognised and dropped.
+ * A watch ties one descriptor to two callbacks inside the loop. It is embedded in its owner (a transport, a
+ * listener, the pair of user callbacks of add_reader and add_writer). The loop's table maps a descriptor to
+ * its watch; the poller knows the watch only by a token (descriptor + generation), so an event that arrives
+ * after the watch stopped is recognised and dropped.
  */
 #ifndef ALOOP_CORE_WATCH_H
 #define ALOOP_CORE_WATCH_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The test fixture: see harness.h. A loop under test allocates through a counting allocator; teardown frees the loop and then
- * compares descriptors and live blocks with what there was before. Time limits exist only to end a test that hangs.
+ * The test fixture: see harness.h. A loop under test allocates through a counting allocator; teardown frees
+ * the loop and then compares descriptors and live blocks with what there was before. Time limits exist only to
+ * end a test that hangs.
  */
 #include "harness.h"
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * What every C test shares: cmocka, a fresh loop per test on the poller that ALOOP_POLLER names, and the two counts that
- * must be the same after a test as before it: open descriptors and live allocations of the loop.
+ * What every C test shares: cmocka, a fresh loop per test on the poller that ALOOP_POLLER names, and the two
+ * counts that must be the same after a test as before it: open descriptors and live allocations of the loop.
  *
  *     static void adds_up(void **state) { env_t *env = *state; assert_int_equal(aloop_stop(env->loop), 0); }
  *     TESTS(T(adds_up))
  *
- * The executable runs all its tests, or only the one named by its first argument (so that ctest has an entry for each).
+ * The executable runs all its tests, or only the one named by its first argument (so that ctest has an entry
+ * for each).
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -35,7 +36,8 @@ typedef struct env {
   char report_origins[REPORTS_MAX][120];
 } env_t;
 
-/* Replaces env->loop with a new one made with these options (size, allocator and exception handler are filled in). */
+/* Replaces env->loop with a new one made with these options (size, allocator and exception handler are filled
+ * in). */
 void env_loop(env_t *env, aloop_options_t options);
 
 /* Runs turns until *flag is set; fails the test after `turns_max` turns or 30 s of real time. */
