@@ -1,0 +1,104 @@
+#!/bin/sh
+# sh install.sh BUILD SOURCE: installs the build, moves the installed tree elsewhere, and uses it as a stranger would:
+# through pkg-config and through CMake, with gcc and clang, from C11 and C++17, shared and static. Then the same program
+# in a project that builds aloop along with itself.
+set -eu
+build=$1
+source=$2
+here=$source/test/package
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+trap 'exit 1' HUP INT TERM
+log=$temporary/log
+
+fail() {
+  echo "install: $*" >&2
+  exit 1
+}
+
+# quiet COMMAND...: what it prints is shown only if it fails.
+quiet() {
+  "$@" >"$log" 2>&1 || {
+    cat "$log" >&2
+    fail "failed: $*"
+  }
+}
+
+# says_hello PROGRAM: runs it against the installed shared library.
+says_hello() {
+  said=$(LD_LIBRARY_PATH=$libdir DYLD_LIBRARY_PATH=$libdir "$1") || fail "$1 ended with $?"
+  [ "$said" = "hello from aloop $version" ] || fail "$1 said: $said"
+}
+
+quiet cmake --install "$build" --prefix "$temporary/first"
+mv "$temporary/first" "$temporary/installed tree"
+prefix="$temporary/installed tree"
+pc=$(find "$prefix" -name aloop.pc)
+[ -n "$pc" ] || fail "no aloop.pc"
+libdir=$(dirname "$(dirname "$pc")")
+for file in include/aloop.h "${libdir#"$prefix/"}/libaloop.a" "${libdir#"$prefix/"}/cmake/aloop/aloopConfig.cmake"; do
+  [ -f "$prefix/$file" ] || fail "$file is not installed"
+done
+if grep -r "$build\|$source\|$temporary/first" "$libdir/pkgconfig" "$libdir/cmake" >&2; then
+  fail "a package file names the place it was built in"
+fi
+version=$(sed -n 's/^Version: //p' "$pc")
+
+generator=Unix\ Makefiles
+command -v ninja >/dev/null && generator=Ninja
+
+# with_pkg_config CC STANDARD LANGUAGE
+with_pkg_config() {
+  PKG_CONFIG_PATH=$libdir/pkgconfig
+  export PKG_CONFIG_PATH
+  [ "$(pkg-config --modversion aloop)" = "$version" ] || fail "pkg-config --modversion"
+  cflags=$(pkg-config --cflags aloop)
+  for kind in shared static; do
+    libs=$(pkg-config --libs aloop)
+    if [ $kind = static ]; then
+      libs=$(pkg-config --static --libs aloop | sed "s#-laloop#'$libdir/libaloop.a'#")
+    fi
+    # eval, because pkg-config quotes the blank in the path.
+    eval "quiet $1 -std=$2 -Wall -Wextra -pedantic-errors -Werror $cflags -x $3 '$here/consumer/hello.c' -x none \
+      -o '$temporary/hello' $libs"
+    says_hello "$temporary/hello"
+  done
+}
+
+# with_cmake CC CXX WHERE: WHERE is one argument for CMake that tells it where aloop is.
+with_cmake() {
+  languages=C
+  command -v "$2" >/dev/null && languages="C;CXX"
+  rm -rf "$temporary/consumer"
+  quiet cmake -S "$here/consumer" -B "$temporary/consumer" -G "$generator" -DCMAKE_C_COMPILER="$1" \
+    -DCMAKE_CXX_COMPILER="$2" "-DCONSUMER_LANGUAGES=$languages" "$3"
+  quiet cmake --build "$temporary/consumer"
+  for program in "$temporary"/consumer/hello_*; do
+    says_hello "$program"
+  done
+}
+
+used=0
+for pair in gcc:g++ clang:clang++ cc:c++; do
+  cc=${pair%:*}
+  cxx=${pair#*:}
+  [ "$cc" = cc ] && [ $used -gt 0 ] && continue
+  command -v "$cc" >/dev/null || continue
+  used=$((used + 1))
+  if command -v pkg-config >/dev/null; then
+    with_pkg_config "$cc" c11 c
+    command -v "$cxx" >/dev/null && with_pkg_config "$cxx" c++17 c++
+  fi
+  with_cmake "$cc" "$cxx" "-DCMAKE_PREFIX_PATH=$prefix"
+done
+[ $used -gt 0 ] || fail "no C compiler"
+
+# A version that the package does not offer must be refused.
+sed 's/find_package(aloop 0.1/find_package(aloop 0.999/' "$here/consumer/CMakeLists.txt" >"$temporary/CMakeLists.txt"
+if cmake -S "$temporary" -B "$temporary/refused" -DCONSUMER_LANGUAGES=C "-DCMAKE_PREFIX_PATH=$prefix" \
+  >"$log" 2>&1; then
+  fail "find_package(aloop 0.999) succeeded"
+fi
+
+# Built along with its user, by FetchContent, which adds the folder.
+with_cmake cc c++ "-DALOOP_SOURCE=$source"
