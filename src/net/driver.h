@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The I/O driver: how bytes and connections move between sockets and the transports above. There are two ways the kernel offers it:
+ * readiness ("you may read now", readiness.c) and completion ("here is what was read", io_uring). Transports and listeners know
+ * only this table, and each driver calls back through aloop__stream_... and aloop__listener_... functions.
+ */
+#ifndef ALOOP_NET_DRIVER_H
+#define ALOOP_NET_DRIVER_H
+
+#include "aloop.h"
+#include "net/stream.h"
+
+typedef struct aloop__listener aloop__listener_t;
+
+typedef struct aloop__driver {
+  const char *name;
+
+  /* Takes charge of the transport's descriptor; leaves it, so that it may be closed when this returns. */
+  int (*attach)(aloop_transport_t *transport);
+  void (*detach)(aloop_transport_t *transport);
+
+  /* Starts and stops delivering bytes to aloop__stream_received. After a stop nothing is delivered. */
+  int (*read)(aloop_transport_t *transport, bool on);
+
+  /* Sends what the socket takes at once. Returns the bytes taken (they are the caller's no more), ALOOP_EAGAIN if none, or an
+   * error. A driver that cannot tell at once answers ALOOP_EAGAIN. Called with an empty outbox only. */
+  ssize_t (*send)(aloop_transport_t *transport, const struct iovec *iov, int count);
+
+  /* The outbox has bytes: sends them as the socket takes them, reporting each part to aloop__stream_sent, now or later. Called
+   * again after each append; must be cheap when already at work. */
+  int (*flush)(aloop_transport_t *transport);
+
+  /* Sends from a file: as send. ALOOP_ENOTSUP: use the fallback. */
+  ssize_t (*sendfile)(aloop_transport_t *transport, int file, int64_t offset, int64_t count);
+
+  /* Calls aloop__sendfile_go_on once the socket takes bytes again. */
+  int (*await_room)(aloop_transport_t *transport);
+
+  /* Starts and stops delivering connections to aloop__listener_accepted. */
+  int (*listen)(aloop__listener_t *listener, bool on);
+} aloop__driver_t;
+
+extern const aloop__driver_t aloop__driver_readiness;
+
+enum {
+  ALOOP__READ_SIZE = 65536,    /* the shared read buffer: one recv */
+  ALOOP__READ_BUDGET = 262144, /* bytes per descriptor and turn */
+  ALOOP__CORK_SIZE = 16384,    /* gathered small writes */
+  ALOOP__CORK_PARTS = 32
+};
+
+/* Writes made inside data_received, on their way out together. Parts point into the shared read buffer (an echo: no copy) or into
+ * `bytes`, where other small writes are collected. */
+typedef struct aloop__cork {
+  aloop_transport_t *transport; /* whose data_received is running, or NULL */
+  const char *data;             /* what it was given */
+  size_t data_size;
+  size_t size; /* of all parts */
+  size_t used; /* of bytes */
+  int parts;
+  struct iovec iov[ALOOP__CORK_PARTS];
+} aloop__cork_t;
+
+/* What the network keeps per loop; made with the first transport or server. */
+typedef struct aloop__net {
+  aloop__room_t room;
+  const aloop__driver_t *driver;
+  aloop__cork_t cork;
+  int spare_fd;          /* given up for a moment when the process is out of descriptors; -1: none */
+  aloop__list_t lookups; /* name lookups under way, see resolve.c */
+  char *read_buffer;     /* ALOOP__READ_SIZE */
+  char *cork_buffer;     /* ALOOP__CORK_SIZE */
+} aloop__net_t;
+
+/* NULL: out of memory. */
+aloop__net_t *aloop__net_open(aloop_t *loop);
+
+/* The same where it is known to exist. */
+static inline aloop__net_t *aloop__net_of(const aloop_t *loop) {
+  return (aloop__net_t *)(void *)loop->rooms[ALOOP__ROOM_NET];
+}
+
+#endif

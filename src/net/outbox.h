@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The write buffer of a stream: a list of chunks that the transport owns, either copies or the caller's memory with a release
+ * callback. Empty, it holds no memory.
+ */
+#ifndef ALOOP_NET_OUTBOX_H
+#define ALOOP_NET_OUTBOX_H
+
+#include <sys/uio.h>
+
+#include "aloop.h"
+
+typedef struct aloop__chunk aloop__chunk_t;
+
+typedef struct aloop__outbox {
+  aloop__chunk_t *first;
+  aloop__chunk_t *last;
+  size_t size; /* bytes not yet sent */
+} aloop__outbox_t;
+
+/* Appends copies of all parts but their first `skip` bytes. All or nothing: ALOOP_ENOMEM. */
+int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
+                         size_t skip);
+
+/* Appends the caller's memory, but its first `skip` bytes; release(arg) is called when it was sent or dropped. ALOOP_ENOMEM. */
+int aloop__outbox_append_owned(aloop_t *loop, aloop__outbox_t *outbox, const void *data, size_t size,
+                               size_t skip, aloop_destroy_fn release, void *arg);
+
+/* Fills iov with the first unsent parts; returns how many. */
+int aloop__outbox_peek(const aloop__outbox_t *outbox, struct iovec *iov, int room);
+
+/* Forgets the first `size` bytes. */
+void aloop__outbox_consume(aloop_t *loop, aloop__outbox_t *outbox, size_t size);
+
+/* Forgets everything. */
+void aloop__outbox_clear(aloop_t *loop, aloop__outbox_t *outbox);
+
+#endif

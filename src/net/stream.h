@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The stream transport as the other files of the room see it: its states, what the I/O driver below it calls, and what
+ * servers and connects above it call. See stream.c for the story.
+ */
+#ifndef ALOOP_NET_STREAM_H
+#define ALOOP_NET_STREAM_H
+
+#include "aloop.h"
+#include "core/loop.h"
+#include "net/outbox.h"
+
+/* A transport only ever moves down this list. */
+typedef enum aloop__stream_state {
+  ALOOP__OPENING, /* connection_made is queued */
+  ALOOP__OPEN,
+  ALOOP__CLOSING, /* close was called; unsent bytes are on their way */
+  ALOOP__ENDING,  /* no more I/O; connection_lost is queued */
+  ALOOP__LOST     /* connection_lost was called, the descriptor is closed */
+} aloop__stream_state_t;
+
+/* Independent facts beside the state. */
+enum {
+  ALOOP__PAUSED = 1,        /* reading, by the user */
+  ALOOP__EOF_RECEIVED = 2,  /* the peer sends no more */
+  ALOOP__EOF_WANTED = 4,    /* write_eof was called */
+  ALOOP__EOF_SENT = 8,      /* ... and the write side is shut down */
+  ALOOP__WRITE_PAUSED = 16, /* pause_writing was called, resume_writing was not yet */
+  ALOOP__RESET = 32,        /* close with RST */
+  ALOOP__MADE = 64,         /* connection_made was called */
+  ALOOP__MADE_DUE = 128,    /* could not be queued for want of memory */
+  ALOOP__LOST_DUE = 256,
+  ALOOP__SENDFILE = 512 /* a sendfile owns the write side; reading rests */
+};
+
+typedef struct aloop__sendfile aloop__sendfile_t;
+
+/* What most connections never need: made on first use. */
+typedef struct aloop__stream_extras {
+  int64_t idle, read, write;     /* timeouts in ns, 0: off */
+  int64_t last_read, last_write; /* when bytes last moved */
+  aloop_handle_t timer;
+  size_t cap;
+  aloop__sendfile_t *sendfile;
+  socklen_t peer_size; /* 0: not asked yet */
+  struct sockaddr_storage peer;
+} aloop__stream_extras_t;
+
+struct aloop_transport {
+  aloop__object_t object;
+  aloop__watch_t watch; /* the readiness driver's */
+  const aloop_protocol_t *table;
+  void *protocol; /* before connection_made: the factory's argument */
+  aloop_server_t *server;
+  aloop_future_t *waiter; /* of the connect, until connection_made */
+  aloop__map_t *context;
+  aloop__outbox_t outbox;
+  aloop__stream_extras_t *extras;
+  uint32_t high, low;
+  int fd;
+  int error;
+  uint16_t state;
+  uint16_t flags;
+};
+
+/* Makes a transport for a connected non-blocking socket, with one reference that belongs to the loop until connection_lost, and
+ * queues connection_made. `waiter` (a reference that moves in, or NULL) is then done with the transport; if it is done by then
+ * because it was cancelled, the connection is dropped without a call to the protocol. `server` is counted up; NULL: none.
+ * NULL: out of memory; fd and waiter stay the caller's. */
+aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
+                                     aloop_server_t *server, aloop_future_t *waiter, const char *origin);
+
+/* 0, or ALOOP_EINVAL for a table that cannot be used. */
+int aloop__stream_check_protocol(const aloop_protocol_t *table);
+
+/* No delay for small writes (TCP_NODELAY); without effect on other sockets. */
+void aloop__stream_set_nodelay(int fd);
+
+/* ---- Called by the I/O driver. The caller holds a reference. ---- */
+
+/* Where to read to: the protocol's own buffer or the loop's shared one. Returns 0 or a code, which ends the connection. */
+int aloop__stream_read_buffer(aloop_transport_t *transport, void **buffer, size_t *size);
+
+/* `size` > 0 bytes arrived there. */
+void aloop__stream_received(aloop_transport_t *transport, const void *data, size_t size);
+void aloop__stream_received_eof(aloop_transport_t *transport);
+
+/* The first `size` bytes of the outbox were sent. */
+void aloop__stream_sent(aloop_transport_t *transport, size_t size);
+
+/* The one exit: no more I/O from here on; connection_lost(error) is queued. Later calls do nothing. */
+void aloop__stream_end(aloop_transport_t *transport, int error);
+
+/* Whether bytes may be delivered now. */
+static inline bool aloop__stream_wants_read(const aloop_transport_t *transport) {
+  return transport->state == ALOOP__OPEN && (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED |
+                                                                 ALOOP__SENDFILE | ALOOP__MADE)) == ALOOP__MADE;
+}
+
+/* ---- Shared by the files of this room ---- */
+
+/* Reads or not, as aloop__stream_wants_read says. A failure ends the connection. */
+void aloop__stream_update_reading(aloop_transport_t *transport);
+
+/* Sends or buffers bytes without the checks of a public write. */
+void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, int count);
+
+/* The outbox is empty: sends EOF, ends, or goes on with a sendfile, whichever is due. */
+void aloop__stream_drained(aloop_transport_t *transport);
+
+/* The extras, made if need be; NULL: out of memory. */
+aloop__stream_extras_t *aloop__stream_extras(aloop_transport_t *transport);
+
+/* Bytes moved: timeouts count anew. */
+void aloop__stream_touch(aloop_transport_t *transport, bool in, bool out);
+void aloop__stream_stop_timeouts(aloop_transport_t *transport);
+
+/* sendfile.c: the socket takes bytes again; the connection ended under it. */
+void aloop__sendfile_go_on(aloop_transport_t *transport);
+void aloop__sendfile_lost(aloop_transport_t *transport, int error);
+
+/* server.c: a connection of this server is lost. Gives the reference of aloop__stream_new back. */
+void aloop__server_client_lost(aloop_server_t *server);
+
+#endif
