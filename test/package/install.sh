@@ -39,7 +39,7 @@ libdir=$(dirname "$(dirname "$pc")")
 for file in include/aloop.h "${libdir#"$prefix/"}/libaloop.a" "${libdir#"$prefix/"}/cmake/aloop/aloopConfig.cmake"; do
   [ -f "$prefix/$file" ] || fail "$file is not installed"
 done
-if grep -r "$build\|$source\|$temporary/first" "$libdir/pkgconfig" "$libdir/cmake" >&2; then
+if grep -rF -e "$build/" -e "$source/" -e "$temporary/first" "$libdir/pkgconfig" "$libdir/cmake" >&2; then
   fail "a package file names the place it was built in"
 fi
 version=$(sed -n 's/^Version: //p' "$pc")
