@@ -47,7 +47,7 @@ version=$(sed -n 's/^Version: //p' "$pc")
 generator=Unix\ Makefiles
 command -v ninja >/dev/null && generator=Ninja
 
-# with_pkg_config CC STANDARD LANGUAGE
+# with_pkg_config COMPILER STANDARD FILE
 with_pkg_config() {
   PKG_CONFIG_PATH=$libdir/pkgconfig
   export PKG_CONFIG_PATH
@@ -59,8 +59,7 @@ with_pkg_config() {
       libs=$(pkg-config --static --libs aloop | sed "s#-laloop#'$libdir/libaloop.a'#")
     fi
     # eval, because pkg-config quotes the blank in the path.
-    eval "quiet $1 -std=$2 -Wall -Wextra -pedantic-errors -Werror $cflags -x $3 '$here/consumer/hello.c' -x none \
-      -o '$temporary/hello' $libs"
+    eval "quiet $1 -std=$2 -Wall -Wextra -pedantic-errors -Werror $cflags '$3' -o '$temporary/hello' $libs"
     says_hello "$temporary/hello"
   done
 }
@@ -78,6 +77,7 @@ with_cmake() {
   done
 }
 
+cp "$here/consumer/hello.c" "$temporary/hello.cc"
 used=0
 for pair in gcc:g++ clang:clang++ cc:c++; do
   cc=${pair%:*}
@@ -86,8 +86,8 @@ for pair in gcc:g++ clang:clang++ cc:c++; do
   command -v "$cc" >/dev/null || continue
   used=$((used + 1))
   if command -v pkg-config >/dev/null; then
-    with_pkg_config "$cc" c11 c
-    command -v "$cxx" >/dev/null && with_pkg_config "$cxx" c++17 c++
+    with_pkg_config "$cc" c11 "$here/consumer/hello.c"
+    command -v "$cxx" >/dev/null && with_pkg_config "$cxx" c++17 "$temporary/hello.cc"
   fi
   with_cmake "$cc" "$cxx" "-DCMAKE_PREFIX_PATH=$prefix"
 done
