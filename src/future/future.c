@@ -1,0 +1,598 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Futures: how an operation ends, once, and who learns of it.
+ *
+ * Done callbacks never run inside the call that ends the future. Each takes one entry of the ready deque, in the order added, so they
+ * mix with call_soon callbacks in strict FIFO, and a stop with error leaves the rest queued. The entry holds only the future; the
+ * callback itself stays in the future's list, of which the first is part of the struct. The entries of one future are in the
+ * order of its list, so each entry runs the next one. This has three uses:
+ * - When the deque cannot grow, the callbacks wait in the list and the object is stalled (object.h) until there is memory: an
+ *   end is never lost.
+ * - When the loop closes, the future drops its list and the references of its queued entries; the deque is dropped uncalled.
+ * - The library can take back a callback that is queued already (aloop__future_unwatch), so that nothing it frees is called later.
+ *
+ * A future is 128 bytes, two cache lines, and comes from a free list per loop. What few futures need (message, attempts, children)
+ * is in an extra block. Futures that share another's end point at it instead of copying, so sharing cannot fail.
+ *
+ * References: the caller's, one per queued callback, one while an operation of the library is pending. There is no cycle
+ * collector: a future that waits for one that nobody will ever end stays until the loop is closed.
+ */
+#include "future/future.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/report.h"
+
+enum { SPARES_MAX = 256, MESSAGE_MAX = 256 };
+
+_Static_assert(sizeof(void *) != 8 || sizeof(aloop_future_t) == 128, "a future is two cache lines");
+
+/* A block waiting to be a future again. */
+typedef struct spare {
+  struct spare *next;
+} spare_t;
+
+typedef struct future_room {
+  aloop__room_t room;
+  spare_t *spares;
+  uint32_t spares_count;
+} future_room_t;
+
+/* ---- Memory ------------------------------------------------------------------------------------------------- */
+
+static void close_room(aloop_t *loop, aloop__room_t *room) {
+  future_room_t *self = ALOOP_CONTAINER_OF(room, future_room_t, room);
+  while (self->spares != NULL) {
+    spare_t *spare = self->spares;
+    self->spares = spare->next;
+    aloop__memory_release(loop, spare);
+  }
+  aloop__memory_release(loop, self);
+}
+
+/* The free list, or NULL where there is none: out of memory, or the loop is closed. */
+static future_room_t *room_of(aloop_t *loop) {
+  aloop__room_t *room = loop->rooms[ALOOP__ROOM_FUTURE];
+  if (ALOOP_LIKELY(room != NULL)) return ALOOP_CONTAINER_OF(room, future_room_t, room);
+  if (loop->guard & ALOOP__GUARD_CLOSED) return NULL;
+  future_room_t *made = aloop__memory_zero(loop, sizeof *made);
+  if (made == NULL) return NULL;
+  made->room.close = close_room;
+  loop->rooms[ALOOP__ROOM_FUTURE] = &made->room;
+  return made;
+}
+
+static void *take_block(aloop_t *loop) {
+  future_room_t *room = room_of(loop);
+  if (room == NULL || room->spares == NULL) return aloop__memory_new(loop, sizeof(aloop_future_t));
+  spare_t *spare = room->spares;
+  room->spares = spare->next;
+  room->spares_count--;
+  return spare;
+}
+
+static void give_block(aloop_future_t *future) {
+  aloop__room_t *room = future->object.loop->rooms[ALOOP__ROOM_FUTURE];
+  future_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, future_room_t, room) : NULL;
+  if (self == NULL || self->spares_count == SPARES_MAX) {
+    aloop__object_end(&future->object, future);
+    return;
+  }
+  aloop__object_end(&future->object, NULL);
+  spare_t *spare = (spare_t *)(void *)future;
+  spare->next = self->spares;
+  self->spares = spare;
+  self->spares_count++;
+}
+
+static aloop__future_extra_t *extra_of(aloop_future_t *future) {
+  if (future->extra == NULL) future->extra = aloop__memory_zero(future->object.loop, sizeof *future->extra);
+  return future->extra;
+}
+
+static aloop_future_t *future_of(aloop__object_t *object) {
+  return ALOOP_CONTAINER_OF(object, aloop_future_t, object);
+}
+
+/* The future whose end this one shares, perhaps itself. */
+static aloop_future_t *source_of(const aloop_future_t *future) {
+  while (future->extra != NULL && future->extra->source != NULL) future = future->extra->source;
+  return (aloop_future_t *)future;
+}
+
+/* ---- Done callbacks ----------------------------------------------------------------------------------------- */
+
+static aloop__done_t *done_at(aloop_future_t *future, uint32_t index) {
+  return index == 0 ? &future->first : &future->more->items[index - 1];
+}
+
+/* Moves what has not run yet to the front of the list. */
+static void close_gap(aloop_future_t *future) {
+  for (uint32_t i = future->ran; i < future->count; i++)
+    *done_at(future, i - future->ran) = *done_at(future, i);
+  future->count -= future->ran;
+  future->ran = 0;
+}
+
+/* Room for one more callback. */
+static int reserve(aloop_future_t *future) {
+  uint32_t capacity = future->more == NULL ? 0 : future->more->capacity;
+  if (future->count <= capacity) return 0; /* one of them is in the struct */
+  if (future->ran > capacity / 2) {
+    close_gap(future);
+    return 0;
+  }
+  size_t size = capacity == 0 ? 3 : (size_t)capacity * 2;
+  if (size > UINT32_MAX / 2) return ALOOP_ENOMEM;
+  aloop__done_list_t *more =
+      aloop__memory_resize(future->object.loop, future->more, sizeof *more + size * sizeof more->items[0]);
+  if (more == NULL) return ALOOP_ENOMEM;
+  more->capacity = (uint32_t)size;
+  future->more = more;
+  return 0;
+}
+
+/* Runs from the ready deque, within the callback's context. */
+static void run_next(aloop_t *loop, void *arg) {
+  (void)loop;
+  aloop_future_t *future = arg;
+  aloop__done_t done = *done_at(future, future->ran++);
+  future->queued--;
+  if (future->ran == future->count) future->ran = future->count = 0;
+  if (done.fn != NULL) done.fn(future, done.arg);
+  aloop_future_unref(future);
+}
+
+/* Queues callbacks of a done future as far as the deque can take them. */
+static bool queue_callbacks(aloop_future_t *future) {
+  aloop_t *loop = future->object.loop;
+  while (future->ran + future->queued < future->count) {
+    aloop__done_t *done = done_at(future, future->ran + future->queued);
+    if (!aloop__ready_push_captured(loop, run_next, future, done->context, future->object.origin)) return false;
+    done->context = NULL;
+    future->queued++;
+    future->object.refs++;
+  }
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK)) aloop__loop_armed(loop);
+  return true;
+}
+
+/* Forgets all callbacks. The deque entries of queued ones are never going to run. */
+static void drop_callbacks(aloop_future_t *future) {
+  for (uint32_t i = future->ran + future->queued; i < future->count; i++)
+    aloop__map_unref(future->object.loop, done_at(future, i)->context);
+  uint32_t queued = future->queued;
+  future->count = future->ran = future->queued = 0;
+  while (queued-- > 0) aloop_future_unref(future);
+}
+
+/* The callbacks that wait for memory keep the future. */
+static void stall(aloop_future_t *future) {
+  aloop__object_ref(&future->object);
+  aloop__object_stall(&future->object);
+}
+
+static int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg, aloop__map_t *context) {
+  aloop_t *loop = future->object.loop;
+  bool queue = future->state != ALOOP__PENDING && !future->object.stalled;
+  if (queue && aloop__ready_full(loop) && aloop__ready_grow(loop) < 0) return ALOOP_ENOMEM;
+  if (reserve(future) < 0) return ALOOP_ENOMEM;
+  *done_at(future, future->count++) = (aloop__done_t){fn, arg, aloop__map_ref(context)};
+  if (queue) queue_callbacks(future);
+  return 0;
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------ */
+
+/* Ends a pending future. The caller has set ptr and destroy, or stop is cleared here. The future may be gone afterwards. */
+static void end(aloop_future_t *future, unsigned state, int64_t value) {
+  bool held = future->operation;
+  future->state = state & 3u;
+  future->value = value;
+  future->operation = false;
+  future->unread = state == ALOOP__FAILED && value != ALOOP_ECANCELED && !future->ignored;
+  if (future->count > 0) {
+    if (future->object.loop->guard & ALOOP__GUARD_CLOSED)
+      drop_callbacks(future);
+    else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
+      stall(future);
+  }
+  if (held) aloop_future_unref(future);
+}
+
+static void end_with_object(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy) {
+  future->ptr = ptr;
+  future->destroy = destroy;
+  future->owner = true;
+  end(future, ALOOP__DONE, value);
+}
+
+static void end_with_number(aloop_future_t *future, unsigned state, int64_t value) {
+  future->ptr = NULL;
+  future->destroy = NULL;
+  end(future, state, value);
+}
+
+static void end_with_error(aloop_future_t *future, int error, const char *message) {
+  aloop__future_extra_t *extra = message != NULL ? extra_of(future) : NULL;
+  if (extra != NULL) extra->message = aloop__memory_string(future->object.loop, message);
+  end_with_number(future, ALOOP__FAILED, error);
+}
+
+/* Calls the stop function, once. */
+static void stop(aloop_future_t *future) {
+  aloop_done_fn fn = future->stop;
+  future->stop = NULL;
+  if (fn != NULL) fn(future, future->stop_arg);
+}
+
+/* What the calls that end a future from outside begin with. */
+static int enter_end(aloop_future_t *future) {
+  if (future == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(future->object.loop);
+  if (rc < 0) return rc;
+  if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
+  if (future->operation) stop(future);
+  return future->state == ALOOP__PENDING ? 0 : ALOOP_EDONE;
+}
+
+int aloop_future_set_value(aloop_future_t *future, int64_t value) {
+  if (value < 0)
+    return aloop__misuse(aloop_future_loop(future), ALOOP_EINVAL,
+                         "a future's value is not negative; errors go to aloop_future_set_error");
+  int rc = enter_end(future);
+  if (rc == 0) end_with_number(future, ALOOP__DONE, value);
+  return rc;
+}
+
+int aloop_future_set_result(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy) {
+  if (value < 0)
+    return aloop__misuse(aloop_future_loop(future), ALOOP_EINVAL,
+                         "a future's value is not negative; errors go to aloop_future_set_error");
+  int rc = enter_end(future);
+  if (rc == 0) end_with_object(future, value, ptr, destroy);
+  return rc;
+}
+
+int aloop_future_set_error(aloop_future_t *future, int error, const char *message) {
+  if (error >= 0)
+    return aloop__misuse(aloop_future_loop(future), ALOOP_EINVAL, "a future's error is a negative code");
+  int rc = enter_end(future);
+  if (rc == 0) end_with_error(future, error, message);
+  return rc;
+}
+
+int aloop_future_cancel(aloop_future_t *future) {
+  if (future == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(future->object.loop);
+  if (rc < 0) return rc;
+  if (future->state != ALOOP__PENDING) return 0;
+  aloop__object_ref(&future->object);
+  stop(future);
+  if (future->state == ALOOP__PENDING) end_with_number(future, ALOOP__FAILED, ALOOP_ECANCELED);
+  rc = aloop_future_cancelled(future);
+  aloop_future_unref(future);
+  return rc;
+}
+
+int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  if (future == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(future->object.loop);
+  if (rc < 0) return rc;
+  if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
+  if (future->operation)
+    return aloop__misuse(future->object.loop, ALOOP_EPERM, "a future of the library stops its own operation");
+  future->stop = fn;
+  future->stop_arg = arg;
+  return 0;
+}
+
+/* ---- Life --------------------------------------------------------------------------------------------------- */
+
+static void describe(const aloop__object_t *object, char *text, size_t size) {
+  const aloop_future_t *future = (const aloop_future_t *)(const void *)object;
+  if (future->state == ALOOP__PENDING)
+    snprintf(text, size, "pending, %" PRIu32 " callbacks", future->count);
+  else if (future->state == ALOOP__DONE)
+    snprintf(text, size, "done with %" PRId64, future->value);
+  else if (future->value == ALOOP_ECANCELED)
+    snprintf(text, size, "cancelled");
+  else
+    snprintf(text, size, "failed with %s", aloop_error_name(future->value));
+}
+
+/* Tells of an error that nobody read. The handler may take a reference: false then. */
+static bool report_unread(aloop_future_t *future) {
+  char text[MESSAGE_MAX + 64];
+  const aloop_future_t *from = source_of(future);
+  const char *message = from->extra != NULL ? from->extra->message : NULL;
+  snprintf(text, sizeof text, "future error was never retrieved%s%s", message != NULL ? ": " : "",
+           message != NULL ? message : "");
+  aloop_error_context_t context = aloop__report_context(text, (int)future->value);
+  context.future = future;
+  context.origin = future->object.origin;
+  future->unread = false;
+  future->object.refs = 1;
+  aloop_call_exception_handler(future->object.loop, &context);
+  return --future->object.refs == 0;
+}
+
+static void release_extra(aloop_t *loop, aloop__future_extra_t *extra) {
+  for (size_t i = 0; i < extra->children_count; i++) aloop_future_unref(extra->children[i]);
+  aloop__memory_release(loop, extra->message);
+  aloop__memory_release(loop, extra->attempts);
+  aloop__memory_release(loop, extra);
+}
+
+static void destroy(aloop__object_t *object) {
+  aloop_future_t *future = future_of(object);
+  if (ALOOP_UNLIKELY(future->unread) && !report_unread(future)) return;
+  aloop_t *loop = object->loop;
+  drop_callbacks(future);
+  if (future->owner && future->destroy != NULL) future->destroy(future->ptr);
+  if (ALOOP_UNLIKELY(future->extra != NULL)) release_extra(loop, future->extra);
+  aloop__memory_release(loop, future->more);
+  give_block(future);
+}
+
+static void close_future(aloop__object_t *object) {
+  aloop_future_t *future = future_of(object);
+  if (future->state == ALOOP__PENDING)
+    aloop_future_cancel(future);
+  else
+    drop_callbacks(future);
+  if (!object->stalled) return;
+  object->stalled = false;
+  object->loop->stalled--;
+  aloop__object_unref(object);
+}
+
+static bool resume(aloop__object_t *object) {
+  if (!queue_callbacks(future_of(object))) return false;
+  aloop__object_unref(object); /* not the last: at least one callback is queued */
+  return true;
+}
+
+static const aloop__kind_t kind = {.name = "future",
+                                   .index = ALOOP__FUTURE,
+                                   .describe = describe,
+                                   .destroy = destroy,
+                                   .close = close_future,
+                                   .resume = resume};
+
+aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
+  aloop_future_t *future = take_block(loop);
+  if (ALOOP_UNLIKELY(future == NULL)) return NULL;
+  aloop__object_init(&future->object, loop, &kind, origin);
+  future->value = 0;
+  future->stop = NULL;
+  future->stop_arg = NULL;
+  future->more = NULL;
+  future->count = future->ran = future->queued = 0;
+  future->state = ALOOP__PENDING;
+  future->operation = future->owner = future->unread = future->ignored = false;
+  future->extra = NULL;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) end_with_error(future, ALOOP_ECLOSED, NULL);
+  return future;
+}
+
+aloop_future_t *aloop_future_new_from(aloop_t *loop, const char *origin) {
+  return aloop__loop_thread(loop) < 0 ? NULL : aloop__future_new(loop, origin);
+}
+
+aloop_future_t *(aloop_future_new)(aloop_t *loop) {
+  return aloop_future_new_from(loop, NULL);
+}
+
+aloop_future_t *aloop_future_ref(aloop_future_t *future) {
+  if (future != NULL) aloop__object_ref(&future->object);
+  return future;
+}
+
+void aloop_future_unref(aloop_future_t *future) {
+  if (future != NULL) aloop__object_unref(&future->object);
+}
+
+void aloop_future_detach(aloop_future_t *future) {
+  aloop_future_unref(future);
+}
+
+aloop_t *aloop_future_loop(const aloop_future_t *future) {
+  return future != NULL ? future->object.loop : NULL;
+}
+
+/* ---- Reading ------------------------------------------------------------------------------------------------ */
+
+bool aloop_future_done(const aloop_future_t *future) {
+  return future != NULL && future->state != ALOOP__PENDING;
+}
+
+bool aloop_future_cancelled(const aloop_future_t *future) {
+  return future != NULL && future->state == ALOOP__FAILED && future->value == ALOOP_ECANCELED;
+}
+
+int64_t aloop_future_result(aloop_future_t *future) {
+  if (future == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(future->object.loop);
+  if (rc < 0) return rc;
+  if (future->state == ALOOP__PENDING) return ALOOP_ENOTDONE;
+  future->unread = false;
+  return future->value;
+}
+
+/* Finds the future that owns the object of this one's result. */
+static int find_object(aloop_future_t *future, void *out, aloop_future_t **owner) {
+  int64_t value = aloop_future_result(future);
+  if (value < 0) return (int)value;
+  if (out == NULL)
+    return aloop__misuse(future->object.loop, ALOOP_EINVAL, "the object of a future needs a place to go to");
+  *owner = source_of(future);
+  if (!(*owner)->owner) return ALOOP_ENOENT;
+  memcpy(out, &(*owner)->ptr, sizeof(void *));
+  return 0;
+}
+
+int aloop_future_result_ptr(aloop_future_t *future, void *out) {
+  aloop_future_t *owner;
+  return find_object(future, out, &owner);
+}
+
+int aloop_future_take_ptr(aloop_future_t *future, void *out) {
+  aloop_future_t *owner;
+  int rc = find_object(future, out, &owner);
+  if (rc == 0) owner->owner = false;
+  return rc;
+}
+
+const char *aloop_future_message(aloop_future_t *future) {
+  if (future == NULL || future->state != ALOOP__FAILED) return "";
+  future->unread = false;
+  const aloop_future_t *from = source_of(future);
+  if (from->extra != NULL && from->extra->message != NULL) return from->extra->message;
+  return aloop_strerror(future->value);
+}
+
+int aloop_future_attempt(const aloop_future_t *future, size_t index, aloop_attempt_t *attempt) {
+  if (future == NULL || attempt == NULL) return ALOOP_EINVAL;
+  const aloop__future_extra_t *extra = source_of(future)->extra;
+  if (extra == NULL || index >= extra->attempts_count) return ALOOP_ENOENT;
+  *attempt = extra->attempts[index];
+  return 0;
+}
+
+aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index) {
+  const aloop__future_extra_t *extra = future != NULL ? future->extra : NULL;
+  return extra != NULL && index < extra->children_count ? extra->children[index] : NULL;
+}
+
+int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  if (future == NULL) return ALOOP_EINVAL;
+  aloop_t *loop = future->object.loop;
+  if (fn == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a done callback is a function");
+  int rc = aloop__loop_enter(loop);
+  return rc < 0 ? rc : add_callback(future, fn, arg, loop->context);
+}
+
+/* Callbacks that wait for the end. */
+static int remove_waiting(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  uint32_t kept = 0;
+  uint32_t begun = future->count;
+  for (uint32_t i = 0; i < begun; i++) {
+    aloop__done_t done = *done_at(future, i);
+    if (done.fn == fn && done.arg == arg)
+      aloop__map_unref(future->object.loop, done.context);
+    else
+      *done_at(future, kept++) = done;
+  }
+  future->count = kept;
+  return (int)(begun - kept);
+}
+
+/* Callbacks of a done future keep their place in the list. */
+static int remove_due(aloop_future_t *future, uint32_t from, aloop_done_fn fn, void *arg) {
+  int removed = 0;
+  for (uint32_t i = from; i < future->count; i++) {
+    aloop__done_t *done = done_at(future, i);
+    if (done->fn != fn || done->arg != arg) continue;
+    done->fn = NULL;
+    removed++;
+  }
+  return removed;
+}
+
+int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  if (future == NULL || fn == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(future->object.loop);
+  if (rc < 0) return rc;
+  if (future->state == ALOOP__PENDING) return remove_waiting(future, fn, arg);
+  return remove_due(future, future->ran + future->queued, fn, arg);
+}
+
+/* ---- For the rest of the library ---------------------------------------------------------------------------- */
+
+void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  if (future->state != ALOOP__PENDING) return;
+  if (!future->operation) aloop__object_ref(&future->object);
+  future->operation = true;
+  future->stop = fn;
+  future->stop_arg = arg;
+}
+
+bool aloop__future_finish(aloop_future_t *future, int64_t value) {
+  if (future == NULL || future->state != ALOOP__PENDING) return false;
+  end_with_number(future, ALOOP__DONE, value);
+  return true;
+}
+
+bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy_ptr) {
+  if (future == NULL || future->state != ALOOP__PENDING) return false;
+  end_with_object(future, value, ptr, destroy_ptr);
+  return true;
+}
+
+static void fail_formatted(aloop_future_t *future, int error, const char *format, va_list arguments) {
+  char text[MESSAGE_MAX];
+  if (format != NULL) vsnprintf(text, sizeof text, format, arguments);
+  end_with_error(future, error, format != NULL ? text : NULL);
+}
+
+bool aloop__future_fail(aloop_future_t *future, int error, const char *format, ...) {
+  if (future == NULL || future->state != ALOOP__PENDING) return false;
+  va_list arguments;
+  va_start(arguments, format);
+  fail_formatted(future, error, format, arguments);
+  va_end(arguments);
+  return true;
+}
+
+aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int error, const char *format, ...) {
+  aloop_future_t *future = aloop__future_new(loop, origin);
+  if (future == NULL || future->state != ALOOP__PENDING) return future;
+  va_list arguments;
+  va_start(arguments, format);
+  fail_formatted(future, error, format, arguments);
+  va_end(arguments);
+  return future;
+}
+
+void aloop__future_follow(aloop_future_t *future, aloop_future_t *source) {
+  if (future->state != ALOOP__PENDING) return;
+  future->extra->source = source;
+  source->unread = false;
+  end_with_number(future, source->state, source->value);
+}
+
+void aloop__future_add_attempt(aloop_future_t *future, const struct sockaddr *address, socklen_t size,
+                               int error) {
+  aloop__future_extra_t *extra = future != NULL ? extra_of(future) : NULL;
+  if (extra == NULL || size > sizeof(struct sockaddr_storage)) return;
+  aloop_attempt_t *attempts = aloop__memory_resize(future->object.loop, extra->attempts,
+                                                   (extra->attempts_count + 1) * sizeof *attempts);
+  if (attempts == NULL) return;
+  extra->attempts = attempts;
+  aloop_attempt_t *attempt = &attempts[extra->attempts_count++];
+  memset(attempt, 0, sizeof *attempt);
+  memcpy(&attempt->address, address, size);
+  attempt->address_size = size;
+  attempt->error = error;
+}
+
+int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  return add_callback(future, fn, arg, NULL);
+}
+
+void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  if (future->state == ALOOP__PENDING)
+    remove_waiting(future, fn, arg);
+  else
+    remove_due(future, future->ran, fn, arg);
+}
+
+void aloop__future_ignore(aloop_future_t *future) {
+  future->ignored = true;
+  future->unread = false;
+}

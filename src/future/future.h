@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Futures as the rest of the library sees them. An operation of the library is a future with a stop function:
+ *
+ *     aloop_future_t *future = aloop__future_new(loop, origin);
+ *     if (future == NULL || aloop_future_done(future)) return future;   (out of memory; the loop is closed)
+ *     aloop__future_set_operation(future, stop, state);
+ *     ...
+ *     aloop__future_finish(future, value);   or aloop__future_fail(future, code, "bind %s", text);
+ *
+ * From set_operation until its end the future holds a reference to itself, so the operation keeps a bare pointer and forgets it
+ * when it ends the future or when `stop` is called. Whoever else ends the future (cancel, aloop_close, even set_value by the
+ * user) makes `stop` be called first, exactly once.
+ */
+#ifndef ALOOP_FUTURE_FUTURE_H
+#define ALOOP_FUTURE_FUTURE_H
+
+#include "aloop.h"
+#include "core/loop.h"
+
+typedef struct aloop__done {
+  aloop_done_fn fn; /* NULL: taken back */
+  void *arg;
+  aloop__map_t *context; /* a reference, until the callback is queued */
+} aloop__done_t;
+
+/* Done callbacks beyond the first. */
+typedef struct aloop__done_list {
+  uint32_t capacity;
+  aloop__done_t items[];
+} aloop__done_list_t;
+
+/* What few futures have. Futures that wait for others allocate it at the head of a larger block. */
+typedef struct aloop__future_extra {
+  char *message;
+  aloop_attempt_t *attempts;
+  size_t attempts_count;
+  aloop_future_t **children; /* references; in the same block */
+  size_t children_count;
+  aloop_future_t *source; /* one of the children, whose end this future shares; or NULL */
+} aloop__future_extra_t;
+
+enum { ALOOP__PENDING, ALOOP__DONE, ALOOP__FAILED };
+
+struct aloop_future {
+  aloop__object_t object;
+  int64_t value; /* or the error */
+  union {
+    struct { /* while pending */
+      aloop_done_fn stop;
+      void *stop_arg;
+    };
+    struct { /* once done */
+      void *ptr;
+      aloop_destroy_fn destroy;
+    };
+  };
+  aloop__done_t first; /* callback 0; callback n is more->items[n - 1] */
+  aloop__done_list_t *more;
+  uint32_t count;  /* callbacks [0, ran) ran, */
+  uint32_t ran;    /* [ran, ran + queued) are in the ready deque, each with a reference to the future, */
+  uint32_t queued; /* [ran + queued, count) wait for the end, or for memory */
+  unsigned state : 2;
+  unsigned operation : 1; /* of the library: `stop` is called whoever ends it, and a reference is held */
+  unsigned owner : 1;     /* of ptr */
+  unsigned unread : 1;    /* the error was not read yet */
+  unsigned ignored : 1;   /* nobody will read it, and that is fine */
+  aloop__future_extra_t *extra;
+};
+
+/* A pending future with one reference for the caller, or, on a closed loop, one that failed with ALOOP_ECLOSED. NULL: out of
+ * memory. */
+aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin);
+
+/* For failures that are known at once: a future that has failed. `format` may be NULL. */
+aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int error, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 4, 5)))
+#endif
+    ;
+
+/* See above. `stop` must not end the future; it may be called from aloop_close, when nothing can be scheduled any more. */
+void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn stop, void *arg);
+
+/* The operation's own ends: they do not call `stop`, and the future may be gone when they return. NULL, or a future that is done,
+ * is left alone: then false, and an object stays the caller's. */
+bool aloop__future_finish(aloop_future_t *future, int64_t value);
+bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy);
+bool aloop__future_fail(aloop_future_t *future, int error, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 3, 4)))
+#endif
+    ;
+
+/* Ends the future as `source`, a done child of it, ended: value, object, error, message and attempts are shared. */
+void aloop__future_follow(aloop_future_t *future, aloop_future_t *source);
+
+/* Notes that connecting to an address failed. Left out when out of memory. */
+void aloop__future_add_attempt(aloop_future_t *future, const struct sockaddr *address, socklen_t size,
+                               int error);
+
+/* Done callbacks of the library: without context, and unwatch also takes back those that are queued. */
+int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg);
+void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg);
+
+/* The error, now or later, counts as read. */
+void aloop__future_ignore(aloop_future_t *future);
+
+#endif
