@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The half of every benchmark program that is the same for all peers: main(), the scenarios with their repetitions, and
+ * the helpers of bench.h.
+ *
+ * In-process scenarios run `--repeat` times in this process after one run that does not count, and print the median.
+ * Network scenarios start two processes, this program again as `serve` and the common load generator bench_client, and
+ * pass on what the client prints. The server knows nothing about being measured: the client reads the server's CPU clock
+ * from outside. Server and client are bound to different CPUs where there are two.
+ *
+ * Output is one line: peer, scenario with its parameters, then name=value pairs. run.sh makes the tables.
+ */
+#include "bench.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+typedef struct options {
+  long count, size, connections, depth, repeat, producers;
+  double seconds;
+  bool report; /* serve: answer questions about memory on standard input */
+} options_t;
+
+/* ---- Helpers for peers ----------------------------------------------------------------------------------- */
+
+void bench_die(const char *what) {
+  fprintf(stderr, "%s: %s: %s\n", peer_name, what, strerror(errno));
+  _exit(1);
+}
+
+int64_t bench_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void bench_sleep_until(int64_t when) {
+  struct timespec until = {.tv_sec = when / 1000000000, .tv_nsec = when % 1000000000};
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+  }
+}
+
+void *bench_alloc(size_t bytes) {
+  void *block = calloc(1, bytes);
+  if (block == NULL) bench_die("calloc");
+  return block;
+}
+
+void bench_nodelay(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+int bench_listen(void) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, BENCH_BACKLOG) != 0)
+    bench_die("listen");
+  return fd;
+}
+
+int bench_accept(int listener) {
+  int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) bench_nodelay(fd);
+  return fd;
+}
+
+void bench_listening(int fd) {
+  struct sockaddr_in address;
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size) != 0) bench_die("getsockname");
+  printf("%d %ld\n", ntohs(address.sin_port), (long)getpid());
+  fflush(stdout);
+}
+
+static void *producer(void *arg) {
+  const bench_producers_t *producers = arg;
+  for (long i = 0; i < producers->each; i++) producers->post(producers->user);
+  return NULL;
+}
+
+void bench_producers_start(bench_producers_t *producers, int count, long total, void (*post)(void *),
+                           void *user) {
+  producers->post = post;
+  producers->user = user;
+  producers->count = count;
+  producers->each = total / count;
+  for (int i = 0; i < count; i++)
+    if (pthread_create(&producers->threads[i], NULL, producer, producers) != 0) bench_die("pthread_create");
+}
+
+void bench_producers_join(bench_producers_t *producers) {
+  for (int i = 0; i < producers->count; i++) pthread_join(producers->threads[i], NULL);
+}
+
+void bench_mailbox_init(bench_mailbox_t *mailbox) {
+  memset(mailbox, 0, sizeof *mailbox);
+  pthread_mutex_init(&mailbox->lock, NULL);
+}
+
+bool bench_mailbox_put(bench_mailbox_t *mailbox, void (*fn)(void *), void *arg) {
+  pthread_mutex_lock(&mailbox->lock);
+  if (mailbox->count == mailbox->room) {
+    mailbox->room = mailbox->room ? 2 * mailbox->room : 1024;
+    mailbox->calls = realloc(mailbox->calls, mailbox->room * sizeof *mailbox->calls);
+    if (mailbox->calls == NULL) bench_die("realloc");
+  }
+  mailbox->calls[mailbox->count++] = (bench_call_t){fn, arg};
+  bool first = mailbox->count == 1;
+  pthread_mutex_unlock(&mailbox->lock);
+  return first;
+}
+
+void bench_mailbox_run(bench_mailbox_t *mailbox) {
+  pthread_mutex_lock(&mailbox->lock);
+  bench_call_t *calls = mailbox->calls;
+  size_t count = mailbox->count, room = mailbox->room;
+  mailbox->calls = mailbox->spare;
+  mailbox->room = mailbox->spare_room;
+  mailbox->count = 0;
+  pthread_mutex_unlock(&mailbox->lock);
+  for (size_t i = 0; i < count; i++) calls[i].fn(calls[i].arg);
+  mailbox->spare = calls;
+  mailbox->spare_room = room;
+}
+
+void bench_mailbox_free(bench_mailbox_t *mailbox) {
+  free(mailbox->calls);
+  free(mailbox->spare);
+  pthread_mutex_destroy(&mailbox->lock);
+}
+
+/* ---- In-process scenarios -------------------------------------------------------------------------------- */
+
+static uint64_t random_next(uint64_t *state) { /* xorshift; the same numbers for everybody */
+  *state ^= *state << 13;
+  *state ^= *state >> 7;
+  *state ^= *state << 17;
+  return *state;
+}
+
+/* Random delays from `least` to `least + spread` ns. */
+static int64_t *random_delays(long count, int64_t least, int64_t spread) {
+  int64_t *delays = bench_alloc((size_t)count * sizeof *delays);
+  uint64_t state = 88172645463325252u;
+  for (long i = 0; i < count; i++) delays[i] = least + (int64_t)(random_next(&state) % (uint64_t)spread);
+  return delays;
+}
+
+static uint32_t *random_order(long count) {
+  uint32_t *order = bench_alloc((size_t)count * sizeof *order);
+  uint64_t state = 2463534242u;
+  for (long i = 0; i < count; i++) order[i] = (uint32_t)i;
+  for (long i = count - 1; i > 0; i--) {
+    long j = (long)(random_next(&state) % (uint64_t)(i + 1));
+    uint32_t swap = order[i];
+    order[i] = order[j];
+    order[j] = swap;
+  }
+  return order;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(double *values, long count) {
+  qsort(values, (size_t)count, sizeof *values, compare_doubles);
+  return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+/* Runs measure() once unmeasured and then `repeat` times; prints the median and the least in ns per operation. */
+static void repeated(const options_t *options, const char *label, double operations,
+                     int64_t (*measure)(const options_t *)) {
+  double *values = bench_alloc((size_t)options->repeat * sizeof *values);
+  measure(options);
+  for (long i = 0; i < options->repeat; i++) {
+    int64_t took = measure(options);
+    if (took < 0) bench_die("not everything was called");
+    values[i] = (double)took / operations;
+  }
+  double middle = median(values, options->repeat);
+  printf("%s %s ns=%.2f min_ns=%.2f", peer_name, label, middle, values[0]);
+  free(values);
+}
+
+static int64_t measure_chain(const options_t *options) {
+  return peer_chain(options->count);
+}
+
+static void chain(options_t *options) {
+  if (options->count == 0) options->count = 200000;
+  repeated(options, "chain", (double)options->count, measure_chain);
+  putchar('\n');
+}
+
+static int64_t measure_burst(const options_t *options) {
+  return peer_burst(options->size, options->count / options->size);
+}
+
+static void burst(options_t *options) {
+  if (options->count == 0) options->count = 1000000;
+  if (options->size == 0) options->size = 1000;
+  double operations = (double)(options->count / options->size * options->size);
+  char label[64];
+  snprintf(label, sizeof label, "burst/%ld", options->size);
+  repeated(options, label, operations, measure_burst);
+  putchar('\n');
+}
+
+static void timers(options_t *options) {
+  long count = options->count ? options->count : 1000000;
+  int64_t *delays = random_delays(count, 60000000000, 3600000000000);
+  double *inserts = bench_alloc((size_t)options->repeat * sizeof *inserts);
+  double *cancels = bench_alloc((size_t)options->repeat * sizeof *cancels);
+  for (long i = -1; i < options->repeat; i++) {
+    int64_t insert = 0, cancel = 0;
+    peer_timers(count, delays, &insert, &cancel);
+    if (i < 0) continue;
+    inserts[i] = (double)insert / (double)count;
+    cancels[i] = (double)cancel / (double)count;
+  }
+  printf("%s timers insert_ns=%.2f cancel_ns=%.2f\n", peer_name, median(inserts, options->repeat),
+         median(cancels, options->repeat));
+  free(inserts);
+  free(cancels);
+  free(delays);
+}
+
+static void fire(options_t *options) {
+  long count = options->count ? options->count : 1000000;
+  int64_t *delays = random_delays(count, 1000000, 1000000000);
+  printf("%s fire ns=%.2f\n", peer_name, (double)peer_fire(count, delays) / (double)count);
+  free(delays);
+}
+
+static uint32_t *rearm_order;
+
+static int64_t measure_rearm(const options_t *options) {
+  return peer_rearm(options->size, 60000000000, options->count, rearm_order);
+}
+
+static void rearm(options_t *options) {
+  if (options->count == 0) options->count = 2000000;
+  if (options->size == 0) options->size = 100000;
+  rearm_order = random_order(options->size);
+  repeated(options, "rearm", (double)options->count, measure_rearm);
+  putchar('\n');
+  free(rearm_order);
+}
+
+static int64_t measure_posts(const options_t *options) {
+  return peer_posts((int)options->producers, options->count);
+}
+
+static void posts(options_t *options) {
+  if (options->count == 0) options->count = 1000000;
+  if (options->producers == 0) options->producers = 1;
+  char label[64];
+  snprintf(label, sizeof label, "posts/%ld", options->producers);
+  repeated(options, label, (double)options->count, measure_posts);
+  putchar('\n');
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------------------- */
+
+/* Bytes that are allocated now, as the C library counts them. */
+static size_t allocated(void) {
+#if defined(__GLIBC__)
+  struct mallinfo2 info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+#else
+  return 0;
+#endif
+}
+
+/* Bytes of memory that this process has in use, as the kernel counts them. */
+static size_t resident(void) {
+  long total = 0, pages = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (file == NULL || fscanf(file, "%ld %ld", &total, &pages) != 2) bench_die("statm");
+  fclose(file);
+  return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static int64_t measure_loop(const options_t *options) {
+  int64_t start = bench_now();
+  for (long i = 0; i < options->count; i++) peer_loop_free(peer_loop_new());
+  return bench_now() - start;
+}
+
+static void loop(options_t *options) {
+  enum { ALIVE = 100 };
+  if (options->count == 0) options->count = 1000;
+  repeated(options, "loop", (double)options->count, measure_loop);
+  void *loops[ALIVE];
+  size_t before = allocated(), resident_before = resident();
+  for (int i = 0; i < ALIVE; i++) {
+    loops[i] = peer_loop_new();
+    peer_loop_turn(loops[i]);
+  }
+  size_t after = allocated(), resident_after = resident();
+  for (int i = 0; i < ALIVE; i++) peer_loop_free(loops[i]);
+  printf(" bytes=%.0f resident=%.0f\n", (double)(after - before) / ALIVE,
+         (double)(resident_after - resident_before) / ALIVE);
+}
+
+/* ---- Network scenarios ----------------------------------------------------------------------------------- */
+
+static void bind_to_cpu(int index) {
+  if (sysconf(_SC_NPROCESSORS_ONLN) < 2) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET((size_t)index, &set);
+  sched_setaffinity(0, sizeof set, &set);
+}
+
+static void allow_many_descriptors(void) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Answers each byte on standard input with "ALLOCATED RESIDENT". */
+static void *report_memory(void *arg) {
+  (void)arg;
+  char byte;
+  while (read(STDIN_FILENO, &byte, 1) == 1) {
+    printf("%zu %zu\n", allocated(), resident());
+    fflush(stdout);
+  }
+  _exit(0);
+}
+
+/* An orderly exit, so that valgrind and strace print what they counted. */
+static void on_terminate(int signal) {
+  (void)signal;
+  _exit(0);
+}
+
+static void serve(options_t *options) {
+  struct sigaction action = {.sa_handler = on_terminate};
+  sigaction(SIGTERM, &action, NULL);
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  allow_many_descriptors();
+  bind_to_cpu(0);
+  pthread_t thread;
+  if (options->report && pthread_create(&thread, NULL, report_memory, NULL) != 0) bench_die("pthread_create");
+  peer_serve(options->report);
+}
+
+typedef struct server {
+  pid_t pid;
+  int port;
+  FILE *ask, *answer; /* its standard input and output */
+} server_t;
+
+static server_t start_server(bool report) {
+  int in[2], out[2];
+  if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) bench_die("pipe2");
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+  char *argv[] = {(char[]){"bench"}, (char[]){"serve"}, report ? (char[]){"--report"} : NULL, NULL};
+  server_t server;
+  errno = posix_spawn(&server.pid, "/proc/self/exe", &actions, NULL, argv, environ);
+  if (errno != 0) bench_die("posix_spawn");
+  posix_spawn_file_actions_destroy(&actions);
+  close(in[0]);
+  close(out[1]);
+  server.ask = fdopen(in[1], "w");
+  server.answer = fdopen(out[0], "r");
+  long pid = 0;
+  if (fscanf(server.answer, "%d %ld", &server.port, &pid) != 2) bench_die("server did not start");
+  return server;
+}
+
+static void stop_server(server_t *server) {
+  kill(server->pid, SIGTERM);
+  waitpid(server->pid, NULL, 0);
+  fclose(server->ask);
+  fclose(server->answer);
+}
+
+/* Runs bench_client, which lies beside this program, and gives it our standard output. */
+static void run_client(char *const argv[]) {
+  char path[4096];
+  ssize_t length = readlink("/proc/self/exe", path, sizeof path - sizeof "bench_client");
+  if (length < 0) bench_die("readlink");
+  path[length] = '\0';
+  strcpy(strrchr(path, '/') + 1, "bench_client");
+  pid_t pid;
+  fflush(stdout);
+  errno = posix_spawn(&pid, path, NULL, NULL, argv, environ);
+  if (errno != 0) bench_die(path);
+  waitpid(pid, NULL, 0);
+}
+
+static void measure_server(const char *mode, const char *label, const options_t *options) {
+  server_t server = start_server(false);
+  char text[7][32];
+  snprintf(text[0], sizeof text[0], "%d", server.port);
+  snprintf(text[1], sizeof text[1], "%ld", (long)server.pid);
+  snprintf(text[2], sizeof text[2], "%ld", options->connections);
+  snprintf(text[3], sizeof text[3], "%ld", options->size);
+  snprintf(text[4], sizeof text[4], "%ld", options->depth);
+  snprintf(text[5], sizeof text[5], "%g", options->seconds);
+  const char *argv[] = {"bench_client", mode,    "--label",       label,   "--port", text[0],
+                        "--pid",        text[1], "--connections", text[2], "--size", text[3],
+                        "--depth",      text[4], "--seconds",     text[5], NULL};
+  run_client((char *const *)argv);
+  stop_server(&server);
+}
+
+static void echo(options_t *options) {
+  if (options->connections == 0) options->connections = 50;
+  if (options->size == 0) options->size = 64;
+  char label[96];
+  snprintf(label, sizeof label, "%s echo/%ld/%ld/%ld", peer_name, options->connections, options->size,
+           options->depth);
+  measure_server("echo", label, options);
+}
+
+static void churn(options_t *options) {
+  if (options->connections == 0) options->connections = 32;
+  options->size = 1;
+  char label[96];
+  snprintf(label, sizeof label, "%s churn", peer_name);
+  measure_server("churn", label, options);
+}
+
+static void ask_memory(server_t *server, size_t *heap, size_t *resident_bytes) {
+  usleep(50000); /* until it is idle */
+  fputc('m', server->ask);
+  fflush(server->ask);
+  if (fscanf(server->answer, "%zu %zu", heap, resident_bytes) != 2) bench_die("server did not answer");
+}
+
+/* A connection that has seen one request of 64 bytes and its answer. */
+static int used_connection(int port) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  address.sin_port = htons((uint16_t)port);
+  char data[64] = "idle";
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) bench_die("connect");
+  if (send(fd, data, sizeof data, 0) != sizeof data || recv(fd, data, sizeof data, MSG_WAITALL) != sizeof data)
+    bench_die("echo");
+  return fd;
+}
+
+static void idle(options_t *options) {
+  long count = options->connections ? options->connections : 10000;
+  allow_many_descriptors();
+  server_t server = start_server(true);
+  int *fds = bench_alloc((size_t)count * sizeof *fds);
+  size_t heap[2], pages[2];
+  ask_memory(&server, &heap[0], &pages[0]);
+  for (long i = 0; i < count; i++) fds[i] = used_connection(server.port);
+  ask_memory(&server, &heap[1], &pages[1]);
+  printf("%s idle/%ld bytes=%.1f resident=%.1f\n", peer_name, count,
+         (double)(heap[1] - heap[0]) / (double)count, (double)(pages[1] - pages[0]) / (double)count);
+  for (long i = 0; i < count; i++) close(fds[i]);
+  free(fds);
+  stop_server(&server);
+}
+
+/* ---- The command line ------------------------------------------------------------------------------------ */
+
+static const struct {
+  const char *name;
+  void (*run)(options_t *options);
+} scenarios[] = {{"chain", chain}, {"burst", burst}, {"timers", timers}, {"fire", fire},
+                 {"rearm", rearm}, {"posts", posts}, {"loop", loop},     {"echo", echo},
+                 {"churn", churn}, {"idle", idle},   {"serve", serve}};
+
+static void usage(void) {
+  fprintf(stderr,
+          "usage: bench_%s SCENARIO [--count N] [--size N] [--connections N] [--depth N] [--repeat N]\n"
+          "       [--producers N] [--seconds S] [--report]\nscenarios:",
+          peer_name);
+  for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) fprintf(stderr, " %s", scenarios[i].name);
+  fputc('\n', stderr);
+  exit(2);
+}
+
+static options_t parse(int argc, char **argv) {
+  options_t options = {.depth = 1, .repeat = 5, .seconds = 1};
+  const struct {
+    const char *name;
+    long *value;
+  } numbers[] = {
+      {"--count", &options.count}, {"--size", &options.size},     {"--connections", &options.connections},
+      {"--depth", &options.depth}, {"--repeat", &options.repeat}, {"--producers", &options.producers}};
+  for (int i = 2; i < argc; i++) {
+    bool known = strcmp(argv[i], "--report") == 0;
+    options.report |= known;
+    if (known) continue;
+    if (i + 1 == argc) usage();
+    if (strcmp(argv[i], "--seconds") == 0) {
+      options.seconds = atof(argv[++i]);
+      continue;
+    }
+    for (size_t n = 0; n < sizeof numbers / sizeof numbers[0] && !known; n++) {
+      known = strcmp(argv[i], numbers[n].name) == 0;
+      if (known) *numbers[n].value = atol(argv[i + 1]);
+    }
+    if (!known) usage();
+    i++;
+  }
+  if (options.depth < 1 || options.repeat < 1 || options.producers < 0 || options.producers > 16) usage();
+  return options;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) usage();
+  options_t options = parse(argc, argv);
+  for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
+    if (strcmp(argv[1], scenarios[i].name) == 0) {
+      scenarios[i].run(&options);
+      return 0;
+    }
+  usage();
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What every benchmark program shares. bench.c holds main(), reads the command line, repeats and prints; bench_NAME.c
+ * implements the peer_... functions below with one event library, in the way a careful user of that library would.
+ * So each program answers to the same scenarios:
+ *
+ *     bench_uv echo --connections 50 --size 64 --seconds 1
+ *     uv echo/50/64/1 rps=123456.0 cpu_ns=6543.0 p50_us=210.0 p99_us=420.0
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  BENCH_BACKLOG = 1024, /* of every listening socket */
+  BENCH_BUFFER = 65536  /* bytes that every server reads at once, unless its library decides that */
+};
+
+/* ---- What a peer implements: the time of the measured part in ns ---------------------------------------- */
+
+extern const char *const peer_name;
+
+/* `count` callbacks, each of which schedules the next. */
+int64_t peer_chain(long count);
+
+/* `rounds` times: `size` callbacks are scheduled, then all of them run. */
+int64_t peer_burst(long size, long rounds);
+
+/* Starts `count` timers of these delays (ns), then cancels them in the order they were started. */
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel);
+
+/* Starts `count` timers, sleeps until all are due, then measures until the last one was called. */
+int64_t peer_fire(long count, const int64_t *delays);
+
+/* Has `timers` timers of `timeout` ns running and pushes `total` of them, in this order (repeated), back to their
+ * full timeout, 1000 in each turn of the loop. */
+int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order);
+
+/* `count` callbacks come from `producers` other threads (bench_producers_start). */
+int64_t peer_posts(int producers, long count);
+
+/* A loop, ready to use; one turn of it that does not wait; its end. */
+void *peer_loop_new(void);
+void peer_loop_turn(void *loop);
+void peer_loop_free(void *loop);
+
+/* An echo server on 127.0.0.1, port 0: calls bench_listening, then serves until the process is killed. `for_memory`: where
+ * the library offers a choice, the form that takes least memory for an idle connection. */
+void peer_serve(bool for_memory);
+
+/* ---- What bench.c offers to peers ------------------------------------------------------------------------ */
+
+int64_t bench_now(void);
+void bench_sleep_until(int64_t when);
+void bench_die(const char *what) __attribute__((noreturn));
+void *bench_alloc(size_t bytes);
+
+/* A non-blocking listening socket on 127.0.0.1 with a port chosen by the kernel. */
+int bench_listen(void);
+int bench_accept(int listener); /* non-blocking, TCP_NODELAY; negative: none left */
+void bench_nodelay(int fd);
+
+/* Says that the server on this listening socket is ready. */
+void bench_listening(int fd);
+
+/* Threads that call post(user) `count` times in all, as fast as they can. */
+typedef struct bench_producers {
+  void (*post)(void *user);
+  void *user;
+  long each;
+  int count;
+  pthread_t threads[16];
+} bench_producers_t;
+void bench_producers_start(bench_producers_t *producers, int count, long total, void (*post)(void *),
+                           void *user);
+void bench_producers_join(bench_producers_t *producers);
+
+/* For libraries whose cross-thread call only wakes the loop: the queue that their users write beside it. A mutex
+ * guards an array that the loop swaps for an empty one, so the lock is taken once per batch on that side. */
+typedef struct bench_call {
+  void (*fn)(void *arg);
+  void *arg;
+} bench_call_t;
+typedef struct bench_mailbox {
+  pthread_mutex_t lock;
+  bench_call_t *calls, *spare;
+  size_t count, room, spare_room;
+} bench_mailbox_t;
+void bench_mailbox_init(bench_mailbox_t *mailbox);
+bool bench_mailbox_put(bench_mailbox_t *mailbox, void (*fn)(void *),
+                       void *arg);                /* true: was empty, wake the loop */
+void bench_mailbox_run(bench_mailbox_t *mailbox); /* calls what was put */
+void bench_mailbox_free(bench_mailbox_t *mailbox);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

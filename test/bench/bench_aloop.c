@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * aloop, as its users write it: call_soon, call_later, reschedule, call_soon_threadsafe, a server with a protocol table.
+ *
+ * Timers are started inside a running callback, where aloop's clock is read once and then cached. That is no trick: the
+ * peers' clocks are cached all the time, so without it aloop alone would pay for a clock read per timer.
+ */
+#include "bench.h"
+
+#include <aloop.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const peer_name = "aloop";
+
+/* ---- Loop ------------------------------------------------------------------------------------------------- */
+
+static aloop_t *new_loop(void) {
+  aloop_t *loop;
+  if (aloop_new(NULL, &loop) != 0) bench_die("aloop_new");
+  return loop;
+}
+
+void *peer_loop_new(void) {
+  return new_loop();
+}
+
+void peer_loop_turn(void *loop) {
+  aloop_run_once(loop, 0);
+}
+
+void peer_loop_free(void *loop) {
+  aloop_free(loop);
+}
+
+/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+
+static void link_of_chain(aloop_t *loop, void *arg) {
+  long *left = arg;
+  if (--*left > 0)
+    aloop_call_soon(loop, link_of_chain, left);
+  else
+    aloop_stop(loop);
+}
+
+int64_t peer_chain(long count) {
+  aloop_t *loop = new_loop();
+  int64_t start = bench_now();
+  aloop_call_soon(loop, link_of_chain, &count);
+  aloop_run_forever(loop);
+  int64_t took = bench_now() - start;
+  aloop_free(loop);
+  return took;
+}
+
+static void count_down(aloop_t *loop, void *arg) {
+  long *left = arg;
+  (void)loop;
+  --*left;
+}
+
+int64_t peer_burst(long size, long rounds) {
+  aloop_t *loop = new_loop();
+  long left = size * rounds;
+  int64_t start = bench_now();
+  for (long round = 0; round < rounds; round++) {
+    for (long i = 0; i < size; i++) aloop_call_soon(loop, count_down, &left);
+    aloop_run_once(loop, 0);
+  }
+  int64_t took = bench_now() - start;
+  aloop_free(loop);
+  return left == 0 ? took : -1;
+}
+
+/* ---- Timers ----------------------------------------------------------------------------------------------- */
+
+typedef struct timers {
+  const int64_t *delays;
+  const uint32_t *order;
+  aloop_handle_t *handles;
+  int64_t timeout, insert, start, took;
+  long count, total, done, left;
+} timers_t;
+
+static int64_t start_timers(aloop_t *loop, timers_t *timers, aloop_callback_fn fn) {
+  int64_t last = 0;
+  for (long i = 0; i < timers->count; i++) {
+    timers->handles[i] = aloop_call_later(loop, timers->delays[i], fn, timers);
+    if (timers->delays[i] > last) last = timers->delays[i];
+  }
+  return last;
+}
+
+static void run_timers(timers_t *timers, aloop_callback_fn first) {
+  aloop_t *loop = new_loop();
+  timers->handles = bench_alloc((size_t)timers->count * sizeof *timers->handles);
+  aloop_call_soon(loop, first, timers);
+  aloop_run_forever(loop);
+  aloop_free(loop);
+  free(timers->handles);
+}
+
+static void finish(aloop_t *loop, void *arg) {
+  timers_t *timers = arg;
+  timers->took = bench_now() - timers->start;
+  aloop_stop(loop);
+}
+
+static void on_timer(aloop_t *loop, void *arg) {
+  timers_t *timers = arg;
+  if (--timers->left == 0) finish(loop, timers);
+}
+
+static void insert_and_cancel(aloop_t *loop, void *arg) {
+  timers_t *timers = arg;
+  int64_t start = bench_now();
+  start_timers(loop, timers, on_timer);
+  timers->start = bench_now();
+  timers->insert = timers->start - start;
+  for (long i = 0; i < timers->count; i++) aloop_cancel(loop, &timers->handles[i]);
+  aloop_call_soon(loop, finish, timers); /* in the next turn, so that work put off is measured too */
+}
+
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+  timers_t timers = {.delays = delays, .count = count};
+  run_timers(&timers, insert_and_cancel);
+  *insert = timers.insert;
+  *cancel = timers.took;
+}
+
+static void insert_and_sleep(aloop_t *loop, void *arg) {
+  timers_t *timers = arg;
+  bench_sleep_until(aloop_time(loop) + start_timers(loop, timers, on_timer) + 2000000);
+  timers->start = bench_now();
+}
+
+int64_t peer_fire(long count, const int64_t *delays) {
+  timers_t timers = {.delays = delays, .count = count, .left = count};
+  run_timers(&timers, insert_and_sleep);
+  return timers.took;
+}
+
+static void rearm_some(aloop_t *loop, void *arg) {
+  timers_t *timers = arg;
+  int64_t when = aloop_time(loop) + timers->timeout;
+  for (long end = timers->done + 1000; timers->done < timers->total && timers->done < end; timers->done++)
+    aloop_reschedule(loop, &timers->handles[timers->order[timers->done % timers->count]], when);
+  if (timers->done < timers->total)
+    aloop_call_soon(loop, rearm_some, timers);
+  else
+    finish(loop, timers);
+}
+
+static void insert_and_rearm(aloop_t *loop, void *arg) {
+  timers_t *timers = arg;
+  for (long i = 0; i < timers->count; i++)
+    timers->handles[i] = aloop_call_later(loop, timers->timeout, on_timer, timers);
+  timers->start = bench_now();
+  aloop_call_soon(loop, rearm_some, timers);
+}
+
+int64_t peer_rearm(long count, int64_t timeout, long total, const uint32_t *order) {
+  timers_t timers = {.timeout = timeout, .count = count, .total = total, .order = order};
+  run_timers(&timers, insert_and_rearm);
+  return timers.took;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------ */
+
+typedef struct posts {
+  aloop_t *loop;
+  long left;
+} posts_t;
+
+static void posted(aloop_t *loop, void *arg) {
+  posts_t *posts = arg;
+  if (--posts->left == 0) aloop_stop(loop);
+}
+
+static void post(void *user) {
+  posts_t *posts = user;
+  if (aloop_call_soon_threadsafe(posts->loop, posted, posts) != 0) bench_die("aloop_call_soon_threadsafe");
+}
+
+int64_t peer_posts(int producers, long count) {
+  posts_t posts = {.loop = new_loop(), .left = count};
+  bench_producers_t threads;
+  int64_t start = bench_now();
+  bench_producers_start(&threads, producers, count, post, &posts);
+  aloop_run_forever(posts.loop);
+  int64_t took = bench_now() - start;
+  bench_producers_join(&threads);
+  aloop_free(posts.loop);
+  return took;
+}
+
+/* ---- Echo ------------------------------------------------------------------------------------------------- */
+
+static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
+  (void)protocol;
+  return aloop_transport_write(transport, data, size);
+}
+
+static void on_full(aloop_transport_t *transport, void *protocol) {
+  (void)protocol;
+  aloop_transport_pause_reading(transport);
+}
+
+static void on_drained(aloop_transport_t *transport, void *protocol) {
+  (void)protocol;
+  aloop_transport_resume_reading(transport);
+}
+
+static const aloop_protocol_t protocol = {
+    .size = sizeof protocol, .data_received = echo, .pause_writing = on_full, .resume_writing = on_drained};
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  aloop_t *loop = new_loop();
+  aloop_server_options_t options = {.size = sizeof options, .host = "127.0.0.1", .backlog = BENCH_BACKLOG};
+  aloop_server_t *server;
+  if (aloop_run_until_complete_ptr(loop, aloop_create_server(loop, &protocol, NULL, &options), &server) != 0)
+    bench_die("aloop_create_server");
+  bench_listening(aloop_server_socket(server, 0, NULL, NULL));
+  aloop_run_forever(loop);
+}

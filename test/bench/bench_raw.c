@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The limit: no library, only what each task needs. A ring of callbacks; a 4-ary heap of deadlines with the position of
+ * each timer beside it; an array under a mutex plus an eventfd for other threads; a level-triggered epoll loop that reads
+ * and writes at once. A general event loop cannot be faster than this by much; the question is how near it comes.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+const char *const peer_name = "raw";
+
+/* ---- Callbacks: a ring ------------------------------------------------------------------------------------ */
+
+enum { RING = 65536 };
+
+typedef struct ring {
+  bench_call_t calls[RING];
+  uint32_t head, tail;
+  long left;
+} ring_t;
+
+static ring_t ring;
+
+static void ring_put(void (*fn)(void *), void *arg) {
+  ring.calls[ring.tail++ % RING] = (bench_call_t){fn, arg};
+}
+
+static void ring_run(void) {
+  while (ring.head != ring.tail) {
+    bench_call_t call = ring.calls[ring.head++ % RING];
+    call.fn(call.arg);
+  }
+}
+
+static void link_of_chain(void *arg) {
+  if (--ring.left > 0) ring_put(link_of_chain, arg);
+}
+
+int64_t peer_chain(long count) {
+  ring.left = count;
+  int64_t start = bench_now();
+  ring_put(link_of_chain, NULL);
+  ring_run();
+  return bench_now() - start;
+}
+
+static void count_down(void *arg) {
+  long *left = arg;
+  --*left;
+}
+
+int64_t peer_burst(long size, long rounds) {
+  long left = size * rounds;
+  int64_t start = bench_now();
+  for (long round = 0; round < rounds; round++) {
+    for (long i = 0; i < size; i++) ring_put(count_down, &left);
+    ring_run();
+  }
+  return left == 0 ? bench_now() - start : -1;
+}
+
+/* ---- Timers: a 4-ary heap --------------------------------------------------------------------------------- */
+
+typedef struct entry {
+  int64_t when;
+  uint32_t timer;
+} entry_t;
+
+typedef struct heap {
+  entry_t *block, *entries; /* entries[1], [5], [9] begin a cache line: four brothers share one */
+  uint32_t *places;         /* of each timer in entries */
+  uint32_t count;
+} heap_t;
+
+static heap_t heap_new(long room) {
+  size_t bytes = ((size_t)room + 3) * sizeof(entry_t);
+  entry_t *block = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (block == NULL) bench_die("aligned_alloc");
+  memset(block, 0, bytes);
+  return (heap_t){.block = block, .entries = block + 3, .places = bench_alloc((size_t)room * sizeof(uint32_t))};
+}
+
+static void heap_free(heap_t *heap) {
+  free(heap->block);
+  free(heap->places);
+}
+
+static void heap_place(heap_t *heap, uint32_t place, entry_t entry) {
+  heap->entries[place] = entry;
+  heap->places[entry.timer] = place;
+}
+
+static void heap_up(heap_t *heap, uint32_t place, entry_t entry) {
+  while (place > 0) {
+    uint32_t parent = (place - 1) / 4;
+    if (heap->entries[parent].when <= entry.when) break;
+    heap_place(heap, place, heap->entries[parent]);
+    place = parent;
+  }
+  heap_place(heap, place, entry);
+}
+
+static void heap_down(heap_t *heap, uint32_t place, entry_t entry) {
+  for (;;) {
+    uint32_t first = place * 4 + 1, end = first + 4;
+    if (first >= heap->count) break;
+    if (end > heap->count) end = heap->count;
+    uint32_t least = first;
+    for (uint32_t i = first + 1; i < end; i++)
+      if (heap->entries[i].when < heap->entries[least].when) least = i;
+    if (entry.when <= heap->entries[least].when) break;
+    heap_place(heap, place, heap->entries[least]);
+    place = least;
+  }
+  heap_place(heap, place, entry);
+}
+
+static void heap_insert(heap_t *heap, int64_t when, uint32_t timer) {
+  heap_up(heap, heap->count++, (entry_t){when, timer});
+}
+
+static void heap_remove(heap_t *heap, uint32_t place) {
+  entry_t last = heap->entries[--heap->count];
+  if (place == heap->count) return;
+  if (place > 0 && last.when < heap->entries[(place - 1) / 4].when)
+    heap_up(heap, place, last);
+  else
+    heap_down(heap, place, last);
+}
+
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+  heap_t heap = heap_new(count);
+  int64_t start = bench_now();
+  for (long i = 0; i < count; i++) heap_insert(&heap, start + delays[i], (uint32_t)i);
+  int64_t middle = bench_now();
+  for (long i = 0; i < count; i++) heap_remove(&heap, heap.places[i]);
+  *insert = middle - start;
+  *cancel = bench_now() - middle;
+  heap_free(&heap);
+}
+
+int64_t peer_fire(long count, const int64_t *delays) {
+  heap_t heap = heap_new(count);
+  long left = count;
+  bench_call_t *calls = bench_alloc((size_t)count * sizeof *calls);
+  int64_t now = bench_now(), last = 0;
+  for (long i = 0; i < count; i++) {
+    calls[i] = (bench_call_t){count_down, &left};
+    heap_insert(&heap, now + delays[i], (uint32_t)i);
+    if (now + delays[i] > last) last = now + delays[i];
+  }
+  bench_sleep_until(last + 1000000);
+  int64_t start = now = bench_now();
+  while (heap.count > 0 && heap.entries[0].when <= now) {
+    bench_call_t *call = &calls[heap.entries[0].timer];
+    heap_remove(&heap, 0);
+    call->fn(call->arg);
+  }
+  int64_t took = bench_now() - start;
+  heap_free(&heap);
+  free(calls);
+  return left == 0 ? took : -1;
+}
+
+/* Pushing back only notes the new deadline; a timer that reaches the top of the heap too early is moved then. */
+int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order) {
+  heap_t heap = heap_new(timers);
+  int64_t *deadlines = bench_alloc((size_t)timers * sizeof *deadlines);
+  for (long i = 0; i < timers; i++) heap_insert(&heap, deadlines[i] = bench_now() + timeout, (uint32_t)i);
+  int64_t start = bench_now(), now = start;
+  for (long i = 0; i < total; i++) {
+    if (i % 1000 == 0) now = bench_now();
+    while (heap.entries[0].when <= now)
+      heap_down(&heap, 0, (entry_t){deadlines[heap.entries[0].timer], heap.entries[0].timer});
+    deadlines[order[i % timers]] = now + timeout;
+  }
+  int64_t took = bench_now() - start;
+  heap_free(&heap);
+  free(deadlines);
+  return took;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------ */
+
+typedef struct posts {
+  bench_mailbox_t mailbox;
+  int wake;
+  long left;
+} posts_t;
+
+static void post(void *user) {
+  posts_t *posts = user;
+  uint64_t one = 1;
+  if (bench_mailbox_put(&posts->mailbox, count_down, &posts->left))
+    if (write(posts->wake, &one, sizeof one) != sizeof one) bench_die("eventfd");
+}
+
+int64_t peer_posts(int producers, long count) {
+  posts_t posts = {.wake = eventfd(0, EFD_CLOEXEC), .left = count};
+  bench_producers_t threads;
+  bench_mailbox_init(&posts.mailbox);
+  int64_t start = bench_now();
+  bench_producers_start(&threads, producers, count, post, &posts);
+  while (posts.left > 0) {
+    uint64_t wakes;
+    if (read(posts.wake, &wakes, sizeof wakes) != sizeof wakes) bench_die("eventfd");
+    bench_mailbox_run(&posts.mailbox);
+  }
+  int64_t took = bench_now() - start;
+  bench_producers_join(&threads);
+  bench_mailbox_free(&posts.mailbox);
+  close(posts.wake);
+  return took;
+}
+
+/* ---- The loop ---------------------------------------------------------------------------------------------- */
+
+typedef struct loop {
+  int poller, wake;
+} loop_t;
+
+void *peer_loop_new(void) {
+  loop_t *loop = bench_alloc(sizeof *loop);
+  *loop = (loop_t){epoll_create1(EPOLL_CLOEXEC), eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  struct epoll_event event = {.events = EPOLLIN};
+  if (epoll_ctl(loop->poller, EPOLL_CTL_ADD, loop->wake, &event) != 0) bench_die("epoll_ctl");
+  return loop;
+}
+
+void peer_loop_turn(void *arg) {
+  loop_t *loop = arg;
+  struct epoll_event event;
+  epoll_wait(loop->poller, &event, 1, 0);
+}
+
+void peer_loop_free(void *arg) {
+  loop_t *loop = arg;
+  close(loop->poller);
+  close(loop->wake);
+  free(loop);
+}
+
+/* ---- Echo --------------------------------------------------------------------------------------------------- */
+
+typedef struct connection {
+  int fd;
+  char *rest; /* what the socket did not take; nothing is read until it is gone */
+  size_t rest_at, rest_size;
+} connection_t;
+
+static int poller;
+static char buffer[BENCH_BUFFER];
+
+static void watch(connection_t *connection, int operation, uint32_t events) {
+  struct epoll_event event = {.events = events, .data.ptr = connection};
+  if (epoll_ctl(poller, operation, connection->fd, &event) != 0) bench_die("epoll_ctl");
+}
+
+static void end(connection_t *connection) {
+  close(connection->fd);
+  free(connection->rest);
+  free(connection);
+}
+
+static void write_rest(connection_t *connection) {
+  ssize_t n = send(connection->fd, connection->rest + connection->rest_at, connection->rest_size, MSG_NOSIGNAL);
+  if (n < 0) {
+    if (errno != EAGAIN) end(connection);
+    return;
+  }
+  connection->rest_at += (size_t)n;
+  connection->rest_size -= (size_t)n;
+  if (connection->rest_size > 0) return;
+  free(connection->rest);
+  connection->rest = NULL;
+  watch(connection, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+static void keep_rest(connection_t *connection, const char *data, size_t size) {
+  connection->rest = bench_alloc(size);
+  memcpy(connection->rest, data, size);
+  connection->rest_at = 0;
+  connection->rest_size = size;
+  watch(connection, EPOLL_CTL_MOD, EPOLLOUT);
+}
+
+static void echo(connection_t *connection) {
+  ssize_t n = recv(connection->fd, buffer, sizeof buffer, 0);
+  if (n <= 0) {
+    if (n == 0 || errno != EAGAIN) end(connection);
+    return;
+  }
+  ssize_t sent = send(connection->fd, buffer, (size_t)n, MSG_NOSIGNAL);
+  if (sent == n) return;
+  if (sent < 0 && errno != EAGAIN)
+    end(connection);
+  else
+    keep_rest(connection, buffer + (sent < 0 ? 0 : sent), (size_t)(n - (sent < 0 ? 0 : sent)));
+}
+
+static void accept_all(int listener) {
+  for (int fd; (fd = bench_accept(listener)) >= 0;) {
+    connection_t *connection = bench_alloc(sizeof *connection);
+    connection->fd = fd;
+    watch(connection, EPOLL_CTL_ADD, EPOLLIN);
+  }
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  static struct epoll_event events[1024];
+  connection_t listener = {.fd = bench_listen()};
+  poller = epoll_create1(EPOLL_CLOEXEC);
+  watch(&listener, EPOLL_CTL_ADD, EPOLLIN);
+  bench_listening(listener.fd);
+  for (;;) {
+    int count = epoll_wait(poller, events, 1024, -1);
+    for (int i = 0; i < count; i++) {
+      connection_t *connection = events[i].data.ptr;
+      if (connection == &listener)
+        accept_all(listener.fd);
+      else if (connection->rest != NULL)
+        write_rest(connection);
+      else
+        echo(connection);
+    }
+  }
+}
