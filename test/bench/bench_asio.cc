@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * asio (standalone), as its users tune it: ASIO_CONCURRENCY_HINT_UNSAFE, which leaves all locks out, except where other
+ * threads post (a hint of 1 there); sockets and timers typed on io_context's own executor instead of the erased any_io_executor;
+ * handlers small enough for its recycled memory. A connection reads with async_read_some into a buffer of its own, answers
+ * with a non-blocking write_some and only falls back to async_write. asio::post is its call_soon, from any thread.
+ *
+ * Waiting for readability and reading into one shared buffer would save memory per connection and costs about the same
+ * time (an epoll_ctl instead of a read that finds nothing), so the scenario `idle` uses that form, the others the usual one.
+ */
+#include "bench.h"
+
+#include <array>
+#include <asio.hpp>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+extern "C" const char *const peer_name = "asio";
+
+using executor = asio::io_context::executor_type;
+using timer_type = asio::basic_waitable_timer<std::chrono::steady_clock,
+                                              asio::wait_traits<std::chrono::steady_clock>, executor>;
+using socket_type = asio::basic_stream_socket<asio::ip::tcp, executor>;
+using acceptor_type = asio::basic_socket_acceptor<asio::ip::tcp, executor>;
+using asio::ip::tcp;
+
+/* ---- Loop ------------------------------------------------------------------------------------------------- */
+
+/* A context for one thread; with its reactor, which it would make for the first socket or timer. */
+struct loop_context : asio::io_context {
+  explicit loop_context(int hint = ASIO_CONCURRENCY_HINT_UNSAFE) : asio::io_context(hint) {
+    timer_type(*this);
+  }
+};
+
+void *peer_loop_new(void) {
+  return new loop_context;
+}
+
+void peer_loop_turn(void *loop) {
+  static_cast<loop_context *>(loop)->poll();
+}
+
+void peer_loop_free(void *loop) {
+  delete static_cast<loop_context *>(loop);
+}
+
+/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+
+static void link_of_chain(asio::io_context &context, long &left) {
+  if (--left > 0) asio::post(context, [&context, &left] { link_of_chain(context, left); });
+}
+
+int64_t peer_chain(long count) {
+  loop_context context;
+  int64_t start = bench_now();
+  asio::post(context, [&context, &count] { link_of_chain(context, count); });
+  context.run();
+  int64_t took = bench_now() - start;
+  return count == 0 ? took : -1;
+}
+
+int64_t peer_burst(long size, long rounds) {
+  loop_context context;
+  long left = size * rounds;
+  int64_t start = bench_now();
+  for (long round = 0; round < rounds; round++) {
+    for (long i = 0; i < size; i++) asio::post(context, [&left] { left--; });
+    context.run();
+    context.restart();
+  }
+  int64_t took = bench_now() - start;
+  return left == 0 ? took : -1;
+}
+
+/* ---- Timers ----------------------------------------------------------------------------------------------- */
+
+static std::vector<timer_type> new_timers(asio::io_context &context, long count) {
+  std::vector<timer_type> timers;
+  timers.reserve(static_cast<size_t>(count));
+  for (long i = 0; i < count; i++) timers.emplace_back(context);
+  return timers;
+}
+
+static int64_t start_timers(std::vector<timer_type> &timers, const int64_t *delays, long &left) {
+  auto now = std::chrono::steady_clock::now();
+  int64_t last = 0;
+  for (size_t i = 0; i < timers.size(); i++) {
+    timers[i].expires_at(now + std::chrono::nanoseconds(delays[i]));
+    timers[i].async_wait([&left](const asio::error_code &) { left--; });
+    if (delays[i] > last) last = delays[i];
+  }
+  return last;
+}
+
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+  loop_context context;
+  auto timers = new_timers(context, count);
+  long left = count;
+  int64_t start = bench_now();
+  start_timers(timers, delays, left);
+  int64_t middle = bench_now();
+  for (auto &timer : timers) timer.cancel();
+  context.run();
+  *insert = middle - start;
+  *cancel = bench_now() - middle;
+}
+
+int64_t peer_fire(long count, const int64_t *delays) {
+  loop_context context;
+  auto timers = new_timers(context, count);
+  long left = count;
+  bench_sleep_until(bench_now() + start_timers(timers, delays, left) + 2000000);
+  int64_t start = bench_now();
+  context.run();
+  int64_t took = bench_now() - start;
+  return left == 0 ? took : -1;
+}
+
+int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {
+  loop_context context;
+  auto timers = new_timers(context, timers_count);
+  auto length = std::chrono::nanoseconds(timeout);
+  long fired = 0;
+  auto on_timer = [&fired](const asio::error_code &error) {
+    if (!error) fired++;
+  };
+  for (auto &timer : timers) {
+    timer.expires_after(length);
+    timer.async_wait(on_timer);
+  }
+  int64_t start = bench_now();
+  auto now = std::chrono::steady_clock::now();
+  for (long i = 0; i < total; i++) {
+    if (i % 1000 == 0) {
+      context.poll();
+      now = std::chrono::steady_clock::now();
+    }
+    timer_type &timer = timers[order[i % timers_count]];
+    timer.expires_at(now + length);
+    timer.async_wait(on_timer);
+  }
+  int64_t took = bench_now() - start;
+  return fired == 0 ? took : -1;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------ */
+
+struct posts {
+  loop_context context{1};
+  asio::executor_work_guard<executor> work{context.get_executor()};
+  long left = 0;
+};
+
+static void post(void *user) {
+  auto *all = static_cast<posts *>(user);
+  asio::post(all->context, [all] {
+    if (--all->left == 0) all->work.reset();
+  });
+}
+
+int64_t peer_posts(int producers, long count) {
+  posts all;
+  bench_producers_t threads;
+  all.left = count;
+  int64_t start = bench_now();
+  bench_producers_start(&threads, producers, count, post, &all);
+  all.context.run();
+  int64_t took = bench_now() - start;
+  bench_producers_join(&threads);
+  return took;
+}
+
+/* ---- Echo ------------------------------------------------------------------------------------------------- */
+
+/* A connection is owned by the handler of its pending operation: it ends when none is started. */
+class connection : public std::enable_shared_from_this<connection> {
+public:
+  explicit connection(socket_type socket) : socket_(std::move(socket)) {
+    socket_.set_option(tcp::no_delay(true));
+    socket_.non_blocking(true);
+  }
+
+  void read() {
+    socket_.async_read_some(asio::buffer(buffer_),
+                            [self = shared_from_this()](const asio::error_code &error, size_t size) {
+                              if (!error) self->answer(size);
+                            });
+  }
+
+private:
+  void answer(size_t size) {
+    asio::error_code error;
+    size_t sent = socket_.write_some(asio::buffer(buffer_, size), error);
+    if (error == asio::error::would_block) error.clear();
+    if (error) return;
+    if (sent == size) {
+      read();
+      return;
+    }
+    asio::async_write(socket_, asio::buffer(buffer_.data() + sent, size - sent),
+                      [self = shared_from_this()](const asio::error_code &failed, size_t) {
+                        if (!failed) self->read();
+                      });
+  }
+
+  socket_type socket_;
+  std::array<char, 16384> buffer_;
+};
+
+/* The form that costs least memory: nothing is reserved while a connection is idle. */
+class light_connection : public std::enable_shared_from_this<light_connection> {
+public:
+  explicit light_connection(socket_type socket) : socket_(std::move(socket)) {
+    socket_.set_option(tcp::no_delay(true));
+    socket_.non_blocking(true);
+  }
+
+  void read() {
+    socket_.async_wait(socket_type::wait_read, [self = shared_from_this()](const asio::error_code &error) {
+      if (!error) self->answer();
+    });
+  }
+
+private:
+  void answer() {
+    static std::array<char, BENCH_BUFFER> buffer;
+    asio::error_code error;
+    size_t size = socket_.read_some(asio::buffer(buffer), error);
+    if (error && error != asio::error::would_block) return;
+    socket_.write_some(asio::buffer(buffer, size), error);
+    if (!error) read();
+  }
+
+  socket_type socket_;
+};
+
+template <class kind> static void accept_next(acceptor_type &acceptor) {
+  acceptor.async_accept([&acceptor](const asio::error_code &error, socket_type socket) {
+    if (!error) std::make_shared<kind>(std::move(socket))->read();
+    accept_next<kind>(acceptor);
+  });
+}
+
+void peer_serve(bool for_memory) {
+  loop_context context;
+  acceptor_type acceptor(context, tcp::endpoint(asio::ip::address_v4::loopback(), 0), true);
+  acceptor.listen(BENCH_BACKLOG);
+  bench_listening(acceptor.native_handle());
+  if (for_memory)
+    accept_next<light_connection>(acceptor);
+  else
+    accept_next<connection>(acceptor);
+  context.run();
+}

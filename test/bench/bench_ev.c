@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * libev with raw watchers: it has no buffered streams, so its users read and write the sockets themselves, as here.
+ * ev_feed_event is its call_soon: cheap, but last in first out, and a chain of it never lets I/O through. ev_async_send
+ * only wakes, so posts go through the mailbox of bench.h. An idle timeout is ev_timer_again, as its manual advises.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+const char *const peer_name = "ev";
+
+static double to_seconds(int64_t ns) {
+  return (double)ns / 1e9;
+}
+
+/* ---- Loop ------------------------------------------------------------------------------------------------- */
+
+static struct ev_loop *new_loop(void) {
+  struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+  if (loop == NULL) bench_die("ev_loop_new");
+  return loop;
+}
+
+void *peer_loop_new(void) {
+  return new_loop();
+}
+
+void peer_loop_turn(void *loop) {
+  ev_run(loop, EVRUN_NOWAIT);
+}
+
+void peer_loop_free(void *loop) {
+  ev_loop_destroy(loop);
+}
+
+/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+
+static void link_of_chain(struct ev_loop *loop, struct ev_watcher *watcher, int events) {
+  long *left = watcher->data;
+  (void)events;
+  if (--*left > 0) ev_feed_event(loop, watcher, EV_CUSTOM);
+}
+
+int64_t peer_chain(long count) {
+  struct ev_loop *loop = new_loop();
+  struct ev_watcher watcher;
+  ev_init(&watcher, link_of_chain);
+  watcher.data = &count;
+  int64_t start = bench_now();
+  ev_feed_event(loop, &watcher, EV_CUSTOM);
+  ev_run(loop, EVRUN_NOWAIT);
+  int64_t took = bench_now() - start;
+  ev_loop_destroy(loop);
+  return count == 0 ? took : -1;
+}
+
+static void run_once(struct ev_loop *loop, struct ev_watcher *watcher, int events) {
+  long *left = watcher->data;
+  (void)loop, (void)events;
+  --*left;
+}
+
+int64_t peer_burst(long size, long rounds) {
+  struct ev_loop *loop = new_loop();
+  struct ev_watcher *watchers = bench_alloc((size_t)size * sizeof *watchers);
+  long left = size * rounds;
+  for (long i = 0; i < size; i++) {
+    ev_init(&watchers[i], run_once);
+    watchers[i].data = &left;
+  }
+  int64_t start = bench_now();
+  for (long round = 0; round < rounds; round++) {
+    for (long i = 0; i < size; i++) ev_feed_event(loop, &watchers[i], EV_CUSTOM);
+    ev_run(loop, EVRUN_NOWAIT);
+  }
+  int64_t took = bench_now() - start;
+  ev_loop_destroy(loop);
+  free(watchers);
+  return left == 0 ? took : -1;
+}
+
+/* ---- Timers ----------------------------------------------------------------------------------------------- */
+
+static long timers_left;
+
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int events) {
+  (void)loop, (void)timer, (void)events;
+  timers_left--;
+}
+
+static ev_timer *new_timers(struct ev_loop *loop, long count) {
+  ev_timer *timers = bench_alloc((size_t)count * sizeof *timers);
+  for (long i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, 0, 0);
+  ev_now_update(loop);
+  return timers;
+}
+
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+  struct ev_loop *loop = new_loop();
+  ev_timer *timers = new_timers(loop, count);
+  int64_t start = bench_now();
+  for (long i = 0; i < count; i++) {
+    ev_timer_set(&timers[i], to_seconds(delays[i]), 0);
+    ev_timer_start(loop, &timers[i]);
+  }
+  int64_t middle = bench_now();
+  for (long i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
+  ev_run(loop, EVRUN_NOWAIT);
+  *insert = middle - start;
+  *cancel = bench_now() - middle;
+  ev_loop_destroy(loop);
+  free(timers);
+}
+
+int64_t peer_fire(long count, const int64_t *delays) {
+  struct ev_loop *loop = new_loop();
+  ev_timer *timers = new_timers(loop, count);
+  int64_t last = 0;
+  timers_left = count;
+  for (long i = 0; i < count; i++) {
+    ev_timer_set(&timers[i], to_seconds(delays[i]), 0);
+    ev_timer_start(loop, &timers[i]);
+    if (delays[i] > last) last = delays[i];
+  }
+  bench_sleep_until(bench_now() + last + 2000000);
+  int64_t start = bench_now();
+  ev_run(loop, 0);
+  int64_t took = bench_now() - start;
+  ev_loop_destroy(loop);
+  free(timers);
+  return timers_left == 0 ? took : -1;
+}
+
+int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {
+  struct ev_loop *loop = new_loop();
+  ev_timer *timers = new_timers(loop, timers_count);
+  for (long i = 0; i < timers_count; i++) {
+    ev_timer_set(&timers[i], 0, to_seconds(timeout));
+    ev_timer_again(loop, &timers[i]);
+  }
+  int64_t start = bench_now();
+  for (long i = 0; i < total; i++) {
+    if (i % 1000 == 0) ev_run(loop, EVRUN_NOWAIT);
+    ev_timer_again(loop, &timers[order[i % timers_count]]);
+  }
+  int64_t took = bench_now() - start;
+  ev_loop_destroy(loop);
+  free(timers);
+  return took;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------ */
+
+typedef struct posts {
+  bench_mailbox_t mailbox;
+  struct ev_loop *loop;
+  ev_async wake;
+  long left;
+} posts_t;
+
+static void posted(void *arg) {
+  posts_t *posts = arg;
+  posts->left--;
+}
+
+static void post(void *user) {
+  posts_t *posts = user;
+  if (bench_mailbox_put(&posts->mailbox, posted, posts)) ev_async_send(posts->loop, &posts->wake);
+}
+
+static void on_wake(struct ev_loop *loop, ev_async *wake, int events) {
+  posts_t *posts = wake->data;
+  (void)events;
+  bench_mailbox_run(&posts->mailbox);
+  if (posts->left == 0) ev_break(loop, EVBREAK_ALL);
+}
+
+int64_t peer_posts(int producers, long count) {
+  posts_t posts = {.loop = new_loop(), .left = count};
+  bench_producers_t threads;
+  bench_mailbox_init(&posts.mailbox);
+  ev_async_init(&posts.wake, on_wake);
+  posts.wake.data = &posts;
+  ev_async_start(posts.loop, &posts.wake);
+  int64_t start = bench_now();
+  bench_producers_start(&threads, producers, count, post, &posts);
+  ev_run(posts.loop, 0);
+  int64_t took = bench_now() - start;
+  bench_producers_join(&threads);
+  bench_mailbox_free(&posts.mailbox);
+  ev_loop_destroy(posts.loop);
+  return took;
+}
+
+/* ---- Echo ------------------------------------------------------------------------------------------------- */
+
+typedef struct connection {
+  ev_io io;
+  char *rest; /* what the socket did not take; nothing is read until it is gone */
+  size_t rest_at, rest_size;
+} connection_t;
+
+static char buffer[BENCH_BUFFER];
+
+static void end(struct ev_loop *loop, connection_t *connection) {
+  ev_io_stop(loop, &connection->io);
+  close(connection->io.fd);
+  free(connection->rest);
+  free(connection);
+}
+
+static void watch(struct ev_loop *loop, connection_t *connection, int events) {
+  ev_io_stop(loop, &connection->io);
+  ev_io_set(&connection->io, connection->io.fd, events);
+  ev_io_start(loop, &connection->io);
+}
+
+static void write_rest(struct ev_loop *loop, connection_t *connection) {
+  ssize_t n =
+      send(connection->io.fd, connection->rest + connection->rest_at, connection->rest_size, MSG_NOSIGNAL);
+  if (n < 0) {
+    if (errno != EAGAIN) end(loop, connection);
+    return;
+  }
+  connection->rest_at += (size_t)n;
+  connection->rest_size -= (size_t)n;
+  if (connection->rest_size > 0) return;
+  free(connection->rest);
+  connection->rest = NULL;
+  watch(loop, connection, EV_READ);
+}
+
+static void keep_rest(struct ev_loop *loop, connection_t *connection, const char *data, size_t size) {
+  connection->rest = bench_alloc(size);
+  memcpy(connection->rest, data, size);
+  connection->rest_at = 0;
+  connection->rest_size = size;
+  watch(loop, connection, EV_WRITE);
+}
+
+static void echo(struct ev_loop *loop, ev_io *io, int events) {
+  connection_t *connection = (connection_t *)io;
+  if (events & EV_WRITE) {
+    write_rest(loop, connection);
+    return;
+  }
+  ssize_t n = recv(io->fd, buffer, sizeof buffer, 0);
+  if (n <= 0) {
+    if (n == 0 || errno != EAGAIN) end(loop, connection);
+    return;
+  }
+  ssize_t sent = send(io->fd, buffer, (size_t)n, MSG_NOSIGNAL);
+  if (sent == n) return;
+  if (sent < 0 && errno != EAGAIN)
+    end(loop, connection);
+  else
+    keep_rest(loop, connection, buffer + (sent < 0 ? 0 : sent), (size_t)(n - (sent < 0 ? 0 : sent)));
+}
+
+static void on_connection(struct ev_loop *loop, ev_io *listener, int events) {
+  (void)events;
+  for (int fd; (fd = bench_accept(listener->fd)) >= 0;) {
+    connection_t *connection = bench_alloc(sizeof *connection);
+    ev_io_init(&connection->io, echo, fd, EV_READ);
+    ev_io_start(loop, &connection->io);
+  }
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  struct ev_loop *loop = new_loop();
+  ev_io listener;
+  ev_io_init(&listener, on_connection, bench_listen(), EV_READ);
+  ev_io_start(loop, &listener);
+  bench_listening(listener.fd);
+  ev_run(loop, 0);
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * libevent: bufferevents for streams and an evconnlistener, as its book advises, with the data moved from buffer to buffer
+ * without a copy. Loops are made without locks (and with the epoll change list) except where other threads post.
+ * event_active is its call_soon; a chain of it never lets I/O through. A wake from another thread is event_active too, the
+ * callbacks themselves go through the mailbox of bench.h. Idle timeouts use its common timeouts, made for timers of equal
+ * length. Timers are started inside a callback, where libevent's clock is cached.
+ */
+#include "bench.h"
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <event2/listener.h>
+#include <event2/thread.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const peer_name = "event";
+
+static struct timeval to_timeval(int64_t ns) {
+  return (struct timeval){.tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000};
+}
+
+/* ---- Loop ------------------------------------------------------------------------------------------------- */
+
+static struct event_base *new_base(int flags) {
+  struct event_config *config = event_config_new();
+  event_config_set_flag(config, flags | EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
+  struct event_base *base = event_base_new_with_config(config);
+  if (base == NULL) bench_die("event_base_new");
+  event_config_free(config);
+  return base;
+}
+
+void *peer_loop_new(void) {
+  return new_base(EVENT_BASE_FLAG_NOLOCK);
+}
+
+void peer_loop_turn(void *base) {
+  event_base_loop(base, EVLOOP_NONBLOCK);
+}
+
+void peer_loop_free(void *base) {
+  event_base_free(base);
+}
+
+/* Calls fn inside the loop and then runs it until nothing is left to do. */
+static void run_from_callback(struct event_base *base, event_callback_fn fn, void *arg) {
+  struct event first;
+  event_assign(&first, base, -1, 0, fn, arg);
+  event_active(&first, EV_TIMEOUT, 0);
+  event_base_dispatch(base);
+}
+
+/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+
+typedef struct chain {
+  struct event event;
+  long left;
+} chain_t;
+
+static void link_of_chain(evutil_socket_t fd, short events, void *arg) {
+  chain_t *chain = arg;
+  (void)fd, (void)events;
+  if (--chain->left > 0) event_active(&chain->event, EV_TIMEOUT, 0);
+}
+
+int64_t peer_chain(long count) {
+  struct event_base *base = peer_loop_new();
+  chain_t chain = {.left = count};
+  event_assign(&chain.event, base, -1, 0, link_of_chain, &chain);
+  int64_t start = bench_now();
+  event_active(&chain.event, EV_TIMEOUT, 0);
+  event_base_dispatch(base);
+  int64_t took = bench_now() - start;
+  event_base_free(base);
+  return chain.left == 0 ? took : -1;
+}
+
+static void count_down(evutil_socket_t fd, short events, void *arg) {
+  long *left = arg;
+  (void)fd, (void)events;
+  --*left;
+}
+
+int64_t peer_burst(long size, long rounds) {
+  struct event_base *base = peer_loop_new();
+  struct event *all = bench_alloc((size_t)size * sizeof *all);
+  long left = size * rounds;
+  for (long i = 0; i < size; i++) event_assign(&all[i], base, -1, 0, count_down, &left);
+  int64_t start = bench_now();
+  for (long round = 0; round < rounds; round++) {
+    for (long i = 0; i < size; i++) event_active(&all[i], EV_TIMEOUT, 0);
+    event_base_dispatch(base);
+  }
+  int64_t took = bench_now() - start;
+  event_base_free(base);
+  free(all);
+  return left == 0 ? took : -1;
+}
+
+/* ---- Timers ----------------------------------------------------------------------------------------------- */
+
+typedef struct timers {
+  struct event_base *base;
+  struct event *events;
+  const int64_t *delays;
+  long count, left;
+  int64_t insert, canceled, start;
+} timers_t;
+
+static timers_t timers_new(long count, const int64_t *delays) {
+  return (timers_t){.base = new_base(EVENT_BASE_FLAG_NOLOCK),
+                    .events = bench_alloc((size_t)count * sizeof(struct event)),
+                    .delays = delays,
+                    .count = count,
+                    .left = count};
+}
+
+static void timers_assign(timers_t *timers) {
+  for (long i = 0; i < timers->count; i++)
+    event_assign(&timers->events[i], timers->base, -1, 0, count_down, &timers->left);
+}
+
+static int64_t timers_start(timers_t *timers) {
+  int64_t last = 0;
+  for (long i = 0; i < timers->count; i++) {
+    struct timeval delay = to_timeval(timers->delays[i]);
+    event_add(&timers->events[i], &delay);
+    if (timers->delays[i] > last) last = timers->delays[i];
+  }
+  return last;
+}
+
+static void timers_free(timers_t *timers) {
+  event_base_free(timers->base);
+  free(timers->events);
+}
+
+static void insert_and_cancel(evutil_socket_t fd, short events, void *arg) {
+  timers_t *timers = arg;
+  (void)fd, (void)events;
+  int64_t start = bench_now();
+  timers_start(timers);
+  timers->start = bench_now();
+  timers->insert = timers->start - start;
+  for (long i = 0; i < timers->count; i++) event_del(&timers->events[i]);
+}
+
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+  timers_t timers = timers_new(count, delays);
+  timers_assign(&timers);
+  run_from_callback(timers.base, insert_and_cancel, &timers);
+  *cancel = bench_now() - timers.start;
+  *insert = timers.insert;
+  timers_free(&timers);
+}
+
+static void insert_and_sleep(evutil_socket_t fd, short events, void *arg) {
+  timers_t *timers = arg;
+  (void)fd, (void)events;
+  bench_sleep_until(bench_now() + timers_start(timers) + 2000000);
+  timers->start = bench_now();
+}
+
+int64_t peer_fire(long count, const int64_t *delays) {
+  timers_t timers = timers_new(count, delays);
+  timers_assign(&timers);
+  run_from_callback(timers.base, insert_and_sleep, &timers);
+  int64_t took = bench_now() - timers.start;
+  timers_free(&timers);
+  return timers.left == 0 ? took : -1;
+}
+
+typedef struct rearm {
+  struct event_base *base;
+  struct event *events;
+  struct event turn;
+  const struct timeval *timeout;
+  const uint32_t *order;
+  long timers, total, done;
+} rearm_t;
+
+static void rearm_some(evutil_socket_t fd, short events, void *arg) {
+  rearm_t *rearm = arg;
+  (void)fd, (void)events;
+  for (long end = rearm->done + 1000; rearm->done < rearm->total && rearm->done < end; rearm->done++)
+    event_add(&rearm->events[rearm->order[rearm->done % rearm->timers]], rearm->timeout);
+}
+
+int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order) {
+  rearm_t rearm = {.base = new_base(EVENT_BASE_FLAG_NOLOCK), .order = order, .timers = timers, .total = total};
+  struct timeval length = to_timeval(timeout);
+  long fired = 0;
+  rearm.timeout = event_base_init_common_timeout(rearm.base, &length);
+  rearm.events = bench_alloc((size_t)timers * sizeof *rearm.events);
+  for (long i = 0; i < timers; i++) {
+    event_assign(&rearm.events[i], rearm.base, -1, 0, count_down, &fired);
+    event_add(&rearm.events[i], rearm.timeout);
+  }
+  event_assign(&rearm.turn, rearm.base, -1, 0, rearm_some, &rearm);
+  int64_t start = bench_now();
+  while (rearm.done < total) {
+    event_active(&rearm.turn, EV_TIMEOUT, 0);
+    event_base_loop(rearm.base, EVLOOP_NONBLOCK);
+  }
+  int64_t took = bench_now() - start;
+  for (long i = 0; i < timers; i++) event_del(&rearm.events[i]);
+  event_base_free(rearm.base);
+  free(rearm.events);
+  return fired == 0 ? took : -1;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------ */
+
+typedef struct posts {
+  bench_mailbox_t mailbox;
+  struct event_base *base;
+  struct event *wake;
+  long left;
+} posts_t;
+
+static void posted(void *arg) {
+  posts_t *posts = arg;
+  posts->left--;
+}
+
+static void post(void *user) {
+  posts_t *posts = user;
+  if (bench_mailbox_put(&posts->mailbox, posted, posts)) event_active(posts->wake, EV_READ, 0);
+}
+
+static void on_wake(evutil_socket_t fd, short events, void *arg) {
+  posts_t *posts = arg;
+  (void)fd, (void)events;
+  bench_mailbox_run(&posts->mailbox);
+  if (posts->left == 0) event_base_loopbreak(posts->base);
+}
+
+int64_t peer_posts(int producers, long count) {
+  evthread_use_pthreads();
+  posts_t posts = {.base = new_base(0), .left = count};
+  bench_producers_t threads;
+  bench_mailbox_init(&posts.mailbox);
+  posts.wake = event_new(posts.base, -1, EV_PERSIST, on_wake, &posts);
+  int64_t start = bench_now();
+  bench_producers_start(&threads, producers, count, post, &posts);
+  event_base_loop(posts.base, EVLOOP_NO_EXIT_ON_EMPTY);
+  int64_t took = bench_now() - start;
+  bench_producers_join(&threads);
+  bench_mailbox_free(&posts.mailbox);
+  event_free(posts.wake);
+  event_base_free(posts.base);
+  return took;
+}
+
+/* ---- Echo ------------------------------------------------------------------------------------------------- */
+
+static void echo(struct bufferevent *stream, void *arg) {
+  (void)arg;
+  bufferevent_write_buffer(stream, bufferevent_get_input(stream));
+}
+
+static void on_end(struct bufferevent *stream, short events, void *arg) {
+  (void)arg;
+  if (events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) bufferevent_free(stream);
+}
+
+static void on_connection(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+                          int size, void *arg) {
+  (void)address, (void)size, (void)arg;
+  bench_nodelay(fd);
+  struct bufferevent *stream =
+      bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
+  bufferevent_setcb(stream, echo, NULL, on_end, NULL);
+  bufferevent_enable(stream, EV_READ | EV_WRITE);
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  struct event_base *base = peer_loop_new();
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct evconnlistener *listener =
+      evconnlistener_new_bind(base, on_connection, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE,
+                              BENCH_BACKLOG, (struct sockaddr *)&address, sizeof address);
+  if (listener == NULL) bench_die("evconnlistener_new_bind");
+  bench_listening(evconnlistener_get_fd(listener));
+  event_base_dispatch(base);
+}

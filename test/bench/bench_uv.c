@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * libuv, as its users write it for speed: handles embedded in their own structs, uv_try_write before uv_write, one shared
+ * read buffer. libuv has no call_soon; its idle handles, which run once per turn, are the nearest thing. uv_async_send
+ * only wakes, so posts go through the mailbox of bench.h. Making a handle (uv_timer_init) happens once in its life and is
+ * not measured, starting and stopping it is.
+ */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+const char *const peer_name = "uv";
+
+static int64_t to_ms(int64_t ns) {
+  return ns / 1000000;
+}
+
+/* ---- Loop ------------------------------------------------------------------------------------------------- */
+
+void *peer_loop_new(void) {
+  uv_loop_t *loop = bench_alloc(sizeof *loop);
+  if (uv_loop_init(loop) != 0) bench_die("uv_loop_init");
+  return loop;
+}
+
+void peer_loop_turn(void *loop) {
+  uv_run(loop, UV_RUN_NOWAIT);
+}
+
+static void close_handle(uv_handle_t *handle, void *arg) {
+  (void)arg;
+  if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+void peer_loop_free(void *loop) {
+  while (uv_loop_close(loop) == UV_EBUSY) {
+    uv_walk(loop, close_handle, NULL);
+    uv_run(loop, UV_RUN_DEFAULT);
+  }
+  free(loop);
+}
+
+/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+
+static void link_of_chain(uv_idle_t *idle) {
+  long *left = idle->data;
+  if (--*left == 0) uv_idle_stop(idle);
+}
+
+int64_t peer_chain(long count) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_idle_t idle = {.data = &count};
+  uv_idle_init(loop, &idle);
+  int64_t start = bench_now();
+  uv_idle_start(&idle, link_of_chain);
+  uv_run(loop, UV_RUN_DEFAULT);
+  int64_t took = bench_now() - start;
+  peer_loop_free(loop);
+  return took;
+}
+
+static void run_once(uv_idle_t *idle) {
+  long *left = idle->data;
+  --*left;
+  uv_idle_stop(idle);
+}
+
+int64_t peer_burst(long size, long rounds) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_idle_t *idles = bench_alloc((size_t)size * sizeof *idles);
+  long left = size * rounds;
+  for (long i = 0; i < size; i++) {
+    uv_idle_init(loop, &idles[i]);
+    idles[i].data = &left;
+  }
+  int64_t start = bench_now();
+  for (long round = 0; round < rounds; round++) {
+    for (long i = 0; i < size; i++) uv_idle_start(&idles[i], run_once);
+    uv_run(loop, UV_RUN_DEFAULT);
+  }
+  int64_t took = bench_now() - start;
+  peer_loop_free(loop);
+  free(idles);
+  return left == 0 ? took : -1;
+}
+
+/* ---- Timers ----------------------------------------------------------------------------------------------- */
+
+static long timers_left;
+
+static void on_timer(uv_timer_t *timer) {
+  (void)timer;
+  timers_left--;
+}
+
+static uv_timer_t *new_timers(uv_loop_t *loop, long count) {
+  uv_timer_t *timers = bench_alloc((size_t)count * sizeof *timers);
+  for (long i = 0; i < count; i++) uv_timer_init(loop, &timers[i]);
+  uv_update_time(loop);
+  return timers;
+}
+
+void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_timer_t *timers = new_timers(loop, count);
+  int64_t start = bench_now();
+  for (long i = 0; i < count; i++) uv_timer_start(&timers[i], on_timer, (uint64_t)to_ms(delays[i]), 0);
+  int64_t middle = bench_now();
+  for (long i = 0; i < count; i++) uv_timer_stop(&timers[i]);
+  uv_run(loop, UV_RUN_NOWAIT);
+  *insert = middle - start;
+  *cancel = bench_now() - middle;
+  peer_loop_free(loop);
+  free(timers);
+}
+
+int64_t peer_fire(long count, const int64_t *delays) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_timer_t *timers = new_timers(loop, count);
+  int64_t last = 0;
+  timers_left = count;
+  for (long i = 0; i < count; i++) {
+    uv_timer_start(&timers[i], on_timer, (uint64_t)to_ms(delays[i]), 0);
+    if (delays[i] > last) last = delays[i];
+  }
+  bench_sleep_until(bench_now() + last + 2000000);
+  int64_t start = bench_now();
+  uv_run(loop, UV_RUN_DEFAULT);
+  int64_t took = bench_now() - start;
+  peer_loop_free(loop);
+  free(timers);
+  return timers_left == 0 ? took : -1;
+}
+
+int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_timer_t *timers = new_timers(loop, timers_count);
+  for (long i = 0; i < timers_count; i++)
+    uv_timer_start(&timers[i], on_timer, (uint64_t)to_ms(timeout), (uint64_t)to_ms(timeout));
+  int64_t start = bench_now();
+  for (long i = 0; i < total; i++) {
+    if (i % 1000 == 0) uv_run(loop, UV_RUN_NOWAIT);
+    uv_timer_again(&timers[order[i % timers_count]]);
+  }
+  int64_t took = bench_now() - start;
+  peer_loop_free(loop);
+  free(timers);
+  return took;
+}
+
+/* ---- Posts ------------------------------------------------------------------------------------------------ */
+
+typedef struct posts {
+  bench_mailbox_t mailbox;
+  uv_async_t wake;
+  long left;
+} posts_t;
+
+static void posted(void *arg) {
+  posts_t *posts = arg;
+  posts->left--;
+}
+
+static void post(void *user) {
+  posts_t *posts = user;
+  if (bench_mailbox_put(&posts->mailbox, posted, posts)) uv_async_send(&posts->wake);
+}
+
+static void on_wake(uv_async_t *wake) {
+  posts_t *posts = wake->data;
+  bench_mailbox_run(&posts->mailbox);
+  if (posts->left == 0) uv_close((uv_handle_t *)wake, NULL);
+}
+
+int64_t peer_posts(int producers, long count) {
+  uv_loop_t *loop = peer_loop_new();
+  posts_t posts = {.left = count};
+  bench_producers_t threads;
+  bench_mailbox_init(&posts.mailbox);
+  uv_async_init(loop, &posts.wake, on_wake);
+  posts.wake.data = &posts;
+  int64_t start = bench_now();
+  bench_producers_start(&threads, producers, count, post, &posts);
+  uv_run(loop, UV_RUN_DEFAULT);
+  int64_t took = bench_now() - start;
+  bench_producers_join(&threads);
+  bench_mailbox_free(&posts.mailbox);
+  peer_loop_free(loop);
+  return took;
+}
+
+/* ---- Echo ------------------------------------------------------------------------------------------------- */
+
+typedef struct rest { /* what uv_try_write left over */
+  uv_write_t request;
+  char data[];
+} rest_t;
+
+static char buffer[BENCH_BUFFER];
+
+static void on_closed(uv_handle_t *handle) {
+  free(handle);
+}
+
+static void end(uv_stream_t *stream) {
+  if (!uv_is_closing((uv_handle_t *)stream)) uv_close((uv_handle_t *)stream, on_closed);
+}
+
+static void give_buffer(uv_handle_t *handle, size_t hint, uv_buf_t *result) {
+  (void)handle, (void)hint;
+  *result = uv_buf_init(buffer, sizeof buffer);
+}
+
+static void echo(uv_stream_t *stream, ssize_t size, const uv_buf_t *data);
+
+static void on_written(uv_write_t *request, int status) {
+  uv_stream_t *stream = request->handle;
+  free(request);
+  if (status == 0)
+    uv_read_start(stream, give_buffer, echo);
+  else
+    end(stream);
+}
+
+static void write_rest(uv_stream_t *stream, const char *data, size_t size) {
+  rest_t *rest = bench_alloc(sizeof *rest + size);
+  memcpy(rest->data, data, size);
+  uv_buf_t whole = uv_buf_init(rest->data, (unsigned)size);
+  uv_read_stop(stream);
+  if (uv_write(&rest->request, stream, &whole, 1, on_written) != 0) {
+    free(rest);
+    end(stream);
+  }
+}
+
+static void echo(uv_stream_t *stream, ssize_t size, const uv_buf_t *data) {
+  if (size == 0) return;
+  if (size < 0) {
+    end(stream);
+    return;
+  }
+  uv_buf_t whole = uv_buf_init(data->base, (unsigned)size);
+  int written = uv_try_write(stream, &whole, 1);
+  if (written == UV_EAGAIN) written = 0;
+  if (written < 0)
+    end(stream);
+  else if (written < size)
+    write_rest(stream, data->base + written, (size_t)(size - written));
+}
+
+static void on_connection(uv_stream_t *server, int status) {
+  if (status != 0) return;
+  uv_tcp_t *client = bench_alloc(sizeof *client);
+  uv_tcp_init(server->loop, client);
+  if (uv_accept(server, (uv_stream_t *)client) != 0) {
+    end((uv_stream_t *)client);
+    return;
+  }
+  uv_tcp_nodelay(client, 1);
+  uv_read_start((uv_stream_t *)client, give_buffer, echo);
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  uv_loop_t *loop = peer_loop_new();
+  uv_tcp_t server;
+  struct sockaddr_in address;
+  uv_os_fd_t fd;
+  uv_ip4_addr("127.0.0.1", 0, &address);
+  uv_tcp_init(loop, &server);
+  if (uv_tcp_bind(&server, (struct sockaddr *)&address, 0) != 0 ||
+      uv_listen((uv_stream_t *)&server, BENCH_BACKLOG, on_connection) != 0)
+    bench_die("uv_listen");
+  uv_fileno((uv_handle_t *)&server, &fd);
+  bench_listening(fd);
+  uv_run(loop, UV_RUN_DEFAULT);
+}
