@@ -1,0 +1,138 @@
+# Reads result lines "peer key name=value ...", prints tables of medians in Markdown.
+#
+# -v peers="aloop uv ..."  the columns, in this order
+# -v columns=peers         adds the best peer's ratio: the time of aloop divided by that of the fastest library that is
+#                          not aloop ("raw" is the limit, not a peer); 1.00 is as fast, less is faster
+# -v columns=old           for two columns "aloop_old aloop": adds new divided by old
+
+function median(list, count, values, i, j, swap) {
+  split(list, values, " ")
+  for (i = 2; i <= count; i++)
+    for (j = i; j > 1 && values[j - 1] + 0 > values[j] + 0; j--) {
+      swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
+    }
+  return count % 2 ? values[(count + 1) / 2] : (values[count / 2] + values[count / 2 + 1]) / 2
+}
+
+# The median of a peer, or "" if there is none.
+function result(peer, key, name) {
+  return (peer, key, name) in count ? median(list[peer, key, name], count[peer, key, name]) : ""
+}
+
+function number(value) {
+  if (value == "") return "-"
+  return sprintf(value >= 1000 ? "%.0f" : value >= 100 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value)
+}
+
+# How aloop compares; for rates (more is better) the inverse, so that less than 1 always means faster.
+function ratio(key, name, rate,    own, best, peer, value, i) {
+  own = result("aloop", key, name)
+  best = ""
+  for (i = 1; i <= peer_count; i++) {
+    peer = peer_names[i]
+    if (peer == "aloop" || peer == "raw") continue
+    value = result(peer, key, name)
+    if (value != "" && (best == "" || (rate ? value > best : value < best))) best = value
+  }
+  if (own == "" || best == "" || own == 0 || best == 0) return "-"
+  return sprintf("%.2f", rate ? best / own : own / best)
+}
+
+function title(text,    i, line, rule) {
+  line = "| " text " |"
+  rule = "|---|"
+  for (i = 1; i <= peer_count; i++) {
+    line = line " " (peer_names[i] in shown ? shown[peer_names[i]] : peer_names[i]) " |"
+    rule = rule "--:|"
+  }
+  line = line (columns == "old" ? " new / old |" : " aloop / best peer |")
+  pending = "\n" line "\n" rule "--:|\n"
+}
+
+# A row, if anybody has a value for it; `scale` divides.
+function row(text, key, name, scale, rate,    i, line, value, any) {
+  line = "| " text " |"
+  for (i = 1; i <= peer_count; i++) {
+    value = result(peer_names[i], key, name)
+    if (value != "") { any = 1; value /= scale }
+    line = line " " number(value) " |"
+  }
+  if (!any) return
+  printf "%s%s %s |\n", pending, line, ratio(key, name, rate)
+  pending = ""
+}
+
+function echo_rows(name, scale, rate,    i, parts) {
+  for (i = 1; i <= key_count; i++)
+    if (split(keys[i], parts, "/") == 4 && parts[1] == "echo")
+      row(parts[2] (parts[2] == 1 ? " connection, " : " connections, ") parts[3] " B" \
+          (parts[4] > 1 ? ", " parts[4] " deep" : ""), keys[i], name, scale, rate)
+  row("connect, 1 byte, close", "churn", name, scale, rate)
+}
+
+function count_rows(name,    i, parts) {
+  for (i = 1; i <= key_count; i++)
+    if (split(keys[i], parts, "/") == 3 && parts[1] == "count")
+      row(parts[2] (parts[2] == 1 ? " connection" : " connections") (parts[3] > 1 ? ", " parts[3] " deep" : ""), keys[i],
+          name, 1, 0)
+}
+
+BEGIN {
+  peer_count = split(peers, peer_names, " ")
+  shown["uv"] = "libuv"
+  shown["ev"] = "libev"
+  shown["event"] = "libevent"
+  shown["raw"] = "(bare)"
+  shown["aloop_old"] = "old"
+  if (columns == "old") shown["aloop"] = "new"
+}
+
+{
+  if (!($2 in seen)) { seen[$2] = 1; keys[++key_count] = $2 }
+  for (i = 3; i <= NF; i++) {
+    split($i, pair, "=")
+    list[$1, $2, pair[1]] = list[$1, $2, pair[1]] " " pair[2]
+    count[$1, $2, pair[1]]++
+    if (pair[1] ~ /^call_/) calls[$1, $2] = calls[$1, $2] sprintf(" %s %.2f,", substr(pair[1], 6), pair[2])
+  }
+}
+
+END {
+  title("ns per operation")
+  row("callback, chained", "chain", "ns", 1, 0)
+  row("callback, burst of 1000", "burst/1000", "ns", 1, 0)
+  row("timer, start (10^6)", "timers", "insert_ns", 1, 0)
+  row("timer, cancel (10^6)", "timers", "cancel_ns", 1, 0)
+  row("timer, fire (10^6)", "fire", "ns", 1, 0)
+  row("timer, push back (10^5)", "rearm", "ns", 1, 0)
+  row("post, 1 thread", "posts/1", "ns", 1, 0)
+  row("post, 4 threads", "posts/4", "ns", 1, 0)
+  row("loop, make and destroy", "loop", "ns", 1, 0)
+  title("bytes")
+  for (i = 1; i <= key_count; i++)
+    if (keys[i] ~ /^idle/) {
+      row("idle connection, allocated", keys[i], "bytes", 1, 0)
+      row("idle connection, resident", keys[i], "resident", 1, 0)
+    }
+  row("loop, allocated", "loop", "bytes", 1, 0)
+  row("loop, resident", "loop", "resident", 1, 0)
+  title("TCP echo, 1000 requests per second")
+  echo_rows("per_s", 1000, 1)
+  title("TCP echo, server CPU ns per request")
+  echo_rows("cpu_ns", 1, 0)
+  title("TCP echo, median latency in us")
+  echo_rows("p50_us", 1, 0)
+  title("TCP echo, 99th percentile of latency in us")
+  echo_rows("p99_us", 1, 0)
+  title("64 B echo, system calls per request")
+  count_rows("calls")
+  title("64 B echo, user-space instructions per request")
+  count_rows("instructions")
+  for (i = 1; i <= key_count; i++)
+    if (keys[i] ~ /^count/) {
+      split(keys[i], parts, "/")
+      printf "\nCalls per request, %d connection(s), %d deep:\n\n", parts[2], parts[3]
+      for (p = 1; p <= peer_count; p++)
+        if ((peer_names[p], keys[i]) in calls) printf "- %s:%s\n", peer_names[p], substr(calls[peer_names[p], keys[i]], 1, length(calls[peer_names[p], keys[i]]) - 1)
+    }
+}
