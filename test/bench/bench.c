@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The half of every benchmark program that is the same for all peers: main(), the scenarios with their repetitions, and
- * the helpers of bench.h.
+ * The half of every benchmark program that is the same for all peers: main(), the scenarios with their
+ * repetitions, and the helpers of bench.h.
  *
- * In-process scenarios run `--repeat` times in this process after one run that does not count, and print the median.
- * Network scenarios start two processes, this program again as `serve` and the common load generator bench_client, and
- * pass on what the client prints. The server knows nothing about being measured: the client reads the server's CPU clock
- * from outside. Server and client are bound to different CPUs where there are two.
+ * In-process scenarios run `--repeat` times in this process after one run that does not count, and print the
+ * median. Network scenarios start two processes, this program again as `serve` and the common load generator
+ * bench_client, and pass on what the client prints. The server knows nothing about being measured: the client
+ * reads the server's CPU clock from outside. Server and client are bound to different CPUs where there are two.
  *
  * Output is one line: peer, scenario with its parameters, then name=value pairs. run.sh makes the tables.
  */
@@ -188,7 +188,8 @@ static double median(double *values, long count) {
   return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
-/* Runs measure() once unmeasured and then `repeat` times; prints the median and the least in ns per operation. */
+/* Runs measure() once unmeasured and then `repeat` times; prints the median and the least in ns per operation.
+ */
 static void repeated(const options_t *options, const char *label, double operations,
                      int64_t (*measure)(const options_t *)) {
   double *values = bench_alloc((size_t)options->repeat * sizeof *values);

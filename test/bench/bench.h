@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What every benchmark program shares. bench.c holds main(), reads the command line, repeats and prints; bench_NAME.c
- * implements the peer_... functions below with one event library, in the way a careful user of that library would.
- * So each program answers to the same scenarios:
+ * What every benchmark program shares. bench.c holds main(), reads the command line, repeats and prints;
+ * bench_NAME.c implements the peer_... functions below with one event library, in the way a careful user of
+ * that library would. So each program answers to the same scenarios:
  *
  *     bench_uv echo --connections 50 --size 64 --seconds 1
  *     uv echo/50/64/1 rps=123456.0 cpu_ns=6543.0 p50_us=210.0 p99_us=420.0
@@ -24,7 +24,7 @@ enum {
   BENCH_BUFFER = 65536  /* bytes that every server reads at once, unless its library decides that */
 };
 
-/* ---- What a peer implements: the time of the measured part in ns ---------------------------------------- */
+/* ---- What a peer implements: the time of the measured part in ns ----------------------------------------- */
 
 extern const char *const peer_name;
 
@@ -40,8 +40,8 @@ void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *ca
 /* Starts `count` timers, sleeps until all are due, then measures until the last one was called. */
 int64_t peer_fire(long count, const int64_t *delays);
 
-/* Has `timers` timers of `timeout` ns running and pushes `total` of them, in this order (repeated), back to their
- * full timeout, 1000 in each turn of the loop. */
+/* Has `timers` timers of `timeout` ns running and pushes `total` of them, in this order (repeated), back to
+ * their full timeout, 1000 in each turn of the loop. */
 int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order);
 
 /* `count` callbacks come from `producers` other threads (bench_producers_start). */
@@ -52,8 +52,8 @@ void *peer_loop_new(void);
 void peer_loop_turn(void *loop);
 void peer_loop_free(void *loop);
 
-/* An echo server on 127.0.0.1, port 0: calls bench_listening, then serves until the process is killed. `for_memory`: where
- * the library offers a choice, the form that takes least memory for an idle connection. */
+/* An echo server on 127.0.0.1, port 0: calls bench_listening, then serves until the process is killed.
+ * `for_memory`: where the library offers a choice, the form that takes least memory for an idle connection. */
 void peer_serve(bool for_memory);
 
 /* ---- What bench.c offers to peers ------------------------------------------------------------------------ */
@@ -83,8 +83,9 @@ void bench_producers_start(bench_producers_t *producers, int count, long total, 
                            void *user);
 void bench_producers_join(bench_producers_t *producers);
 
-/* For libraries whose cross-thread call only wakes the loop: the queue that their users write beside it. A mutex
- * guards an array that the loop swaps for an empty one, so the lock is taken once per batch on that side. */
+/* For libraries whose cross-thread call only wakes the loop: the queue that their users write beside it. A
+ * mutex guards an array that the loop swaps for an empty one, so the lock is taken once per batch on that side.
+ */
 typedef struct bench_call {
   void (*fn)(void *arg);
   void *arg;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * aloop, as its users write it: call_soon, call_later, reschedule, call_soon_threadsafe, a server with a protocol table.
+ * aloop, as its users write it: call_soon, call_later, reschedule, call_soon_threadsafe, a server with a
+ * protocol table.
  *
- * Timers are started inside a running callback, where aloop's clock is read once and then cached. That is no trick: the
- * peers' clocks are cached all the time, so without it aloop alone would pay for a clock read per timer.
+ * Timers are started inside a running callback, where aloop's clock is read once and then cached. That is no
+ * trick: the peers' clocks are cached all the time, so without it aloop alone would pay for a clock read per
+ * timer.
  */
 #include "bench.h"
 
@@ -14,7 +16,7 @@
 
 const char *const peer_name = "aloop";
 
-/* ---- Loop ------------------------------------------------------------------------------------------------- */
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 static aloop_t *new_loop(void) {
   aloop_t *loop;
@@ -34,7 +36,7 @@ void peer_loop_free(void *loop) {
   aloop_free(loop);
 }
 
-/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+/* ---- Callbacks ------------------------------------------------------------------------------------------- */
 
 static void link_of_chain(aloop_t *loop, void *arg) {
   long *left = arg;
@@ -73,7 +75,7 @@ int64_t peer_burst(long size, long rounds) {
   return left == 0 ? took : -1;
 }
 
-/* ---- Timers ----------------------------------------------------------------------------------------------- */
+/* ---- Timers ---------------------------------------------------------------------------------------------- */
 
 typedef struct timers {
   const int64_t *delays;
@@ -166,7 +168,7 @@ int64_t peer_rearm(long count, int64_t timeout, long total, const uint32_t *orde
   return timers.took;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------ */
+/* ---- Posts ----------------------------------------------------------------------------------------------- */
 
 typedef struct posts {
   aloop_t *loop;
@@ -195,7 +197,7 @@ int64_t peer_posts(int producers, long count) {
   return took;
 }
 
-/* ---- Echo ------------------------------------------------------------------------------------------------- */
+/* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
   (void)protocol;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * asio (standalone), as its users tune it: ASIO_CONCURRENCY_HINT_UNSAFE, which leaves all locks out, except where other
- * threads post (a hint of 1 there); sockets and timers typed on io_context's own executor instead of the erased any_io_executor;
- * handlers small enough for its recycled memory. A connection reads with async_read_some into a buffer of its own, answers
- * with a non-blocking write_some and only falls back to async_write. asio::post is its call_soon, from any thread.
+ * asio (standalone), as its users tune it: ASIO_CONCURRENCY_HINT_UNSAFE, which leaves all locks out, except
+ * where other threads post (a hint of 1 there); sockets and timers typed on io_context's own executor instead
+ * of the erased any_io_executor; handlers small enough for its recycled memory. A connection reads with
+ * async_read_some into a buffer of its own, answers with a non-blocking write_some and only falls back to
+ * async_write. asio::post is its call_soon, from any thread.
  *
- * Waiting for readability and reading into one shared buffer would save memory per connection and costs about the same
- * time (an epoll_ctl instead of a read that finds nothing), so the scenario `idle` uses that form, the others the usual one.
+ * Waiting for readability and reading into one shared buffer would save memory per connection and costs about
+ * the same time (an epoll_ctl instead of a read that finds nothing), so the scenario `idle` uses that form, the
+ * others the usual one.
  */
 #include "bench.h"
 
@@ -26,7 +28,7 @@ using socket_type = asio::basic_stream_socket<asio::ip::tcp, executor>;
 using acceptor_type = asio::basic_socket_acceptor<asio::ip::tcp, executor>;
 using asio::ip::tcp;
 
-/* ---- Loop ------------------------------------------------------------------------------------------------- */
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 /* A context for one thread; with its reactor, which it would make for the first socket or timer. */
 struct loop_context : asio::io_context {
@@ -47,7 +49,7 @@ void peer_loop_free(void *loop) {
   delete static_cast<loop_context *>(loop);
 }
 
-/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+/* ---- Callbacks ------------------------------------------------------------------------------------------- */
 
 static void link_of_chain(asio::io_context &context, long &left) {
   if (--left > 0) asio::post(context, [&context, &left] { link_of_chain(context, left); });
@@ -75,7 +77,7 @@ int64_t peer_burst(long size, long rounds) {
   return left == 0 ? took : -1;
 }
 
-/* ---- Timers ----------------------------------------------------------------------------------------------- */
+/* ---- Timers ---------------------------------------------------------------------------------------------- */
 
 static std::vector<timer_type> new_timers(asio::io_context &context, long count) {
   std::vector<timer_type> timers;
@@ -146,7 +148,7 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
   return fired == 0 ? took : -1;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------ */
+/* ---- Posts ----------------------------------------------------------------------------------------------- */
 
 struct posts {
   loop_context context{1};
@@ -173,7 +175,7 @@ int64_t peer_posts(int producers, long count) {
   return took;
 }
 
-/* ---- Echo ------------------------------------------------------------------------------------------------- */
+/* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 /* A connection is owned by the handler of its pending operation: it ends when none is started. */
 class connection : public std::enable_shared_from_this<connection> {

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * The load generator, the same for every server. One process, one bare epoll loop, no allocation while it measures, so
- * that it costs less than any server under test and the same for each.
+ * The load generator, the same for every server. One process, one bare epoll loop, no allocation while it
+ * measures, so that it costs less than any server under test and the same for each.
  *
- *   echo    `--connections` connections keep `--depth` requests of `--size` bytes in flight each: a request is sent as soon
- *           as an answer is complete. Latency is from that send to the last byte of the answer.
- *   churn   `--connections` slots, each again and again: connect, send one byte, read it back, close. Latency is from
- *           connect to the byte. Connections come from many addresses of 127/8, so that ports in TIME_WAIT never run out.
+ *   echo    `--connections` connections keep `--depth` requests of `--size` bytes in flight each: a request is
+ *           sent as soon as an answer is complete. Latency is from that send to the last byte of the answer.
+ *   churn   `--connections` slots, each again and again: connect, send one byte, read it back, close. Latency is
+ *           from connect to the byte. Connections come from many addresses of 127/8, so that ports in TIME_WAIT
+ *           never run out.
  *
- * The first fifth of the time (`--seconds`) warms up and does not count; answers are compared with what was sent only then.
- * With `--requests N` there is no time and no warm-up: each connection makes N / connections requests (strace and callgrind
- * count such runs). `--pid` names the server, whose CPU clock is read when the measured part starts and ends.
+ * The first fifth of the time (`--seconds`) warms up and does not count; answers are compared with what was
+ * sent only then. With `--requests N` there is no time and no warm-up: each connection makes N / connections
+ * requests (strace and callgrind count such runs). `--pid` names the server, whose CPU clock is read when the
+ * measured part starts and ends.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -67,7 +69,7 @@ static int64_t now_ns(void) {
   return clock_ns(CLOCK_MONOTONIC);
 }
 
-/* ---- Latencies: a histogram with 64 steps per power of two, exact to 1.6 % ------------------------------------------ */
+/* ---- Latencies: a histogram with 64 steps per power of two, exact to 1.6 % ------------------------------- */
 
 enum { STEPS = 64, POWERS = 40 };
 static uint64_t histogram[POWERS * STEPS];

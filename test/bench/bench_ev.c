@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * libev with raw watchers: it has no buffered streams, so its users read and write the sockets themselves, as here.
- * ev_feed_event is its call_soon: cheap, but last in first out, and a chain of it never lets I/O through. ev_async_send
- * only wakes, so posts go through the mailbox of bench.h. An idle timeout is ev_timer_again, as its manual advises.
+ * libev with raw watchers: it has no buffered streams, so its users read and write the sockets themselves, as
+ * here. ev_feed_event is its call_soon: cheap, but last in first out, and a chain of it never lets I/O through.
+ * ev_async_send only wakes, so posts go through the mailbox of bench.h. An idle timeout is ev_timer_again, as
+ * its manual advises.
  */
 #include "bench.h"
 
@@ -19,7 +20,7 @@ static double to_seconds(int64_t ns) {
   return (double)ns / 1e9;
 }
 
-/* ---- Loop ------------------------------------------------------------------------------------------------- */
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 static struct ev_loop *new_loop(void) {
   struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
@@ -39,7 +40,7 @@ void peer_loop_free(void *loop) {
   ev_loop_destroy(loop);
 }
 
-/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+/* ---- Callbacks ------------------------------------------------------------------------------------------- */
 
 static void link_of_chain(struct ev_loop *loop, struct ev_watcher *watcher, int events) {
   long *left = watcher->data;
@@ -85,7 +86,7 @@ int64_t peer_burst(long size, long rounds) {
   return left == 0 ? took : -1;
 }
 
-/* ---- Timers ----------------------------------------------------------------------------------------------- */
+/* ---- Timers ---------------------------------------------------------------------------------------------- */
 
 static long timers_left;
 
@@ -155,7 +156,7 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
   return took;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------ */
+/* ---- Posts ----------------------------------------------------------------------------------------------- */
 
 typedef struct posts {
   bench_mailbox_t mailbox;
@@ -198,7 +199,7 @@ int64_t peer_posts(int producers, long count) {
   return took;
 }
 
-/* ---- Echo ------------------------------------------------------------------------------------------------- */
+/* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct connection {
   ev_io io;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * libevent: bufferevents for streams and an evconnlistener, as its book advises, with the data moved from buffer to buffer
- * without a copy. Loops are made without locks (and with the epoll change list) except where other threads post.
- * event_active is its call_soon; a chain of it never lets I/O through. A wake from another thread is event_active too, the
- * callbacks themselves go through the mailbox of bench.h. Idle timeouts use its common timeouts, made for timers of equal
- * length. Timers are started inside a callback, where libevent's clock is cached.
+ * libevent: bufferevents for streams and an evconnlistener, as its book advises, with the data moved from
+ * buffer to buffer without a copy. Loops are made without locks (and with the epoll change list) except where
+ * other threads post. event_active is its call_soon; a chain of it never lets I/O through. A wake from another
+ * thread is event_active too, the callbacks themselves go through the mailbox of bench.h. Idle timeouts use its
+ * common timeouts, made for timers of equal length. Timers are started inside a callback, where libevent's
+ * clock is cached.
  */
 #include "bench.h"
 
@@ -24,7 +25,7 @@ static struct timeval to_timeval(int64_t ns) {
   return (struct timeval){.tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000};
 }
 
-/* ---- Loop ------------------------------------------------------------------------------------------------- */
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 static struct event_base *new_base(int flags) {
   struct event_config *config = event_config_new();
@@ -55,7 +56,7 @@ static void run_from_callback(struct event_base *base, event_callback_fn fn, voi
   event_base_dispatch(base);
 }
 
-/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+/* ---- Callbacks ------------------------------------------------------------------------------------------- */
 
 typedef struct chain {
   struct event event;
@@ -102,7 +103,7 @@ int64_t peer_burst(long size, long rounds) {
   return left == 0 ? took : -1;
 }
 
-/* ---- Timers ----------------------------------------------------------------------------------------------- */
+/* ---- Timers ---------------------------------------------------------------------------------------------- */
 
 typedef struct timers {
   struct event_base *base;
@@ -214,7 +215,7 @@ int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *ord
   return fired == 0 ? took : -1;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------ */
+/* ---- Posts ----------------------------------------------------------------------------------------------- */
 
 typedef struct posts {
   bench_mailbox_t mailbox;
@@ -257,7 +258,7 @@ int64_t peer_posts(int producers, long count) {
   return took;
 }
 
-/* ---- Echo ------------------------------------------------------------------------------------------------- */
+/* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static void echo(struct bufferevent *stream, void *arg) {
   (void)arg;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The limit: no library, only what each task needs. A ring of callbacks; a 4-ary heap of deadlines with the position of
- * each timer beside it; an array under a mutex plus an eventfd for other threads; a level-triggered epoll loop that reads
- * and writes at once. A general event loop cannot be faster than this by much; the question is how near it comes.
+ * The limit: no library, only what each task needs. A ring of callbacks; a 4-ary heap of deadlines with the
+ * position of each timer beside it; an array under a mutex plus an eventfd for other threads; a level-triggered
+ * epoll loop that reads and writes at once. A general event loop cannot be faster than this by much; the
+ * question is how near it comes.
  */
 #include "bench.h"
 
@@ -16,7 +17,7 @@
 
 const char *const peer_name = "raw";
 
-/* ---- Callbacks: a ring ------------------------------------------------------------------------------------ */
+/* ---- Callbacks: a ring ----------------------------------------------------------------------------------- */
 
 enum { RING = 65536 };
 
@@ -66,7 +67,7 @@ int64_t peer_burst(long size, long rounds) {
   return left == 0 ? bench_now() - start : -1;
 }
 
-/* ---- Timers: a 4-ary heap --------------------------------------------------------------------------------- */
+/* ---- Timers: a 4-ary heap -------------------------------------------------------------------------------- */
 
 typedef struct entry {
   int64_t when;
@@ -169,7 +170,8 @@ int64_t peer_fire(long count, const int64_t *delays) {
   return left == 0 ? took : -1;
 }
 
-/* Pushing back only notes the new deadline; a timer that reaches the top of the heap too early is moved then. */
+/* Pushing back only notes the new deadline; a timer that reaches the top of the heap too early is moved then.
+ */
 int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order) {
   heap_t heap = heap_new(timers);
   int64_t *deadlines = bench_alloc((size_t)timers * sizeof *deadlines);
@@ -187,7 +189,7 @@ int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *ord
   return took;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------ */
+/* ---- Posts ----------------------------------------------------------------------------------------------- */
 
 typedef struct posts {
   bench_mailbox_t mailbox;
@@ -220,7 +222,7 @@ int64_t peer_posts(int producers, long count) {
   return took;
 }
 
-/* ---- The loop ---------------------------------------------------------------------------------------------- */
+/* ---- The loop -------------------------------------------------------------------------------------------- */
 
 typedef struct loop {
   int poller, wake;
@@ -247,7 +249,7 @@ void peer_loop_free(void *arg) {
   free(loop);
 }
 
-/* ---- Echo --------------------------------------------------------------------------------------------------- */
+/* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct connection {
   int fd;

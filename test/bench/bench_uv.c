@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * libuv, as its users write it for speed: handles embedded in their own structs, uv_try_write before uv_write, one shared
- * read buffer. libuv has no call_soon; its idle handles, which run once per turn, are the nearest thing. uv_async_send
- * only wakes, so posts go through the mailbox of bench.h. Making a handle (uv_timer_init) happens once in its life and is
- * not measured, starting and stopping it is.
+ * libuv, as its users write it for speed: handles embedded in their own structs, uv_try_write before uv_write,
+ * one shared read buffer. libuv has no call_soon; its idle handles, which run once per turn, are the nearest
+ * thing. uv_async_send only wakes, so posts go through the mailbox of bench.h. Making a handle (uv_timer_init)
+ * happens once in its life and is not measured, starting and stopping it is.
  */
 #include "bench.h"
 
@@ -17,7 +17,7 @@ static int64_t to_ms(int64_t ns) {
   return ns / 1000000;
 }
 
-/* ---- Loop ------------------------------------------------------------------------------------------------- */
+/* ---- Loop ------------------------------------------------------------------------------------------------ */
 
 void *peer_loop_new(void) {
   uv_loop_t *loop = bench_alloc(sizeof *loop);
@@ -42,7 +42,7 @@ void peer_loop_free(void *loop) {
   free(loop);
 }
 
-/* ---- Callbacks -------------------------------------------------------------------------------------------- */
+/* ---- Callbacks ------------------------------------------------------------------------------------------- */
 
 static void link_of_chain(uv_idle_t *idle) {
   long *left = idle->data;
@@ -86,7 +86,7 @@ int64_t peer_burst(long size, long rounds) {
   return left == 0 ? took : -1;
 }
 
-/* ---- Timers ----------------------------------------------------------------------------------------------- */
+/* ---- Timers ---------------------------------------------------------------------------------------------- */
 
 static long timers_left;
 
@@ -150,7 +150,7 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
   return took;
 }
 
-/* ---- Posts ------------------------------------------------------------------------------------------------ */
+/* ---- Posts ----------------------------------------------------------------------------------------------- */
 
 typedef struct posts {
   bench_mailbox_t mailbox;
@@ -191,7 +191,7 @@ int64_t peer_posts(int producers, long count) {
   return took;
 }
 
-/* ---- Echo ------------------------------------------------------------------------------------------------- */
+/* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct rest { /* what uv_try_write left over */
   uv_write_t request;

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Benchmarks of aloop beside its peers: builds, runs everything in rotation, prints tables of medians as Markdown.
+# Benchmarks of aloop beside its peers: builds, runs everything in rotation, prints medians as Markdown tables.
 #
 #     sh test/bench/run.sh                everything (about 12 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 2 minutes)
 #     sh test/bench/run.sh count          system calls and instructions per request (about 4 minutes)
-#     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree, two columns (about 4 minutes)
+#     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree, about 4 minutes
 #
-# The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop uv raw") and
-# ONLY (a pattern of scenario names: "echo/*" or "timers"). All results stay in $BUILD/bench-*.txt. See README.md.
+# The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop uv raw")
+# and ONLY (a pattern of scenario names: "echo/*" or "timers"). All results stay in $BUILD/bench-*.txt. See README.md.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -118,7 +118,7 @@ run_quick() {
   table peers
 }
 
-# ---- compare ------------------------------------------------------------------------------------------------------------
+# ---- compare ----
 
 # The benchmark of the working tree, linked with the library of another revision, becomes the peer "aloop_old".
 build_old() {
@@ -127,7 +127,8 @@ build_old() {
   mkdir -p "$old/source"
   (cd "$root" && git archive "$1") | tar -x -C "$old/source"
   build_tree "$old/source" "$old/build"
-  ${CC:-cc} -O2 -g -DNDEBUG -std=c11 -D_GNU_SOURCE -I "$old/source/include" "$here/bench.c" "$here/bench_aloop.c" \
+  ${CC:-cc} -O2 -g -DNDEBUG -std=c11 -D_GNU_SOURCE -I "$old/source/include" "$here/bench.c" \
+    "$here/bench_aloop.c" \
     -o "$programs/bench_aloop_old" -L "$old/build" "-Wl,-rpath,$old/build" -laloop -lpthread
 }
 
@@ -145,9 +146,9 @@ run_compare() {
   table old
 }
 
-# ---- count --------------------------------------------------------------------------------------------------------------
+# ---- count ----
 
-# Starts a server under a tool, lets the client make exactly $1 requests on $2 connections with depth $3, ends it.
+# Starts a server under a tool; the client makes $1 requests on $2 connections with depth $3; ends it.
 serve_counted() {
   requests=$1 connections=$2 depth=$3
   shift 3

@@ -1,8 +1,8 @@
 # Reads result lines "peer key name=value ...", prints tables of medians in Markdown.
 #
 # -v peers="aloop uv ..."  the columns, in this order
-# -v columns=peers         adds the best peer's ratio: the time of aloop divided by that of the fastest library that is
-#                          not aloop ("raw" is the limit, not a peer); 1.00 is as fast, less is faster
+# -v columns=peers         adds the ratio: the time of aloop divided by that of the fastest library beside it ("raw"
+#                          is the limit, not a peer); 1.00 is as fast, less is faster
 # -v columns=old           for two columns "aloop_old aloop": adds new divided by old
 
 function median(list, count, values, i, j, swap) {
@@ -62,10 +62,14 @@ function row(text, key, name, scale, rate,    i, line, value, any) {
   pending = ""
 }
 
+function connections(n) {
+  return n (n == 1 ? " connection" : " connections")
+}
+
 function echo_rows(name, scale, rate,    i, parts) {
   for (i = 1; i <= key_count; i++)
     if (split(keys[i], parts, "/") == 4 && parts[1] == "echo")
-      row(parts[2] (parts[2] == 1 ? " connection, " : " connections, ") parts[3] " B" \
+      row(connections(parts[2]) ", " parts[3] " B" \
           (parts[4] > 1 ? ", " parts[4] " deep" : ""), keys[i], name, scale, rate)
   row("connect, 1 byte, close", "churn", name, scale, rate)
 }
@@ -73,8 +77,7 @@ function echo_rows(name, scale, rate,    i, parts) {
 function count_rows(name,    i, parts) {
   for (i = 1; i <= key_count; i++)
     if (split(keys[i], parts, "/") == 3 && parts[1] == "count")
-      row(parts[2] (parts[2] == 1 ? " connection" : " connections") (parts[3] > 1 ? ", " parts[3] " deep" : ""), keys[i],
-          name, 1, 0)
+      row(connections(parts[2]) (parts[3] > 1 ? ", " parts[3] " deep" : ""), keys[i], name, 1, 0)
 }
 
 BEGIN {
@@ -131,8 +134,10 @@ END {
   for (i = 1; i <= key_count; i++)
     if (keys[i] ~ /^count/) {
       split(keys[i], parts, "/")
-      printf "\nCalls per request, %d connection(s), %d deep:\n\n", parts[2], parts[3]
-      for (p = 1; p <= peer_count; p++)
-        if ((peer_names[p], keys[i]) in calls) printf "- %s:%s\n", peer_names[p], substr(calls[peer_names[p], keys[i]], 1, length(calls[peer_names[p], keys[i]]) - 1)
+      printf "\nCalls per request, %s, %d deep:\n\n", connections(parts[2]), parts[3]
+      for (p = 1; p <= peer_count; p++) {
+        line = calls[peer_names[p], keys[i]]
+        if (line != "") printf "- %s:%s\n", peer_names[p], substr(line, 1, length(line) - 1)
+      }
     }
 }
