@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The write buffer of a stream.
+ *
+ * A singly linked list of chunks. A chunk of copies is one block with its bytes behind the header and may have room for more; a chunk of
+ * the caller's memory points elsewhere and is never appended to. Bytes leave at the front by moving the first chunk's pointer, so
+ * nothing is ever shifted. Appending is O(bytes), consuming O(chunks). An append either takes everything or, out of memory,
+ * nothing: at most one block is allocated, before anything is changed.
+ *
+ * The first chunk fits what it is made for, because most leftovers are small and are gone a moment later; later ones are 16 KiB at
+ * least, so that many small writes to a slow reader share a block.
+ */
+#include "net/outbox.h"
+
+#include <string.h>
+
+#include "core/loop.h"
+#include "core/memory.h"
+
+enum { FIRST_CHUNK = 512, NEXT_CHUNK = 16384 };
+
+struct aloop__chunk {
+  aloop__chunk_t *next;
+  const char *data; /* the first unsent byte */
+  size_t size;
+  size_t room; /* free bytes behind the data; 0 in a chunk of the caller's memory */
+  aloop_destroy_fn release;
+  void *arg;
+  char bytes[];
+};
+
+static void link_last(aloop__outbox_t *outbox, aloop__chunk_t *chunk) {
+  chunk->next = NULL;
+  if (outbox->first == NULL)
+    outbox->first = chunk;
+  else
+    outbox->last->next = chunk;
+  outbox->last = chunk;
+}
+
+static aloop__chunk_t *make_chunk(aloop_t *loop, size_t room) {
+  aloop__chunk_t *chunk = aloop__memory_new(loop, sizeof *chunk + room);
+  if (chunk != NULL) *chunk = (aloop__chunk_t){.data = chunk->bytes, .room = room};
+  return chunk;
+}
+
+static size_t add_bytes(aloop__chunk_t *chunk, const char *data, size_t size) {
+  size_t n = size < chunk->room ? size : chunk->room;
+  /* The free bytes lie behind the data, wherever in the block that starts; the pointer itself is const for its readers only. */
+  if (n > 0) memcpy((char *)chunk->data + chunk->size, data, n);
+  chunk->size += n;
+  chunk->room -= n;
+  return n;
+}
+
+int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
+                         size_t skip) {
+  size_t total = 0;
+  for (int i = 0; i < count; i++) total += iov[i].iov_len;
+  if (total <= skip) return 0;
+  size_t size = total - skip;
+  aloop__chunk_t *into = outbox->last;
+  aloop__chunk_t *fresh = NULL;
+  size_t room = into != NULL ? into->room : 0;
+  if (room < size) {
+    size_t least = into == NULL ? FIRST_CHUNK : NEXT_CHUNK;
+    fresh = make_chunk(loop, size - room > least ? size - room : least);
+    if (fresh == NULL) return ALOOP_ENOMEM;
+  }
+  for (int i = 0; i < count; i++) {
+    const char *data = iov[i].iov_base;
+    size_t left = iov[i].iov_len;
+    size_t skipped = skip < left ? skip : left;
+    skip -= skipped;
+    data += skipped;
+    left -= skipped;
+    size_t n = into != NULL ? add_bytes(into, data, left) : 0;
+    if (n < left) add_bytes(fresh, data + n, left - n);
+  }
+  if (fresh != NULL) link_last(outbox, fresh);
+  outbox->size += size;
+  return 0;
+}
+
+int aloop__outbox_append_owned(aloop_t *loop, aloop__outbox_t *outbox, const void *data, size_t size,
+                               size_t skip, aloop_destroy_fn release, void *arg) {
+  aloop__chunk_t *chunk = make_chunk(loop, 0);
+  if (chunk == NULL) return ALOOP_ENOMEM;
+  chunk->data = (const char *)data + skip;
+  chunk->size = size - skip;
+  chunk->release = release;
+  chunk->arg = arg;
+  link_last(outbox, chunk);
+  outbox->size += chunk->size;
+  return 0;
+}
+
+int aloop__outbox_peek(const aloop__outbox_t *outbox, struct iovec *iov, int room) {
+  int n = 0;
+  for (const aloop__chunk_t *at = outbox->first; at != NULL && n < room; at = at->next)
+    iov[n++] = (struct iovec){.iov_base = (char *)at->data, .iov_len = at->size};
+  return n;
+}
+
+static void drop_first(aloop_t *loop, aloop__outbox_t *outbox) {
+  aloop__chunk_t *chunk = outbox->first;
+  outbox->first = chunk->next;
+  if (outbox->first == NULL) outbox->last = NULL;
+  if (chunk->release != NULL) chunk->release(chunk->arg);
+  aloop__memory_release(loop, chunk);
+}
+
+void aloop__outbox_consume(aloop_t *loop, aloop__outbox_t *outbox, size_t size) {
+  ALOOP_CHECK(size <= outbox->size);
+  outbox->size -= size;
+  while (outbox->first != NULL && size >= outbox->first->size) {
+    size -= outbox->first->size;
+    drop_first(loop, outbox);
+  }
+  if (size == 0 || outbox->first == NULL) return; /* NULL: a release callback ended the connection */
+  outbox->first->data += size;
+  outbox->first->size -= size;
+}
+
+void aloop__outbox_clear(aloop_t *loop, aloop__outbox_t *outbox) {
+  outbox->size = 0;
+  while (outbox->first != NULL) drop_first(loop, outbox);
+}

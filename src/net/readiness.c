@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The readiness driver: transports and listeners over a poller that tells when a descriptor may be read or written.
+ *
+ * Reading: one recv into the loop's shared buffer per event; only a read that filled the buffer is followed by another, up to a
+ * budget per turn, so a short read costs no extra call to learn that nothing is left, and one busy connection cannot starve the rest.
+ * Writing: a send is tried at once; only when the socket is full is the watch widened to writability, and narrowed again when the
+ * outbox is empty. Accepting: accept4 until it would block or the budget is used up.
+ *
+ * EINTR counts as "not now": the poller will say so again. Each event holds a reference to its transport, because the callbacks it
+ * makes may end everything.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#if ALOOP_HAVE_LINUX_SENDFILE
+#include <sys/sendfile.h>
+#endif
+
+#include "net/driver.h"
+#include "net/listener.h"
+
+enum { FLUSH_PARTS = 64, ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
+
+/* BSD has a socket option instead, set when the transport is made. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+static bool is_retry(int error) {
+  return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
+static ssize_t result_of(ssize_t n) {
+  if (n >= 0) return n;
+  return is_retry(errno) ? ALOOP_EAGAIN : -errno;
+}
+
+/* ---- Reading ------------------------------------------------------------------------------------------------ */
+
+static void readable(aloop_t *loop, void *arg) {
+  aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
+  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  aloop__object_ref(&transport->object);
+  size_t budget = ALOOP__READ_BUDGET;
+  do {
+    void *buffer;
+    size_t size;
+    int rc = aloop__stream_read_buffer(transport, &buffer, &size);
+    ssize_t n = rc < 0 ? rc : recv(transport->fd, buffer, size, 0);
+    if (n <= 0) {
+      if (n == 0)
+        aloop__stream_received_eof(transport);
+      else if (rc < 0 || !is_retry(errno))
+        aloop__stream_end(transport, rc < 0 ? rc : -errno);
+      break;
+    }
+    aloop__stream_received(transport, buffer, (size_t)n);
+    if ((size_t)n < size || (size_t)n >= budget) break;
+    budget -= (size_t)n;
+  } while (aloop__stream_wants_read(transport));
+  aloop__object_unref(&transport->object);
+}
+
+/* ---- Writing ------------------------------------------------------------------------------------------------ */
+
+static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  if (ALOOP_LIKELY(count == 1))
+    return result_of(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+  struct msghdr message = {.msg_iov = (struct iovec *)iov};
+  message.msg_iovlen = (unsigned char)count;
+  return result_of(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
+}
+
+static int watch_writable(aloop_transport_t *transport, bool on) {
+  uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE;
+  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? ALOOP_WRITABLE : 0u));
+}
+
+static void write_outbox(aloop_transport_t *transport) {
+  struct iovec iov[FLUSH_PARTS];
+  while (transport->outbox.size > 0) {
+    size_t before = transport->outbox.size;
+    int count = aloop__outbox_peek(&transport->outbox, iov, FLUSH_PARTS);
+    ssize_t n = send_now(transport, iov, count);
+    if (n == ALOOP_EAGAIN) return;
+    if (n < 0) {
+      aloop__stream_end(transport, (int)n);
+      return;
+    }
+    size_t offered = 0;
+    for (int i = 0; i < count; i++) offered += iov[i].iov_len;
+    aloop__stream_sent(transport, (size_t)n);
+    /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. */
+    if ((size_t)n < offered || transport->outbox.size > before - (size_t)n) return;
+  }
+}
+
+static void writable(aloop_t *loop, void *arg) {
+  aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
+  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  aloop__object_ref(&transport->object);
+  if (transport->outbox.size > 0)
+    write_outbox(transport);
+  else if (transport->flags & ALOOP__SENDFILE)
+    aloop__sendfile_go_on(transport);
+  if (transport->state < ALOOP__ENDING && transport->outbox.size == 0 && !(transport->flags & ALOOP__SENDFILE))
+    watch_writable(transport, false);
+  aloop__object_unref(&transport->object);
+}
+
+static int flush(aloop_transport_t *transport) {
+  return watch_writable(transport, true);
+}
+
+static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
+#if ALOOP_HAVE_LINUX_SENDFILE
+  off_t at = (off_t)offset;
+  ssize_t n = sendfile(transport->fd, file, &at, (size_t)(count < SENDFILE_MAX ? count : SENDFILE_MAX));
+  if (n < 0 && (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) return ALOOP_ENOTSUP;
+  return result_of(n);
+#else
+  (void)transport, (void)file, (void)offset, (void)count;
+  return ALOOP_ENOTSUP;
+#endif
+}
+
+/* ---- Attaching ---------------------------------------------------------------------------------------------- */
+
+static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = readable, .writable = writable};
+
+static int attach(aloop_transport_t *transport) {
+  return aloop__watch_claim(transport->object.loop, &transport->watch, transport->fd, &stream_ops);
+}
+
+static void detach(aloop_transport_t *transport) {
+  aloop__watch_stop(transport->object.loop, &transport->watch);
+}
+
+static int set_reading(aloop_transport_t *transport, bool on) {
+  uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_READABLE;
+  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? ALOOP_READABLE : 0u));
+}
+
+/* ---- Accepting ---------------------------------------------------------------------------------------------- */
+
+static int accept_one(int fd) {
+#if ALOOP_HAVE_ACCEPT4
+  return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+  int accepted = accept(fd, NULL, NULL);
+  if (accepted < 0) return accepted;
+  fcntl(accepted, F_SETFD, FD_CLOEXEC);
+  fcntl(accepted, F_SETFL, O_NONBLOCK);
+  return accepted;
+#endif
+}
+
+/* Errors of one connection that died while it waited: the next one is fine. */
+static bool is_about_one(int error) {
+  return error == ECONNABORTED || error == EINTR || error == EPROTO || error == ENETDOWN ||
+         error == EHOSTDOWN || error == ENETUNREACH || error == EHOSTUNREACH || error == ENOPROTOOPT;
+}
+
+static void acceptable(aloop_t *loop, void *arg) {
+  (void)loop;
+  aloop__listener_t *listener = ALOOP_CONTAINER_OF(arg, aloop__listener_t, watch);
+  aloop_server_t *server = aloop_server_ref(listener->server);
+  for (int budget = ACCEPT_BUDGET; budget > 0; budget--) {
+    int fd = accept_one(listener->fd);
+    if (fd >= 0) {
+      if (!aloop__listener_accepted(listener, fd)) break;
+    } else if (!is_about_one(errno)) {
+      if (!is_retry(errno)) aloop__listener_failed(listener, -errno);
+      break;
+    }
+  }
+  aloop_server_unref(server);
+}
+
+static const aloop__watch_ops_t listener_ops = {
+    .name = "listener", .readable = acceptable, .writable = acceptable};
+
+static int listen_on(aloop__listener_t *listener, bool on) {
+  aloop_t *loop = aloop_server_get_loop(listener->server);
+  if (!on) {
+    aloop__watch_stop(loop, &listener->watch);
+    return 0;
+  }
+  if (listener->watch.fd >= 0) return 0;
+  int rc = aloop__watch_claim(loop, &listener->watch, listener->fd, &listener_ops);
+  if (rc == 0) rc = aloop__watch_set(loop, &listener->watch, ALOOP_READABLE);
+  if (rc < 0) aloop__watch_stop(loop, &listener->watch);
+  return rc;
+}
+
+const aloop__driver_t aloop__driver_readiness = {
+    .name = "readiness",
+    .attach = attach,
+    .detach = detach,
+    .read = set_reading,
+    .send = send_now,
+    .flush = flush,
+    .sendfile = send_file,
+    .await_room = flush,
+    .listen = listen_on,
+};

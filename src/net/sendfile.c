@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sending a file over a transport.
+ *
+ * A sendfile owns the write side of its transport: it begins when the outbox is empty, refuses writes until it ends, and reading rests
+ * meanwhile (asyncio does the same: an answer to something read now could not be written anyway). Each time the socket takes
+ * bytes, one sendfile call moves as many as fit, so a fast reader cannot keep the loop to itself.
+ *
+ * Where the driver has no sendfile, 64 KiB at a time are read from the file into the loop's shared buffer and put into the stream. That
+ * read may wait for a disk; running it in the executor is left to callers who cannot bear that.
+ *
+ * The file's position is never used and is set to just behind the last byte sent when the operation ends, however it ends. A file that
+ * shrinks meanwhile ends the operation early, with the number of bytes there were. An error of the file fails the future and
+ * leaves the connection; an error of the socket ends the connection, and the future with it.
+ */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+#include "net/driver.h"
+#include "net/write.h"
+
+struct aloop__sendfile {
+  aloop_future_t *future;
+  int file;
+  int64_t offset; /* of the next byte */
+  int64_t left;   /* INT64_MAX: to the end */
+  int64_t sent;
+  bool may_fall_back;
+  bool falls_back;
+};
+
+/* Takes the operation off its transport and puts the file's position right. */
+static aloop_future_t *take_off(aloop_transport_t *transport, int64_t *sent) {
+  aloop__sendfile_t *op = transport->extras->sendfile;
+  aloop_future_t *future = op->future;
+  *sent = op->sent;
+  lseek(op->file, (off_t)op->offset, SEEK_SET);
+  transport->extras->sendfile = NULL;
+  transport->flags &= (uint16_t)~ALOOP__SENDFILE;
+  aloop__memory_release(transport->object.loop, op);
+  return future;
+}
+
+/* The stream goes on as before. */
+static void give_back(aloop_transport_t *transport) {
+  aloop__stream_touch(transport, true, true);
+  aloop__stream_update_reading(transport);
+  aloop__stream_drained(transport);
+}
+
+static void end(aloop_transport_t *transport, int error) {
+  int64_t sent;
+  aloop_future_t *future = take_off(transport, &sent);
+  if (error < 0)
+    aloop_future_set_error(future, error, NULL);
+  else
+    aloop_future_set_value(future, sent);
+  give_back(transport);
+  aloop_future_unref(future);
+}
+
+void aloop__sendfile_lost(aloop_transport_t *transport, int error) {
+  int64_t sent;
+  aloop_future_t *future = take_off(transport, &sent);
+  aloop_future_set_error(future, error, "the connection ended during sendfile");
+  aloop_future_unref(future);
+}
+
+static void cancelled(aloop_future_t *future, void *arg) {
+  (void)future;
+  aloop_transport_t *transport = arg;
+  int64_t sent;
+  aloop__object_ref(&transport->object);
+  aloop_future_t *own = take_off(transport, &sent);
+  give_back(transport);
+  aloop_future_unref(own);
+  aloop__object_unref(&transport->object);
+}
+
+static void account(aloop__sendfile_t *op, int64_t n) {
+  op->offset += n;
+  op->sent += n;
+  if (op->left != INT64_MAX) op->left -= n;
+}
+
+/* One piece of the file through the outbox. Returns false when the operation is over or the socket is full. */
+static bool copy_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
+  char *buffer = aloop__net_of(transport->object.loop)->read_buffer;
+  size_t want = op->left < ALOOP__READ_SIZE ? (size_t)op->left : ALOOP__READ_SIZE;
+  ssize_t n = pread(op->file, buffer, want, (off_t)op->offset);
+  if (n <= 0) {
+    end(transport, n < 0 ? -errno : 0);
+    return false;
+  }
+  account(op, n);
+  struct iovec part = {.iov_base = buffer, .iov_len = (size_t)n};
+  aloop__stream_put(transport, &part, 1);
+  return transport->state < ALOOP__ENDING && transport->outbox.size == 0;
+}
+
+static bool is_socket_error(int error) {
+  return error == ALOOP_EPIPE || error == ALOOP_ECONNRESET || error == ALOOP_ETIMEDOUT ||
+         error == ALOOP_ENOTCONN;
+}
+
+/* One sendfile call. Returns true if the fallback should go on. */
+static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
+  const aloop__driver_t *driver = aloop__net_of(transport->object.loop)->driver;
+  ssize_t n = driver->sendfile(transport, op->file, op->offset, op->left);
+  if (n == ALOOP_ENOTSUP && op->may_fall_back) {
+    op->falls_back = true;
+    return true;
+  }
+  if (n > 0) {
+    account(op, n);
+    aloop__stream_touch(transport, false, true);
+  }
+  if (n == 0 || op->left == 0)
+    end(transport, 0);
+  else if (n < 0 && is_socket_error((int)n))
+    aloop__stream_end(transport, (int)n);
+  else if (n < 0 && n != ALOOP_EAGAIN)
+    end(transport, (int)n);
+  else if (driver->await_room(transport) < 0)
+    aloop__stream_end(transport, ALOOP_ENOMEM);
+  return false;
+}
+
+void aloop__sendfile_go_on(aloop_transport_t *transport) {
+  aloop__object_ref(&transport->object);
+  bool more = transport->outbox.size == 0;
+  while (more) {
+    aloop__sendfile_t *op = transport->extras->sendfile;
+    if (op->left == 0) {
+      end(transport, 0);
+      break;
+    }
+    more = op->falls_back ? copy_piece(transport, op) : send_piece(transport, op);
+  }
+  aloop__object_unref(&transport->object);
+}
+
+/* Why it cannot begin, or 0. */
+static int refuse(const aloop_transport_t *transport, int file, int64_t offset, int64_t count,
+                  const char **message) {
+  struct stat info;
+  *message = NULL;
+  if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->flags & ALOOP__EOF_WANTED) return ALOOP_EPIPE;
+  if (transport->flags & ALOOP__SENDFILE) {
+    *message = "another sendfile of this transport is under way; wait for it first";
+    return ALOOP_EBUSY;
+  }
+  if (offset < 0 || count < 0) {
+    *message = "offset and count of sendfile must not be negative";
+    return ALOOP_EINVAL;
+  }
+  if (fstat(file, &info) < 0) return -errno;
+  if (S_ISREG(info.st_mode)) return 0;
+  *message = "sendfile sends regular files only";
+  return ALOOP_EINVAL;
+}
+
+aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count,
+                               unsigned flags) {
+  if (transport == NULL) return NULL;
+  aloop_t *loop = transport->object.loop;
+  aloop_future_t *future = aloop_future_new_from(loop, transport->object.origin);
+  if (future == NULL || aloop_future_done(future)) return future;
+  const char *message;
+  int rc = refuse(transport, file, offset, count, &message);
+  if (rc < 0) {
+    aloop_future_set_error(future, rc, message);
+    return future;
+  }
+  aloop__sendfile_t *op = aloop__memory_zero(loop, sizeof *op);
+  if (op == NULL || aloop__stream_extras(transport) == NULL) {
+    aloop__memory_release(loop, op);
+    aloop_future_unref(future);
+    return NULL;
+  }
+  *op = (aloop__sendfile_t){.future = aloop_future_ref(future), .file = file, .offset = offset};
+  op->left = count == 0 ? INT64_MAX : count;
+  op->may_fall_back = (flags & ALOOP_NO_FALLBACK) == 0;
+  transport->extras->sendfile = op;
+  aloop_future_on_cancel(future, cancelled, transport);
+  aloop__object_ref(&transport->object);
+  aloop__cork_flush(transport);
+  if (transport->state < ALOOP__ENDING) {
+    transport->flags |= ALOOP__SENDFILE;
+    aloop__stream_update_reading(transport);
+  }
+  if (transport->state < ALOOP__ENDING)
+    aloop__sendfile_go_on(transport);
+  else if (transport->extras->sendfile != NULL)
+    aloop__sendfile_lost(transport, ALOOP_ECLOSED);
+  aloop__object_unref(&transport->object);
+  return future;
+}

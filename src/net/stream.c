@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The stream transport: its life, and what arrives.
+ *
+ * A transport walks down five states and never up (stream.h). connection_made is queued when it is made; the one way out is
+ * aloop__stream_end: it takes the descriptor from the driver at once, drops what was unsent and queues connection_lost, which is
+ * therefore called exactly once for each connection_made, whatever ended the connection and wherever it was called from. The
+ * descriptor stays open until connection_lost returns, so that the protocol may still ask for addresses.
+ *
+ * Everything else is a flag (paused, EOF received, ...); whether to read follows from state and flags in one function,
+ * aloop__stream_wants_read, and is told to the driver whenever one of them changes.
+ *
+ * What arrives is handed to the protocol inside a cork (write.c): an answer leaves in one system call. An error of a protocol's
+ * callback ends the connection with that error, as an exception does in asyncio.
+ *
+ * The loop holds one reference from the making until after connection_lost. If connection_made or connection_lost cannot be
+ * queued for want of memory, the object is stalled and tried again each turn (core/object.h).
+ */
+#include "net/stream.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+#include "core/report.h"
+#include "net/driver.h"
+#include "net/write.h"
+
+enum { DEFAULT_HIGH = 65536, DEFAULT_LOW = 16384 };
+
+static aloop_transport_t *of_object(const aloop__object_t *object) {
+  return ALOOP_CONTAINER_OF(object, aloop_transport_t, object);
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------ */
+
+static void close_fd(aloop_transport_t *transport) {
+  if (transport->flags & ALOOP__RESET) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(transport->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  }
+  close(transport->fd);
+  transport->fd = -1;
+}
+
+/* The waiter's connect came to nothing before connection_made. */
+static void fail_waiter(aloop_transport_t *transport, int error) {
+  aloop_future_t *waiter = transport->waiter;
+  transport->waiter = NULL;
+  if (waiter != NULL && !aloop_future_done(waiter)) aloop_future_set_error(waiter, error, NULL);
+  aloop_future_unref(waiter);
+}
+
+static void finish(aloop_transport_t *transport) {
+  aloop_server_t *server = transport->server;
+  transport->state = ALOOP__LOST;
+  if ((transport->flags & ALOOP__MADE) && transport->table->connection_lost != NULL)
+    transport->table->connection_lost(transport, transport->protocol, transport->error);
+  close_fd(transport);
+  transport->server = NULL;
+  if (server != NULL) aloop__server_client_lost(server);
+  aloop__object_unref(&transport->object);
+}
+
+static void lost(aloop_t *loop, void *arg) {
+  aloop_transport_t *transport = arg;
+  loop->context = aloop__map_ref(transport->context);
+  finish(transport);
+}
+
+/* Always behind connection_made. */
+static void queue_lost(aloop_transport_t *transport) {
+  bool made_waits = (transport->flags & ALOOP__MADE_DUE) != 0;
+  if (!made_waits && aloop__ready_push(transport->object.loop, lost, transport)) return;
+  transport->flags |= ALOOP__LOST_DUE;
+  aloop__object_stall(&transport->object);
+}
+
+/* Everything about an end but its announcement. Returns false if it has ended before. */
+static bool stop(aloop_transport_t *transport, int error) {
+  if (transport->state >= ALOOP__ENDING) return false;
+  transport->state = ALOOP__ENDING;
+  transport->error = error;
+  aloop_t *loop = transport->object.loop;
+  aloop__cork_drop(transport);
+  aloop__net_of(loop)->driver->detach(transport);
+  aloop__stream_stop_timeouts(transport);
+  aloop__outbox_clear(loop, &transport->outbox);
+  if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_lost(transport, error < 0 ? error : ALOOP_ECLOSED);
+  return true;
+}
+
+void aloop__stream_end(aloop_transport_t *transport, int error) {
+  if (stop(transport, error)) queue_lost(transport);
+}
+
+/* ---- The beginning ------------------------------------------------------------------------------------------ */
+
+/* The factory. False: the connection is refused. */
+static bool make_protocol(aloop_transport_t *transport) {
+  if (transport->table->create == NULL) return true;
+  transport->protocol = transport->table->create(transport->protocol);
+  return transport->protocol != NULL;
+}
+
+static void unref_transport(void *value) {
+  aloop_transport_unref(value);
+}
+
+static void finish_waiter(aloop_transport_t *transport) {
+  aloop_future_t *waiter = transport->waiter;
+  if (waiter == NULL) return;
+  transport->waiter = NULL;
+  aloop__object_ref(&transport->object);
+  if (aloop_future_set_result(waiter, 0, transport, unref_transport) < 0)
+    aloop__object_unref(&transport->object);
+  aloop_future_unref(waiter);
+}
+
+static void made(aloop_t *loop, void *arg) {
+  aloop_transport_t *transport = arg;
+  loop->context = aloop__map_ref(transport->context);
+  bool unwanted = transport->waiter != NULL && aloop_future_done(transport->waiter);
+  if (unwanted || !make_protocol(transport)) {
+    fail_waiter(transport, ALOOP_ENOMEM);
+    /* If it has ended already, the queued end does the rest, without a call. */
+    if (stop(transport, ALOOP_ECANCELED)) finish(transport);
+    return;
+  }
+  aloop__object_ref(&transport->object);
+  transport->flags |= ALOOP__MADE;
+  if (transport->state == ALOOP__OPENING) transport->state = ALOOP__OPEN;
+  if (transport->table->connection_made != NULL)
+    transport->table->connection_made(transport, transport->protocol);
+  aloop__stream_update_reading(transport);
+  finish_waiter(transport);
+  aloop__object_unref(&transport->object);
+}
+
+static bool resume(aloop__object_t *object) {
+  aloop_transport_t *transport = of_object(object);
+  if (transport->flags & ALOOP__MADE_DUE) {
+    if (!aloop__ready_push(object->loop, made, transport)) return false;
+    transport->flags &= (uint16_t)~ALOOP__MADE_DUE;
+  }
+  if (transport->flags & ALOOP__LOST_DUE) {
+    if (!aloop__ready_push(object->loop, lost, transport)) return false;
+    transport->flags &= (uint16_t)~ALOOP__LOST_DUE;
+  }
+  return true;
+}
+
+static void close_object(aloop__object_t *object) {
+  aloop_transport_t *transport = of_object(object);
+  if (transport->state == ALOOP__LOST) return;
+  if (transport->state < ALOOP__CLOSING && (object->loop->guard & ALOOP__GUARD_DEBUG)) {
+    aloop_error_context_t context =
+        aloop__report_context("a transport was still open when its loop was closed", 0);
+    context.transport = transport;
+    context.protocol = transport->protocol;
+    context.fd = transport->fd;
+    context.origin = object->origin;
+    aloop_call_exception_handler(object->loop, &context);
+  }
+  stop(transport, ALOOP_ECLOSED);
+  fail_waiter(transport, ALOOP_ECLOSED);
+  finish(transport);
+}
+
+static void destroy(aloop__object_t *object) {
+  aloop_transport_t *transport = of_object(object);
+  ALOOP_CHECK(transport->state == ALOOP__LOST);
+  aloop__map_unref(object->loop, transport->context);
+  aloop__memory_release(object->loop, transport->extras);
+  aloop__object_end(object, transport);
+}
+
+static void describe(const aloop__object_t *object, char *text, size_t size) {
+  static const char *const names[] = {"opening", "open", "closing", "ending", "lost"};
+  const aloop_transport_t *transport = of_object(object);
+  snprintf(text, size, "fd %d, %s%s%s%s, %zu bytes to send", transport->fd, names[transport->state],
+           transport->flags & ALOOP__PAUSED ? ", reading paused" : "",
+           transport->flags & ALOOP__EOF_RECEIVED ? ", EOF received" : "",
+           transport->flags & ALOOP__WRITE_PAUSED ? ", writing paused" : "", transport->outbox.size);
+}
+
+static const aloop__kind_t stream_kind = {
+    .name = "transport",
+    .index = ALOOP__TRANSPORT,
+    .describe = describe,
+    .destroy = destroy,
+    .close = close_object,
+    .resume = resume,
+};
+
+int aloop__stream_check_protocol(const aloop_protocol_t *table) {
+  /* The size of the first version: a longer table comes from a newer caller, a shorter one is not one. */
+  return table != NULL && table->size >= sizeof *table ? 0 : ALOOP_EINVAL;
+}
+
+void aloop__stream_set_nodelay(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+#ifdef SO_NOSIGPIPE
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+}
+
+aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
+                                     aloop_server_t *server, aloop_future_t *waiter, const char *origin) {
+  aloop__net_t *net = aloop__net_open(loop);
+  aloop_transport_t *transport = net != NULL ? aloop__memory_new(loop, sizeof *transport) : NULL;
+  if (transport == NULL) return NULL;
+  *transport = (aloop_transport_t){
+      .watch.fd = -1, .table = table, .protocol = arg, .high = DEFAULT_HIGH, .low = DEFAULT_LOW, .fd = fd};
+  aloop__object_init(&transport->object, loop, &stream_kind, origin);
+  if (net->driver->attach(transport) < 0) {
+    aloop__object_end(&transport->object, transport);
+    return NULL;
+  }
+  if (!aloop__ready_push(loop, made, transport)) {
+    net->driver->detach(transport);
+    aloop__object_end(&transport->object, transport);
+    return NULL;
+  }
+  transport->server = server;
+  transport->waiter = waiter;
+  transport->context = aloop__map_ref(loop->context);
+  return transport;
+}
+
+/* ---- What arrives ------------------------------------------------------------------------------------------- */
+
+void aloop__stream_update_reading(aloop_transport_t *transport) {
+  if (transport->state >= ALOOP__ENDING) return;
+  int rc = aloop__net_of(transport->object.loop)->driver->read(transport, aloop__stream_wants_read(transport));
+  if (rc < 0) aloop__stream_end(transport, rc);
+}
+
+int aloop__stream_read_buffer(aloop_transport_t *transport, void **buffer, size_t *size) {
+  if (ALOOP_LIKELY(transport->table->get_buffer == NULL)) {
+    *buffer = aloop__net_of(transport->object.loop)->read_buffer;
+    *size = ALOOP__READ_SIZE;
+    return 0;
+  }
+  *size = 0;
+  int rc = transport->table->get_buffer(transport, transport->protocol, ALOOP__READ_SIZE, buffer, size);
+  if (rc < 0) return rc;
+  return *size > 0 ? 0 : ALOOP_ENOBUFS;
+}
+
+void aloop__stream_received(aloop_transport_t *transport, const void *data, size_t size) {
+  const aloop_protocol_t *table = transport->table;
+  int rc = 0;
+  if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, true, false);
+  aloop__cork_begin(transport, data, size);
+  if (ALOOP_UNLIKELY(table->get_buffer != NULL))
+    rc = table->buffer_updated != NULL ? table->buffer_updated(transport, transport->protocol, size) : 0;
+  else if (ALOOP_LIKELY(table->data_received != NULL))
+    rc = table->data_received(transport, transport->protocol, data, size);
+  aloop__cork_end(transport);
+  if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
+}
+
+void aloop__stream_received_eof(aloop_transport_t *transport) {
+  transport->flags |= ALOOP__EOF_RECEIVED;
+  aloop__stream_update_reading(transport);
+  int rc = 0;
+  if (transport->table->eof_received != NULL)
+    rc = transport->table->eof_received(transport, transport->protocol);
+  if (rc < 0)
+    aloop__stream_end(transport, rc);
+  else if (rc == 0)
+    aloop_transport_close(transport);
+}
+
+void aloop__stream_drained(aloop_transport_t *transport) {
+  if (transport->state >= ALOOP__ENDING || transport->outbox.size > 0 || aloop__cork_size(transport) > 0)
+    return;
+  if (transport->flags & ALOOP__SENDFILE) {
+    aloop__sendfile_go_on(transport);
+    return;
+  }
+  if ((transport->flags & (ALOOP__EOF_WANTED | ALOOP__EOF_SENT)) == ALOOP__EOF_WANTED) {
+    transport->flags |= ALOOP__EOF_SENT;
+    if (shutdown(transport->fd, SHUT_WR) < 0 && errno != ENOTCONN) {
+      aloop__stream_end(transport, -errno);
+      return;
+    }
+  }
+  if (transport->state == ALOOP__CLOSING) aloop__stream_end(transport, 0);
+}
+
+/* ---- Public ------------------------------------------------------------------------------------------------- */
+
+aloop_transport_t *aloop_transport_ref(aloop_transport_t *transport) {
+  if (transport != NULL) aloop__object_ref(&transport->object);
+  return transport;
+}
+
+void aloop_transport_unref(aloop_transport_t *transport) {
+  if (transport != NULL) aloop__object_unref(&transport->object);
+}
+
+void aloop_transport_close(aloop_transport_t *transport) {
+  if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
+  if (transport->state >= ALOOP__CLOSING) return;
+  aloop__object_ref(&transport->object);
+  transport->state = ALOOP__CLOSING;
+  aloop__stream_update_reading(transport);
+  aloop__cork_flush(transport);
+  aloop__stream_drained(transport);
+  aloop__object_unref(&transport->object);
+}
+
+void aloop_transport_abort_error(aloop_transport_t *transport, int error) {
+  if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
+  aloop__stream_end(transport, error < 0 ? error : 0);
+}
+
+void aloop_transport_abort(aloop_transport_t *transport) {
+  aloop_transport_abort_error(transport, 0);
+}
+
+void aloop_transport_abort_reset(aloop_transport_t *transport) {
+  if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
+  transport->flags |= ALOOP__RESET;
+  aloop__stream_end(transport, 0);
+}
+
+bool aloop_transport_is_closing(const aloop_transport_t *transport) {
+  return transport == NULL || transport->state >= ALOOP__CLOSING;
+}
+
+int aloop_transport_pause_reading(aloop_transport_t *transport) {
+  if (transport == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(transport->object.loop);
+  if (rc < 0) return rc;
+  transport->flags |= ALOOP__PAUSED;
+  aloop__stream_update_reading(transport);
+  return 0;
+}
+
+int aloop_transport_resume_reading(aloop_transport_t *transport) {
+  if (transport == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(transport->object.loop);
+  if (rc < 0 || (transport->flags & ALOOP__PAUSED) == 0) return rc;
+  transport->flags &= (uint16_t)~ALOOP__PAUSED;
+  if (!aloop__stream_wants_read(transport)) return 0;
+  rc = aloop__net_of(transport->object.loop)->driver->read(transport, true);
+  if (rc < 0) transport->flags |= ALOOP__PAUSED;
+  if (rc == 0 && transport->extras != NULL) aloop__stream_touch(transport, true, false);
+  return rc;
+}
+
+bool aloop_transport_is_reading(const aloop_transport_t *transport) {
+  return transport != NULL && transport->state == ALOOP__OPEN &&
+         (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED)) == 0;
+}
+
+int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_protocol_t *table, void *protocol) {
+  if (transport == NULL) return ALOOP_EINVAL;
+  aloop_t *loop = transport->object.loop;
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (aloop__stream_check_protocol(table) < 0)
+    return aloop__misuse(loop, ALOOP_EINVAL, "a protocol table has its size set");
+  transport->table = table;
+  transport->protocol = protocol;
+  return 0;
+}
+
+void *aloop_transport_get_protocol(const aloop_transport_t *transport, const aloop_protocol_t **table) {
+  if (transport == NULL) return NULL;
+  if (table != NULL) *table = transport->table;
+  return transport->protocol;
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Writing to a stream: public writes, the cork, the water marks.
+ *
+ * A write goes the first of these ways that is open. With bytes unsent it is appended to the outbox. Inside data_received it is gathered
+ * in the loop's cork: a part of what was received needs no copy, other small writes are collected in one buffer, and all of it
+ * leaves in one system call when data_received returns; what does not fit goes at once, together with what was gathered before
+ * it. Otherwise it is sent at once. What the socket does not take is copied to the outbox.
+ *
+ * One number says how full the buffer is: outbox.size, changed only where bytes are appended to or leave the outbox. After every
+ * append the high mark is checked, after every departure the low one; nothing else calls pause_writing or resume_writing.
+ * Gathered bytes (16 KiB at most, besides parts of what was received) are not counted until the socket has refused them.
+ *
+ * Running out of memory refuses a write as a whole. Only when the socket has taken a part of it the rest cannot be refused any more:
+ * then the connection ends with ALOOP_ENOMEM.
+ */
+#include "net/write.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "core/report.h"
+
+/* ---- Water marks -------------------------------------------------------------------------------------------- */
+
+void aloop__write_check_high(aloop_transport_t *transport) {
+  if ((transport->flags & ALOOP__WRITE_PAUSED) || transport->outbox.size <= transport->high) return;
+  if (transport->state >= ALOOP__ENDING) return;
+  transport->flags |= ALOOP__WRITE_PAUSED;
+  if (transport->table->pause_writing != NULL) transport->table->pause_writing(transport, transport->protocol);
+}
+
+void aloop__write_check_low(aloop_transport_t *transport) {
+  if ((transport->flags & ALOOP__WRITE_PAUSED) == 0 || transport->outbox.size > transport->low) return;
+  transport->flags &= (uint16_t)~ALOOP__WRITE_PAUSED;
+  if (transport->table->resume_writing != NULL)
+    transport->table->resume_writing(transport, transport->protocol);
+}
+
+/* ---- Sending ------------------------------------------------------------------------------------------------ */
+
+static size_t total_of(const struct iovec *iov, int count) {
+  size_t total = 0;
+  for (int i = 0; i < count; i++) total += iov[i].iov_len;
+  return total;
+}
+
+/* Tries to send while the outbox is empty. Returns the bytes taken, or a code that has ended the connection. */
+static ssize_t try_send(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  ssize_t n = aloop__net_of(transport->object.loop)->driver->send(transport, iov, count);
+  if (ALOOP_LIKELY(n >= 0)) {
+    if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, false, true);
+    return n;
+  }
+  if (n == ALOOP_EAGAIN) return 0;
+  aloop__stream_end(transport, (int)n);
+  return n;
+}
+
+/* The outbox has grown: the driver goes to work, the protocol may be told to wait. */
+static void appended(aloop_transport_t *transport) {
+  int rc = aloop__net_of(transport->object.loop)->driver->flush(transport);
+  if (rc < 0)
+    aloop__stream_end(transport, rc);
+  else
+    aloop__write_check_high(transport);
+}
+
+/* Buffers what was not sent. Once a part was sent there is no way back but the end. */
+static int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count, size_t sent) {
+  if (transport->outbox.size == 0 && transport->extras != NULL) aloop__stream_touch(transport, false, true);
+  if (aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent) < 0) {
+    if (sent > 0) aloop__stream_end(transport, ALOOP_ENOMEM);
+    return ALOOP_ENOMEM;
+  }
+  appended(transport);
+  return 0;
+}
+
+static int send_or_keep(aloop_transport_t *transport, const struct iovec *iov, int count, size_t total) {
+  ssize_t n = 0;
+  if (transport->outbox.size == 0) {
+    n = try_send(transport, iov, count);
+    if (n < 0 || ALOOP_LIKELY((size_t)n == total)) return 0;
+  }
+  return keep_rest(transport, iov, count, (size_t)n);
+}
+
+void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  int rc = send_or_keep(transport, iov, count, total_of(iov, count));
+  if (rc < 0) aloop__stream_end(transport, rc);
+}
+
+void aloop__stream_sent(aloop_transport_t *transport, size_t size) {
+  aloop__outbox_consume(transport->object.loop, &transport->outbox, size);
+  if (transport->extras != NULL) aloop__stream_touch(transport, false, true);
+  aloop__write_check_low(transport);
+  aloop__stream_drained(transport);
+}
+
+/* ---- The cork ----------------------------------------------------------------------------------------------- */
+
+static aloop__cork_t *cork_of(const aloop_transport_t *transport) {
+  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
+  return cork->transport == transport ? cork : NULL;
+}
+
+size_t aloop__cork_size(const aloop_transport_t *transport) {
+  const aloop__cork_t *cork = cork_of(transport);
+  return cork != NULL ? cork->size : 0;
+}
+
+static void empty(aloop__cork_t *cork) {
+  cork->parts = 0;
+  cork->size = cork->used = 0;
+}
+
+void aloop__cork_drop(aloop_transport_t *transport) {
+  aloop__cork_t *cork = cork_of(transport);
+  if (cork != NULL) empty(cork);
+}
+
+/* Sends all parts. They were accepted, so nothing can be refused here: out of memory ends the connection. */
+static ALOOP_NOINLINE void send_parts(aloop_transport_t *transport, aloop__cork_t *cork) {
+  int parts = cork->parts;
+  size_t size = cork->size;
+  empty(cork);
+  int rc = send_or_keep(transport, cork->iov, parts, size);
+  if (rc < 0) aloop__stream_end(transport, rc);
+}
+
+void aloop__cork_flush(aloop_transport_t *transport) {
+  aloop__cork_t *cork = cork_of(transport);
+  if (cork != NULL && cork->parts > 0) send_parts(transport, cork);
+}
+
+void aloop__cork_end(aloop_transport_t *transport) {
+  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
+  if (cork->parts > 0) send_parts(transport, cork);
+  cork->transport = NULL;
+}
+
+static void add_part(aloop__cork_t *cork, const void *data, size_t size) {
+  struct iovec *last = cork->parts > 0 ? &cork->iov[cork->parts - 1] : NULL;
+  cork->size += size;
+  if (last != NULL && (const char *)last->iov_base + last->iov_len == (const char *)data)
+    last->iov_len += size;
+  else
+    cork->iov[cork->parts++] = (struct iovec){.iov_base = (void *)data, .iov_len = size};
+}
+
+/* Gathers one write. Returns false if it must be sent now, behind what was gathered. */
+static bool gather(aloop_transport_t *transport, aloop__cork_t *cork, const char *data, size_t size) {
+  if (cork->parts == ALOOP__CORK_PARTS) return false;
+  if (data >= cork->data && data + size <= cork->data + cork->data_size) {
+    add_part(cork, data, size);
+    return true;
+  }
+  if (size > ALOOP__CORK_SIZE - cork->used) return false;
+  char *copy = aloop__net_of(transport->object.loop)->cork_buffer + cork->used;
+  memcpy(copy, data, size);
+  cork->used += size;
+  add_part(cork, copy, size);
+  return true;
+}
+
+/* ---- Public writes ------------------------------------------------------------------------------------------ */
+
+/* Why a write of that many bytes is refused, or 0. */
+static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
+  aloop_t *loop = transport->object.loop;
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->flags & ALOOP__EOF_WANTED) return aloop__misuse(loop, ALOOP_EPIPE, "a write after write_eof");
+  if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "a write during sendfile");
+  size_t cap = transport->extras != NULL ? transport->extras->cap : 0;
+  size_t unsent = transport->outbox.size + aloop__cork_size(transport);
+  if (cap > 0 && (size > cap || unsent > cap - size)) return ALOOP_ENOBUFS;
+  return 0;
+}
+
+/* The common case needs none of the checks above. */
+static inline int check(aloop_transport_t *transport, size_t size) {
+  if (ALOOP_LIKELY(transport->state < ALOOP__CLOSING) &&
+      ALOOP_LIKELY((transport->flags & (ALOOP__EOF_WANTED | ALOOP__SENDFILE)) == 0) &&
+      ALOOP_LIKELY(transport->extras == NULL) && ALOOP_LIKELY(transport->object.loop->guard == 0))
+    return 0;
+  return refuse(transport, size);
+}
+
+static int write_parts(aloop_transport_t *transport, const struct iovec *iov, int count, size_t size) {
+  aloop__object_ref(&transport->object);
+  aloop__cork_flush(transport);
+  int rc = transport->state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
+  aloop__object_unref(&transport->object);
+  return rc;
+}
+
+int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t size) {
+  if (ALOOP_UNLIKELY(transport == NULL) || (ALOOP_UNLIKELY(data == NULL) && size > 0)) return ALOOP_EINVAL;
+  int rc = check(transport, size);
+  if (ALOOP_UNLIKELY(rc < 0) || ALOOP_UNLIKELY(size == 0)) return rc;
+  aloop__cork_t *cork = cork_of(transport);
+  if (cork != NULL && transport->outbox.size == 0 && gather(transport, cork, data, size)) return 0;
+  struct iovec part = {.iov_base = (void *)data, .iov_len = size};
+  return write_parts(transport, &part, 1, size);
+}
+
+enum { PARTS_AT_ONCE = 64 };
+
+int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  if (transport == NULL || count < 0 || (iov == NULL && count > 0)) return ALOOP_EINVAL;
+  size_t size = total_of(iov, count);
+  int rc = check(transport, size);
+  if (rc < 0 || size == 0) return rc;
+  aloop__cork_t *cork = cork_of(transport);
+  if (cork != NULL && transport->outbox.size == 0 && count <= ALOOP__CORK_PARTS - cork->parts &&
+      size <= ALOOP__CORK_SIZE - cork->used) {
+    for (int i = 0; i < count; i++) gather(transport, cork, iov[i].iov_base, iov[i].iov_len);
+    return 0;
+  }
+  if (count <= PARTS_AT_ONCE) return write_parts(transport, iov, count, size);
+  /* More parts than a system call takes: all of it is buffered, to be all or nothing, and then sent. */
+  aloop__object_ref(&transport->object);
+  aloop__cork_flush(transport);
+  if (transport->state < ALOOP__CLOSING) rc = keep_rest(transport, iov, count, 0);
+  aloop__object_unref(&transport->object);
+  return rc;
+}
+
+int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, size_t size,
+                                aloop_destroy_fn release, void *arg) {
+  if (transport == NULL || (data == NULL && size > 0)) return ALOOP_EINVAL;
+  int rc = check(transport, size);
+  if (rc < 0) return rc;
+  struct iovec part = {.iov_base = (void *)data, .iov_len = size};
+  ssize_t n = 0;
+  aloop__object_ref(&transport->object);
+  aloop__cork_flush(transport);
+  if (transport->state < ALOOP__CLOSING && transport->outbox.size == 0 && size > 0)
+    n = try_send(transport, &part, 1);
+  if (n < 0 || (size_t)n == size || transport->state >= ALOOP__CLOSING) {
+    if (release != NULL) release(arg);
+  } else {
+    rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, data, size, (size_t)n, release,
+                                    arg);
+    if (rc == 0)
+      appended(transport);
+    else if (n > 0)
+      aloop__stream_end(transport, rc);
+  }
+  aloop__object_unref(&transport->object);
+  return rc;
+}
+
+int aloop_transport_write_eof(aloop_transport_t *transport) {
+  if (transport == NULL) return ALOOP_EINVAL;
+  aloop_t *loop = transport->object.loop;
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
+  if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
+  aloop__object_ref(&transport->object);
+  transport->flags |= ALOOP__EOF_WANTED;
+  aloop__cork_flush(transport);
+  aloop__stream_drained(transport);
+  aloop__object_unref(&transport->object);
+  return 0;
+}
+
+bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
+  return transport != NULL;
+}
+
+/* ---- Public limits ------------------------------------------------------------------------------------------ */
+
+enum { DEFAULT_HIGH = 65536, LOW_SHARE = 4 };
+
+int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_t high, int64_t low) {
+  if (transport == NULL) return ALOOP_EINVAL;
+  aloop_t *loop = transport->object.loop;
+  int rc = aloop__loop_thread(loop);
+  if (rc < 0) return rc;
+  if (high > UINT32_MAX || low > UINT32_MAX / LOW_SHARE)
+    return aloop__misuse(loop, ALOOP_ERANGE, "write buffer limits lie below 4 GiB");
+  if (high < 0) high = low < 0 ? DEFAULT_HIGH : low * LOW_SHARE;
+  if (low < 0) low = high / LOW_SHARE;
+  if (low > high) return aloop__misuse(loop, ALOOP_EINVAL, "the low-water mark lies above the high-water mark");
+  transport->high = (uint32_t)high;
+  transport->low = (uint32_t)low;
+  aloop__write_check_high(transport);
+  return 0;
+}
+
+int aloop_transport_get_write_buffer_limits(const aloop_transport_t *transport, size_t *high, size_t *low) {
+  if (transport == NULL || high == NULL || low == NULL) return ALOOP_EINVAL;
+  *high = transport->high;
+  *low = transport->low;
+  return 0;
+}
+
+int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t bytes) {
+  if (transport == NULL) return ALOOP_EINVAL;
+  int rc = aloop__loop_thread(transport->object.loop);
+  if (rc < 0) return rc;
+  aloop__stream_extras_t *extras = aloop__stream_extras(transport);
+  if (extras == NULL) return ALOOP_ENOMEM;
+  extras->cap = bytes;
+  return 0;
+}
+
+size_t aloop_transport_get_write_buffer_size(const aloop_transport_t *transport) {
+  return transport != NULL ? transport->outbox.size + aloop__cork_size(transport) : 0;
+}
