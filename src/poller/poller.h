@@ -21,15 +21,6 @@ extern const aloop_poller_t aloop__poller_poll;
 extern const aloop_poller_t aloop__poller_select;
 extern const aloop_poller_t aloop__poller_virtual;
 
-/* Keeps other paths out of the functions of the fast path. */
-#ifdef __GNUC__
-#define ALOOP__POLLER_APART __attribute__((noinline))
-#define ALOOP__POLLER_COLD __attribute__((noinline, cold))
-#else
-#define ALOOP__POLLER_APART
-#define ALOOP__POLLER_COLD
-#endif
-
 #define ALOOP__POLLER_LONGEST (INT64_C(86400) * 1000000000)
 
 /* A finite timeout (>= 0) as a timespec. */
