@@ -20,10 +20,12 @@
 #define ALOOP_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define ALOOP_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define ALOOP_NOINLINE __attribute__((noinline))
+#define ALOOP_INLINE static inline __attribute__((always_inline))
 #else
 #define ALOOP_LIKELY(condition) (condition)
 #define ALOOP_UNLIKELY(condition) (condition)
 #define ALOOP_NOINLINE
+#define ALOOP_INLINE static inline
 #endif
 
 #endif

@@ -51,7 +51,7 @@ int aloop_backend_fd(const aloop_t *loop) {
 int64_t aloop_next_timeout(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  if (loop->head != loop->tail || loop->stopping || loop->stalled > 0 || aloop__mailbox_pending(loop)) return 0;
+  if (loop->head != loop->tail || loop->attention != 0 || aloop__mailbox_pending(loop)) return 0;
   int64_t deadline = aloop__timers_next(loop);
   if (deadline == ALOOP__NEVER) return ALOOP_FOREVER;
   int64_t wait = deadline - aloop_update_time(loop);

@@ -113,9 +113,8 @@ static void dump_watches(const aloop_t *loop, const writer_t *out) {
   for (int fd = 0; fd < loop->watches_size; fd++) {
     if (loop->watches[fd] == NULL) continue;
     char text[160];
-    const char *origin = NULL;
-    aloop__watch_describe(loop->watches[fd], text, sizeof text, &origin);
-    say(out, text, origin);
+    aloop__watch_describe(loop->watches[fd], text, sizeof text);
+    say(out, text, aloop__watch_origin(loop->watches[fd], loop->watches[fd]->interest));
   }
 }
 

@@ -206,17 +206,17 @@ void aloop_free(aloop_t *loop) {
 /* ---- The turn -------------------------------------------------------------------------------------------- */
 
 /* Step 1. */
-static int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
-  if (loop->head != loop->tail || loop->stopping || loop->stalled > 0) return 0;
-  int64_t deadline = aloop__timers_next(loop);
-  if (deadline == ALOOP__NEVER || limit == 0) return limit;
-  int64_t wait = deadline - aloop_update_time(loop);
+ALOOP_INLINE int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
+  if (loop->head != loop->tail || loop->attention != 0) return 0;
+  if (loop->timers.heap_size == 0 || limit == 0) return limit;
+  int64_t wait = aloop__timers_next(loop) - aloop_update_time(loop);
   if (wait < 0) wait = 0;
   return limit >= 0 && limit < wait ? limit : wait;
 }
 
 static bool may_skip_poll(aloop_t *loop) {
-  if (loop->stopping || loop->head == loop->tail || loop->skipped >= SKIPS_MAX) return false;
+  if ((loop->attention & ALOOP__STOPPING) || loop->head == loop->tail || loop->skipped >= SKIPS_MAX)
+    return false;
   uint8_t skipped = ++loop->skipped;
   if (skipped < loop->skip_check) return true;
   uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
@@ -226,118 +226,133 @@ static bool may_skip_poll(aloop_t *loop) {
 }
 
 /* Step 2. Returns the number of events, or the poller's error. */
-static int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch) {
+ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch) {
   if (timeout == 0 && may_skip_poll(loop)) return 0;
-  bool sleeping = timeout != 0 && aloop__mailbox_sleep(loop);
-  uint64_t begun = sleeping ? aloop__clock_ticks() : 0;
-  int n = loop->poller->wait(loop->poller_state, batch, BATCH, sleeping ? timeout : 0);
+  bool posted_to = aloop__mailbox_in_use(&loop->mailbox);
+  if (ALOOP_UNLIKELY(posted_to) && timeout != 0 && !aloop__mailbox_sleep(loop)) timeout = 0;
+  uint64_t begun = timeout != 0 ? aloop__clock_ticks() : 0;
+  int n = loop->poller->wait(loop->poller_state, batch, BATCH, timeout);
   loop->polls++;
   loop->skipped = 0;
   loop->skip_check = 1;
   loop->now_age = 0;
   loop->poll_ticks = aloop__clock_ticks();
-  if (!sleeping) return n;
-  aloop__mailbox_awake(loop);
-  loop->idle_ticks += loop->poll_ticks - begun;
+  if (timeout != 0) loop->idle_ticks += loop->poll_ticks - begun;
+  if (ALOOP_UNLIKELY(posted_to) && timeout != 0) aloop__mailbox_awake(loop);
   return n;
 }
 
 /* Step 3. */
-static void take_mailbox(aloop_t *loop) {
-  if (aloop__mailbox_pending(loop)) aloop__mailbox_take(loop);
+ALOOP_INLINE void take_mailbox(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(aloop__mailbox_in_use(&loop->mailbox)) && aloop__mailbox_pending(loop))
+    aloop__mailbox_take(loop);
 }
 
 /* Step 4. */
-static int queue_io(aloop_t *loop, const aloop_poll_event_t *batch, int count) {
-  if (count == 0) return 0;
-  int stale = aloop__watch_queue(loop, batch, count);
-  loop->events += (uint64_t)(count - stale);
-  loop->stale += (uint64_t)stale;
-  loop->stale_run = stale == count ? loop->stale_run + 1 : 0;
-  if (loop->stale_run < STALE_POLLS_MAX) return 0;
-  loop->stale_run = 0;
-  return aloop__loop_rebuild(loop);
-}
-
-/* Step 5. */
-static void queue_timers(aloop_t *loop) {
+ALOOP_INLINE void queue_timers(aloop_t *loop) {
   if (loop->timers.heap_size > 0 && loop->now_age == 0) aloop__timers_queue_due(loop, aloop_update_time(loop));
 }
 
 /* The rest of a callback's surroundings: what it set in its context ends with it. */
-static inline void leave_context(aloop_t *loop) {
+ALOOP_INLINE void leave_context(aloop_t *loop) {
   if (ALOOP_LIKELY(loop->context == NULL)) return;
   aloop__map_unref(loop, loop->context);
   loop->context = NULL;
 }
 
-static void report_slow(aloop_t *loop, const aloop__entry_t *entry, int64_t duration) {
+static void report_slow(aloop_t *loop, const char *origin, int64_t duration) {
   aloop_error_context_t context = aloop__report_context("a callback was slow", 0);
-  context.origin = entry->origin;
+  context.origin = origin;
   context.duration = duration;
   aloop_call_exception_handler(loop, &context);
 }
 
-/* Debug mode: the same as the loop in run_ready, with a clock around each callback. */
-static void run_ready_debug(aloop_t *loop, uint64_t end) {
-  while (loop->head != end && loop->stop_error == 0) {
-    aloop__entry_t entry = loop->ring[loop->head++ & loop->mask];
-    if (entry.fn == NULL) continue;
-    loop->callbacks++;
-    loop->context = entry.context;
-    int64_t begun = aloop__clock_monotonic();
-    entry.fn(loop, entry.arg);
-    int64_t duration = aloop__clock_monotonic() - begun;
-    leave_context(loop);
-    if (duration >= loop->slow_callback_duration) report_slow(loop, &entry, duration);
-  }
+/* Debug mode: a callback with a clock around it. */
+static ALOOP_NOINLINE void call_timed(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  int64_t begun = aloop__clock_monotonic();
+  fn(loop, arg);
+  int64_t duration = aloop__clock_monotonic() - begun;
+  leave_context(loop);
+  if (duration >= loop->slow_callback_duration) report_slow(loop, origin, duration);
 }
 
-/* Step 6. Returns how many callbacks ran. */
-static int run_ready(aloop_t *loop) {
-  uint64_t end = loop->tail;
-  uint64_t before = loop->callbacks;
-  aloop__map_t *base = loop->context;
-  loop->context = NULL;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) run_ready_debug(loop, end);
+ALOOP_INLINE void call(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  loop->callbacks++;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+    call_timed(loop, fn, arg, origin);
+    return;
+  }
+  fn(loop, arg);
+  leave_context(loop);
+}
+
+/* Runs the deque up to a position. */
+ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
   while (loop->head != end && ALOOP_LIKELY(loop->stop_error == 0)) {
     const aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
-    aloop_callback_fn fn = entry->fn;
-    if (ALOOP_UNLIKELY(fn == NULL)) continue;
-    loop->callbacks++;
+    if (ALOOP_UNLIKELY(entry->fn == NULL)) continue;
     loop->context = entry->context;
-    fn(loop, entry->arg);
-    leave_context(loop);
+    call(loop, entry->fn, entry->arg, entry->origin);
   }
-  loop->context = base;
-  uint64_t ran = loop->callbacks - before;
-  return ran > INT32_MAX ? INT32_MAX : (int)ran;
 }
 
-/* Step 7. */
-static void end_turn(aloop_t *loop) {
-  if (ALOOP_UNLIKELY(loop->stalled > 0)) aloop__object_resume_stalled(loop);
+/* Calls one side of a watch if it still wants that. */
+ALOOP_INLINE void deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction) {
+  aloop__watch_t *watch = aloop__watch_of_event(loop->watches, loop->watches_size, event);
+  if (ALOOP_UNLIKELY(watch == NULL)) {
+    loop->stale++;
+    return;
+  }
+  if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return;
+  aloop_callback_fn fn = direction == ALOOP_READABLE ? watch->ops->readable : watch->ops->writable;
+  const char *origin = ALOOP_UNLIKELY(loop->guard != 0) ? aloop__watch_origin(watch, direction) : NULL;
+  call(loop, fn, watch, origin);
+}
+
+/* A poll that brought only events nobody waits for. A poller that reports nothing else is opened anew (see watch.c). */
+static ALOOP_NOINLINE void nothing_delivered(aloop_t *loop) {
+  loop->stale_run = loop->stale_poll + 1 == loop->polls ? loop->stale_run + 1 : 1;
+  loop->stale_poll = loop->polls;
+  if (loop->stale_run < STALE_POLLS_MAX) return;
+  loop->stale_run = 0;
+  aloop__loop_rebuild(loop);
+}
+
+/* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop leaves the rest to the next poll. */
+ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *batch, int count) {
+  uint64_t before = loop->callbacks;
+  uint64_t stale = loop->stale;
+  for (const aloop_poll_event_t *event = batch; event != batch + count; event++) {
+    if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) deliver(loop, event, ALOOP_READABLE);
+    if (ALOOP_UNLIKELY(loop->stop_error != 0)) break;
+    if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE)) deliver(loop, event, ALOOP_WRITABLE);
+  }
+  loop->events += (uint64_t)count;
+  if (ALOOP_UNLIKELY(loop->stale != stale) && loop->callbacks == before) nothing_delivered(loop);
+}
+
+/* Step 6. */
+ALOOP_INLINE void end_turn(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(loop->attention & ALOOP__STALLED)) aloop__object_resume_stalled(loop);
   loop->turns++;
 #if ALOOP_CHECKS
   ALOOP_CHECK(aloop__timers_check(&loop->timers));
 #endif
 }
 
-static int turn(aloop_t *loop, int64_t limit) {
-  aloop_poll_event_t batch[BATCH];
-  loop->in_turn = true;
-  int64_t timeout = work_out_timeout(loop, limit);
-  int rc = poll_events(loop, timeout, batch);
-  if (rc >= 0) {
-    take_mailbox(loop);
-    rc = queue_io(loop, batch, rc);
-    queue_timers(loop);
-    int ran = run_ready(loop);
-    if (rc == 0) rc = ran;
-    end_turn(loop);
-  }
-  loop->in_turn = false;
-  return rc;
+ALOOP_INLINE int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
+  int count = poll_events(loop, work_out_timeout(loop, limit), batch);
+  if (ALOOP_UNLIKELY(count < 0)) return count;
+  take_mailbox(loop);
+  uint64_t scheduled = loop->tail;
+  queue_timers(loop);
+  uint64_t timers = loop->tail;
+  /* Step 5: what is ready now, in the order of the essay above; what these callbacks add waits. */
+  run_ready(loop, scheduled);
+  run_io(loop, batch, count);
+  run_ready(loop, timers);
+  end_turn(loop);
+  return 0;
 }
 
 /* ---- Running --------------------------------------------------------------------------------------------- */
@@ -354,6 +369,7 @@ static int begin_run(aloop_t *loop) {
   loop->running = true;
   loop->thread = pthread_self();
   loop->run_started = aloop__clock_ticks();
+  loop->in_turn = true;
   aloop__current_run(loop);
   return 0;
 }
@@ -361,8 +377,8 @@ static int begin_run(aloop_t *loop) {
 static int end_run(aloop_t *loop, int rc) {
   aloop__current_run(NULL);
   loop->run_ticks += aloop__clock_ticks() - loop->run_started;
-  loop->running = false;
-  loop->stopping = false;
+  loop->running = loop->in_turn = false;
+  loop->attention &= ~(uint32_t)ALOOP__STOPPING;
   int stop_error = loop->stop_error;
   loop->stop_error = 0;
   return stop_error != 0 ? stop_error : rc;
@@ -371,21 +387,32 @@ static int end_run(aloop_t *loop, int rc) {
 int aloop_run_forever(aloop_t *loop) {
   int rc = begin_run(loop);
   if (rc < 0) return rc;
-  do rc = turn(loop, ALOOP_FOREVER);
-  while (rc >= 0 && !loop->stopping);
-  return end_run(loop, rc < 0 ? rc : 0);
+  aloop_poll_event_t batch[BATCH];
+  aloop__map_t *base = loop->context;
+  loop->context = NULL;
+  do rc = turn(loop, ALOOP_FOREVER, batch);
+  while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
+  loop->context = base;
+  return end_run(loop, rc);
 }
 
 int aloop_run_once(aloop_t *loop, int64_t timeout) {
   int rc = begin_run(loop);
   if (rc < 0) return rc;
-  return end_run(loop, turn(loop, timeout));
+  aloop_poll_event_t batch[BATCH];
+  aloop__map_t *base = loop->context;
+  uint64_t before = loop->callbacks;
+  loop->context = NULL;
+  rc = turn(loop, timeout, batch);
+  loop->context = base;
+  uint64_t ran = loop->callbacks - before;
+  return end_run(loop, rc < 0 ? rc : ran > INT32_MAX ? INT32_MAX : (int)ran);
 }
 
 int aloop_stop(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  loop->stopping = true;
+  loop->attention |= ALOOP__STOPPING;
   aloop__loop_armed(loop);
   return 0;
 }
@@ -394,7 +421,7 @@ int aloop_stop_with_error(aloop_t *loop, int error) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
   if (error >= 0) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_stop_with_error takes a negative code");
-  loop->stopping = true;
+  loop->attention |= ALOOP__STOPPING;
   loop->stop_error = error;
   return 0;
 }

@@ -39,6 +39,9 @@ enum { ALOOP__ROOM_FUTURE, ALOOP__ROOM_NET, ALOOP__ROOMS };
 /* Reasons for the public calls to leave their fast path. */
 enum { ALOOP__GUARD_CLOSED = 1, ALOOP__GUARD_DEBUG = 2, ALOOP__GUARD_HOOK = 4 };
 
+/* Bits of `attention`. */
+enum { ALOOP__STOPPING = 1, ALOOP__STALLED = 2 };
+
 /* Positions start here, so that handles below are free to carry error codes. */
 enum { ALOOP__FIRST_POSITION = 4096 };
 
@@ -55,15 +58,16 @@ struct aloop {
   uint64_t now_age;
 
   /* The turn. */
-  int stop_error; /* < 0: leave at once with it */
-  bool stopping;
+  int stop_error;     /* < 0: leave at once with it */
+  uint32_t attention; /* reasons not to wait: ALOOP__STOPPING... */
   bool running;
   bool in_turn;
-  uint8_t skipped;    /* turns since the kernel was asked for I/O */
-  uint8_t skip_check; /* ... after how many the ticks are looked at again */
+  uint8_t skipped;     /* turns since the kernel was asked for I/O */
+  uint8_t skip_check;  /* ... after how many the ticks are looked at again */
+  uint32_t stalled;    /* objects to resume */
+  uint32_t stale_run;  /* polls in a row with nothing but stale events */
+  uint64_t stale_poll; /* the last of them */
   uint64_t poll_ticks;
-  uint32_t stalled;   /* objects to resume */
-  uint32_t stale_run; /* polls in a row with nothing but stale events */
 
   const aloop_poller_t *poller;
   void *poller_state;
@@ -157,7 +161,6 @@ static inline int64_t aloop__loop_time(aloop_t *loop) {
 int aloop__wake_open(aloop_t *loop);
 void aloop__wake_close(aloop_t *loop);
 void aloop__wake_signal(aloop_t *loop);
-void aloop__wake_clear(aloop_t *loop);
 
 /* Binds the running loop to this thread (NULL: none). */
 void aloop__current_run(aloop_t *loop);

@@ -54,4 +54,9 @@ void aloop__mailbox_awake(aloop_t *loop);
 /* Whether a post waits to be taken. */
 bool aloop__mailbox_pending(const aloop_t *loop);
 
+/* Whether anybody has ever posted: until then none of the steps above is needed. */
+static inline bool aloop__mailbox_in_use(const aloop__mailbox_t *mailbox) {
+  return atomic_load_explicit(&mailbox->cells, memory_order_relaxed) != NULL;
+}
+
 #endif

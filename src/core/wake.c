@@ -14,13 +14,17 @@
 
 #include "core/loop.h"
 
-static void ignore(aloop_t *loop, void *arg) {
-  (void)loop;
+/* What the wake-up was for is found in the mailbox; here it is only heard. It counts as no callback. */
+static void heard(aloop_t *loop, void *arg) {
   (void)arg;
+  char buffer[512];
+  ssize_t n;
+  loop->callbacks--;
+  do n = read(loop->wake.fd, buffer, sizeof buffer);
+  while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
 }
 
-/* The event is taken care of in the I/O phase; nothing is ever queued for it. */
-static const aloop__watch_ops_t wake_ops = {.name = "wake-up", .readable = ignore, .writable = ignore};
+static const aloop__watch_ops_t wake_ops = {.name = "wake-up", .readable = heard, .writable = heard};
 
 #if ALOOP_HAVE_EVENTFD
 static int open_pair(int fds[2]) {
@@ -66,11 +70,4 @@ void aloop__wake_signal(aloop_t *loop) {
   int saved = errno;
   while (write(loop->wake_write, &one, sizeof one) < 0 && errno == EINTR) continue;
   errno = saved;
-}
-
-void aloop__wake_clear(aloop_t *loop) {
-  char buffer[512];
-  ssize_t n;
-  do n = read(loop->wake.fd, buffer, sizeof buffer);
-  while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
 }

@@ -3,7 +3,7 @@
  * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two
  * loads; it grows to the largest descriptor and costs 8 bytes for each.
  *
- * Three things make descriptor reuse harmless. A watch is unregistered before its descriptor can be closed, in
+* Two things make descriptor reuse harmless. A watch is unregistered before its descriptor can be closed, in
  * the call that stops it. Every registration has a generation in its token, and an event whose token does not
  * match the table is dropped. A queued callback is found again through its deque position and dropped when its
  * direction is no longer watched, so nothing runs for a watch that was stopped earlier in the same turn.
@@ -28,6 +28,7 @@ typedef struct user_callback {
   void *arg;
   aloop__map_t *context;
   const char *origin;
+  uint64_t since; /* the poll before it: what an earlier poll saw was meant for its predecessor */
 } user_callback_t;
 
 typedef struct user_watch {
@@ -69,23 +70,12 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
   return 0;
 }
 
-static void drop_queued(aloop_t *loop, aloop__watch_t *watch, uint32_t low, aloop_callback_fn fn) {
-  aloop__entry_t *entry = aloop__ready_at(loop, low);
-  if (entry != NULL && entry->fn == fn && entry->arg == watch) aloop__ready_drop(loop, entry);
-}
-
-static void drop_unwatched(aloop_t *loop, aloop__watch_t *watch, uint32_t gone) {
-  if (gone & ALOOP_READABLE) drop_queued(loop, watch, watch->read_entry, watch->ops->readable);
-  if (gone & ALOOP_WRITABLE) drop_queued(loop, watch, watch->write_entry, watch->ops->writable);
-}
-
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
   uint32_t before = watch->interest;
   if (before == interest) return 0;
   int rc = loop->poller->update(loop->poller_state, watch->fd, token_of(watch), before, interest);
   if (rc < 0 && interest != 0) return rc;
   watch->interest = interest;
-  drop_unwatched(loop, watch, before & ~interest);
   return 0;
 }
 
@@ -95,38 +85,6 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
   loop->watches[watch->fd] = NULL;
   loop->watches_count--;
   watch->fd = -1;
-}
-
-static bool queue_one(aloop_t *loop, aloop__watch_t *watch, uint32_t low, aloop_callback_fn fn) {
-  /* Only after a fatal stop can the callback still be waiting from an earlier poll. */
-  aloop__entry_t *entry = aloop__ready_at(loop, low);
-  if (ALOOP_UNLIKELY(entry != NULL) && entry->fn == fn && entry->arg == watch) return false;
-  return aloop__ready_push(loop, fn, watch);
-}
-
-static void queue_events(aloop_t *loop, aloop__watch_t *watch, uint32_t events) {
-  if ((events & ALOOP_READABLE) && queue_one(loop, watch, watch->read_entry, watch->ops->readable)) {
-    watch->read_entry = (uint32_t)(loop->tail - 1);
-    if (watch->ops->user) loop->ring[(loop->tail - 1) & loop->mask].origin = user_of(watch)->reader.origin;
-  }
-  if ((events & ALOOP_WRITABLE) && queue_one(loop, watch, watch->write_entry, watch->ops->writable)) {
-    watch->write_entry = (uint32_t)(loop->tail - 1);
-    if (watch->ops->user) loop->ring[(loop->tail - 1) & loop->mask].origin = user_of(watch)->writer.origin;
-  }
-}
-
-int aloop__watch_queue(aloop_t *loop, const aloop_poll_event_t *events, int count) {
-  int stale = 0;
-  for (int i = 0; i < count; i++) {
-    aloop__watch_t *watch = aloop__watch_find(loop, (int)(uint32_t)events[i].token);
-    if (ALOOP_UNLIKELY(watch == NULL) || ALOOP_UNLIKELY(watch->generation != events[i].token >> 32))
-      stale++;
-    else if (ALOOP_UNLIKELY(watch == &loop->wake))
-      aloop__wake_clear(loop);
-    else
-      queue_events(loop, watch, events[i].events & watch->interest);
-  }
-  return stale;
 }
 
 int aloop__watch_register_all(aloop_t *loop) {
@@ -149,6 +107,7 @@ int aloop__watch_register_all(aloop_t *loop) {
 static void call_user(aloop_t *loop, const user_callback_t *callback) {
   aloop_callback_fn fn = callback->fn;
   void *arg = callback->arg;
+  if (callback->since == loop->polls) return;
   loop->context = aloop__map_ref(callback->context);
   fn(loop, arg);
 }
@@ -213,11 +172,11 @@ static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t c
     close_user_if_idle(loop, user);
     return rc;
   }
-  drop_unwatched(loop, &user->watch, direction);
   user_callback_t *slot = callback_of(user, direction);
   aloop__map_unref(loop, slot->context);
   *slot = callback;
   slot->context = aloop__map_ref(loop->context);
+  slot->since = loop->polls;
   return 0;
 }
 
@@ -236,11 +195,11 @@ static int remove_user(aloop_t *loop, int fd, uint32_t direction) {
 }
 
 int aloop_add_reader_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin) {
-  return add_user(loop, fd, ALOOP_READABLE, (user_callback_t){fn, arg, NULL, origin});
+  return add_user(loop, fd, ALOOP_READABLE, (user_callback_t){.fn = fn, .arg = arg, .origin = origin});
 }
 
 int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin) {
-  return add_user(loop, fd, ALOOP_WRITABLE, (user_callback_t){fn, arg, NULL, origin});
+  return add_user(loop, fd, ALOOP_WRITABLE, (user_callback_t){.fn = fn, .arg = arg, .origin = origin});
 }
 
 int(aloop_add_reader)(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg) {
@@ -268,12 +227,15 @@ void aloop__watch_close(aloop_t *loop) {
   }
 }
 
-void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size, const char **origin) {
+const char *aloop__watch_origin(aloop__watch_t *watch, uint32_t direction) {
+  if (!watch->ops->user) return NULL;
+  return direction & ALOOP_READABLE ? user_of(watch)->reader.origin : user_of(watch)->writer.origin;
+}
+
+void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size) {
   const char *what = watch->interest == 0                ? "nothing"
                      : watch->interest == ALOOP_READABLE ? "readable"
                      : watch->interest == ALOOP_WRITABLE ? "writable"
                                                          : "readable and writable";
   snprintf(text, size, "%s fd %d, waiting for %s", watch->ops->name, watch->fd, what);
-  if (!watch->ops->user) return;
-  *origin = watch->interest & ALOOP_READABLE ? user_of(watch)->reader.origin : user_of(watch)->writer.origin;
 }

@@ -14,7 +14,7 @@ typedef struct aloop__watch aloop__watch_t;
 
 typedef struct aloop__watch_ops {
   const char *name;           /* for the dump */
-  aloop_callback_fn readable; /* (loop, watch), run from the ready deque */
+  aloop_callback_fn readable; /* (loop, watch) */
   aloop_callback_fn writable;
   bool user; /* made by add_reader or add_writer */
 } aloop__watch_ops_t;
@@ -31,7 +31,7 @@ struct aloop__watch {
 /* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, ALOOP_ENOMEM. */
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops);
 
-/* Sets what is watched. A direction that is no longer watched loses its queued callback. */
+/* Sets what is watched, at once: an event that was already polled is not delivered for a direction no longer watched. */
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest);
 
 /* Stops watching and gives the descriptor up, at once. A no-op on a watch that has none (fd -1). */
@@ -40,8 +40,13 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch);
 /* The watch of a descriptor, or NULL. */
 aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);
 
-/* Phase 4 of the turn: queues the callbacks of a batch of events. Returns how many events were stale. */
-int aloop__watch_queue(aloop_t *loop, const aloop_poll_event_t *events, int count);
+/* Delivers an event that the poller reported. The watch is looked up only now, so that whatever stopped it meanwhile counts. */
+static inline aloop__watch_t *aloop__watch_of_event(aloop__watch_t *const *table, int table_size,
+                                                    const aloop_poll_event_t *event) {
+  uint32_t fd = (uint32_t)event->token;
+  aloop__watch_t *watch = fd < (uint32_t)table_size ? table[fd] : NULL;
+  return watch != NULL && watch->generation == event->token >> 32 ? watch : NULL;
+}
 
 /* Registers every watch again with a fresh poller. */
 int aloop__watch_register_all(aloop_t *loop);
@@ -50,6 +55,9 @@ int aloop__watch_register_all(aloop_t *loop);
 void aloop__watch_close(aloop_t *loop);
 
 /* One line of the dump for a user's watch. */
-void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size, const char **origin);
+void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size);
+
+/* Where a user's callback was registered, else NULL. */
+const char *aloop__watch_origin(aloop__watch_t *watch, uint32_t direction);
 
 #endif

@@ -52,8 +52,7 @@ enum {
 /* Writes made inside data_received, on their way out together. Parts point into the shared read buffer (an echo: no copy) or into
  * `bytes`, where other small writes are collected. */
 typedef struct aloop__cork {
-  aloop_transport_t *transport; /* whose data_received is running, or NULL */
-  const char *data;             /* what it was given */
+  const char *data; /* what the data_received that is running was given; its transport has the flag CORKED */
   size_t data_size;
   size_t size; /* of all parts */
   size_t used; /* of bytes */

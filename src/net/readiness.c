@@ -21,6 +21,7 @@
 
 #include "net/driver.h"
 #include "net/listener.h"
+#include "net/write.h"
 
 enum { FLUSH_PARTS = 64, ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
 
@@ -40,27 +41,42 @@ static ssize_t result_of(ssize_t n) {
 
 /* ---- Reading ------------------------------------------------------------------------------------------------ */
 
+/* recv brought no bytes: EOF, nothing yet, or an error. */
+static ALOOP_NOINLINE void received_none(aloop_transport_t *transport, ssize_t n) {
+  if (n == 0)
+    aloop__stream_received_eof(transport);
+  else if (!is_retry(errno))
+    aloop__stream_end(transport, -errno);
+}
+
+/* Reads once. Returns whether there may be more. */
+static inline bool read_once(aloop_transport_t *transport, size_t *budget) {
+  void *buffer = aloop__net_of(transport->object.loop)->read_buffer;
+  size_t size = ALOOP__READ_SIZE;
+  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL)) {
+    int rc = aloop__stream_get_buffer(transport, &buffer, &size);
+    if (rc < 0) {
+      aloop__stream_end(transport, rc);
+      return false;
+    }
+  }
+  ssize_t n = recv(transport->fd, buffer, size, 0);
+  if (ALOOP_UNLIKELY(n <= 0)) {
+    received_none(transport, n);
+    return false;
+  }
+  aloop__stream_received(transport, buffer, (size_t)n);
+  if (ALOOP_LIKELY((size_t)n < size) || (size_t)n >= *budget) return false;
+  *budget -= (size_t)n;
+  return aloop__stream_wants_read(transport);
+}
+
 static void readable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
+  size_t budget = ALOOP__READ_BUDGET;
   if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
   aloop__object_ref(&transport->object);
-  size_t budget = ALOOP__READ_BUDGET;
-  do {
-    void *buffer;
-    size_t size;
-    int rc = aloop__stream_read_buffer(transport, &buffer, &size);
-    ssize_t n = rc < 0 ? rc : recv(transport->fd, buffer, size, 0);
-    if (n <= 0) {
-      if (n == 0)
-        aloop__stream_received_eof(transport);
-      else if (rc < 0 || !is_retry(errno))
-        aloop__stream_end(transport, rc < 0 ? rc : -errno);
-      break;
-    }
-    aloop__stream_received(transport, buffer, (size_t)n);
-    if ((size_t)n < size || (size_t)n >= budget) break;
-    budget -= (size_t)n;
-  } while (aloop__stream_wants_read(transport));
+  while (read_once(transport, &budget)) continue;
   aloop__object_unref(&transport->object);
 }
 

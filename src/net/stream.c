@@ -84,6 +84,7 @@ static void queue_lost(aloop_transport_t *transport) {
 static bool stop(aloop_transport_t *transport, int error) {
   if (transport->state >= ALOOP__ENDING) return false;
   transport->state = ALOOP__ENDING;
+  transport->flags |= ALOOP__SHUT;
   transport->error = error;
   aloop_t *loop = transport->object.loop;
   aloop__cork_drop(transport);
@@ -241,29 +242,11 @@ void aloop__stream_update_reading(aloop_transport_t *transport) {
   if (rc < 0) aloop__stream_end(transport, rc);
 }
 
-int aloop__stream_read_buffer(aloop_transport_t *transport, void **buffer, size_t *size) {
-  if (ALOOP_LIKELY(transport->table->get_buffer == NULL)) {
-    *buffer = aloop__net_of(transport->object.loop)->read_buffer;
-    *size = ALOOP__READ_SIZE;
-    return 0;
-  }
+int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t *size) {
   *size = 0;
   int rc = transport->table->get_buffer(transport, transport->protocol, ALOOP__READ_SIZE, buffer, size);
   if (rc < 0) return rc;
   return *size > 0 ? 0 : ALOOP_ENOBUFS;
-}
-
-void aloop__stream_received(aloop_transport_t *transport, const void *data, size_t size) {
-  const aloop_protocol_t *table = transport->table;
-  int rc = 0;
-  if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, true, false);
-  aloop__cork_begin(transport, data, size);
-  if (ALOOP_UNLIKELY(table->get_buffer != NULL))
-    rc = table->buffer_updated != NULL ? table->buffer_updated(transport, transport->protocol, size) : 0;
-  else if (ALOOP_LIKELY(table->data_received != NULL))
-    rc = table->data_received(transport, transport->protocol, data, size);
-  aloop__cork_end(transport);
-  if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 
 void aloop__stream_received_eof(aloop_transport_t *transport) {
@@ -311,6 +294,7 @@ void aloop_transport_close(aloop_transport_t *transport) {
   if (transport->state >= ALOOP__CLOSING) return;
   aloop__object_ref(&transport->object);
   transport->state = ALOOP__CLOSING;
+  transport->flags |= ALOOP__SHUT;
   aloop__stream_update_reading(transport);
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);

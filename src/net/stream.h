@@ -30,7 +30,9 @@ enum {
   ALOOP__MADE = 64,         /* connection_made was called */
   ALOOP__MADE_DUE = 128,    /* could not be queued for want of memory */
   ALOOP__LOST_DUE = 256,
-  ALOOP__SENDFILE = 512 /* a sendfile owns the write side; reading rests */
+  ALOOP__SENDFILE = 512, /* a sendfile owns the write side; reading rests */
+  ALOOP__CORKED = 1024,  /* data_received is running */
+  ALOOP__SHUT = 2048     /* closing or later: the state in a bit, for the one test that each write makes */
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
@@ -78,11 +80,10 @@ void aloop__stream_set_nodelay(int fd);
 
 /* ---- Called by the I/O driver. The caller holds a reference. ---- */
 
-/* Where to read to: the protocol's own buffer or the loop's shared one. Returns 0 or a code, which ends the connection. */
-int aloop__stream_read_buffer(aloop_transport_t *transport, void **buffer, size_t *size);
+/* A buffered protocol's own memory to read to. Returns 0 or a code, which ends the connection. */
+int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t *size);
 
-/* `size` > 0 bytes arrived there. */
-void aloop__stream_received(aloop_transport_t *transport, const void *data, size_t size);
+/* aloop__stream_received (write.h): `size` > 0 bytes arrived there. */
 void aloop__stream_received_eof(aloop_transport_t *transport);
 
 /* The first `size` bytes of the outbox were sent. */

@@ -67,7 +67,8 @@ static void appended(aloop_transport_t *transport) {
 }
 
 /* Buffers what was not sent. Once a part was sent there is no way back but the end. */
-static int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count, size_t sent) {
+static ALOOP_NOINLINE int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count,
+                                    size_t sent) {
   if (transport->outbox.size == 0 && transport->extras != NULL) aloop__stream_touch(transport, false, true);
   if (aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent) < 0) {
     if (sent > 0) aloop__stream_end(transport, ALOOP_ENOMEM);
@@ -101,13 +102,15 @@ void aloop__stream_sent(aloop_transport_t *transport, size_t size) {
 /* ---- The cork ----------------------------------------------------------------------------------------------- */
 
 static aloop__cork_t *cork_of(const aloop_transport_t *transport) {
-  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
-  return cork->transport == transport ? cork : NULL;
+  return &aloop__net_of(transport->object.loop)->cork;
+}
+
+static bool is_corked(const aloop_transport_t *transport) {
+  return (transport->flags & ALOOP__CORKED) != 0;
 }
 
 size_t aloop__cork_size(const aloop_transport_t *transport) {
-  const aloop__cork_t *cork = cork_of(transport);
-  return cork != NULL ? cork->size : 0;
+  return is_corked(transport) ? cork_of(transport)->size : 0;
 }
 
 static void empty(aloop__cork_t *cork) {
@@ -116,28 +119,25 @@ static void empty(aloop__cork_t *cork) {
 }
 
 void aloop__cork_drop(aloop_transport_t *transport) {
-  aloop__cork_t *cork = cork_of(transport);
-  if (cork != NULL) empty(cork);
+  if (is_corked(transport)) empty(cork_of(transport));
 }
 
 /* Sends all parts. They were accepted, so nothing can be refused here: out of memory ends the connection. */
-static ALOOP_NOINLINE void send_parts(aloop_transport_t *transport, aloop__cork_t *cork) {
+static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork) {
   int parts = cork->parts;
   size_t size = cork->size;
   empty(cork);
   int rc = send_or_keep(transport, cork->iov, parts, size);
-  if (rc < 0) aloop__stream_end(transport, rc);
+  if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 
 void aloop__cork_flush(aloop_transport_t *transport) {
-  aloop__cork_t *cork = cork_of(transport);
-  if (cork != NULL && cork->parts > 0) send_parts(transport, cork);
+  if (is_corked(transport) && cork_of(transport)->parts > 0) send_parts(transport, cork_of(transport));
 }
 
-void aloop__cork_end(aloop_transport_t *transport) {
-  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
+void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork) {
+  transport->flags &= (uint16_t)~ALOOP__CORKED;
   if (cork->parts > 0) send_parts(transport, cork);
-  cork->transport = NULL;
 }
 
 static void add_part(aloop__cork_t *cork, const void *data, size_t size) {
@@ -150,9 +150,10 @@ static void add_part(aloop__cork_t *cork, const void *data, size_t size) {
 }
 
 /* Gathers one write. Returns false if it must be sent now, behind what was gathered. */
-static bool gather(aloop_transport_t *transport, aloop__cork_t *cork, const char *data, size_t size) {
-  if (cork->parts == ALOOP__CORK_PARTS) return false;
-  if (data >= cork->data && data + size <= cork->data + cork->data_size) {
+static bool gather(aloop_transport_t *transport, const char *data, size_t size) {
+  aloop__cork_t *cork = cork_of(transport);
+  if (!is_corked(transport) || transport->outbox.size > 0 || cork->parts == ALOOP__CORK_PARTS) return false;
+  if ((size_t)(data - cork->data) < cork->data_size && size <= cork->data_size - (size_t)(data - cork->data)) {
     add_part(cork, data, size);
     return true;
   }
@@ -182,14 +183,14 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
 
 /* The common case needs none of the checks above. */
 static inline int check(aloop_transport_t *transport, size_t size) {
-  if (ALOOP_LIKELY(transport->state < ALOOP__CLOSING) &&
-      ALOOP_LIKELY((transport->flags & (ALOOP__EOF_WANTED | ALOOP__SENDFILE)) == 0) &&
-      ALOOP_LIKELY(transport->extras == NULL) && ALOOP_LIKELY(transport->object.loop->guard == 0))
+  uint32_t reasons = transport->flags & (ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE);
+  if (ALOOP_LIKELY((reasons | transport->object.loop->guard) == 0) && ALOOP_LIKELY(transport->extras == NULL))
     return 0;
   return refuse(transport, size);
 }
 
-static int write_parts(aloop_transport_t *transport, const struct iovec *iov, int count, size_t size) {
+static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct iovec *iov, int count,
+                                      size_t size) {
   aloop__object_ref(&transport->object);
   aloop__cork_flush(transport);
   int rc = transport->state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
@@ -201,8 +202,7 @@ int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t
   if (ALOOP_UNLIKELY(transport == NULL) || (ALOOP_UNLIKELY(data == NULL) && size > 0)) return ALOOP_EINVAL;
   int rc = check(transport, size);
   if (ALOOP_UNLIKELY(rc < 0) || ALOOP_UNLIKELY(size == 0)) return rc;
-  aloop__cork_t *cork = cork_of(transport);
-  if (cork != NULL && transport->outbox.size == 0 && gather(transport, cork, data, size)) return 0;
+  if (gather(transport, data, size)) return 0;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
   return write_parts(transport, &part, 1, size);
 }
@@ -215,9 +215,10 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
   int rc = check(transport, size);
   if (rc < 0 || size == 0) return rc;
   aloop__cork_t *cork = cork_of(transport);
-  if (cork != NULL && transport->outbox.size == 0 && count <= ALOOP__CORK_PARTS - cork->parts &&
+  if (is_corked(transport) && transport->outbox.size == 0 && count <= ALOOP__CORK_PARTS - cork->parts &&
       size <= ALOOP__CORK_SIZE - cork->used) {
-    for (int i = 0; i < count; i++) gather(transport, cork, iov[i].iov_base, iov[i].iov_len);
+    for (int i = 0; i < count; i++)
+      if (iov[i].iov_len > 0) gather(transport, iov[i].iov_base, iov[i].iov_len);
     return 0;
   }
   if (count <= PARTS_AT_ONCE) return write_parts(transport, iov, count, size);

@@ -7,16 +7,8 @@
 
 #include "net/driver.h"
 
-/* From here on writes of this transport are gathered. `data` is what data_received is given: parts of it need no copy. */
-static inline void aloop__cork_begin(aloop_transport_t *transport, const void *data, size_t size) {
-  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
-  cork->transport = transport;
-  cork->data = data;
-  cork->data_size = size;
-}
-
 /* Sends what was gathered and stops gathering. */
-void aloop__cork_end(aloop_transport_t *transport);
+void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork);
 
 /* Sends what was gathered so far; later order is kept by going on with an empty cork. */
 void aloop__cork_flush(aloop_transport_t *transport);
@@ -30,5 +22,22 @@ size_t aloop__cork_size(const aloop_transport_t *transport);
 /* Tells the protocol that the buffer is too full, or no more, when a mark was crossed. */
 void aloop__write_check_high(aloop_transport_t *transport);
 void aloop__write_check_low(aloop_transport_t *transport);
+
+/* Called by the driver, who holds a reference: `size` > 0 bytes arrived at `data`. Inline because it is the path of every byte. */
+static inline void aloop__stream_received(aloop_transport_t *transport, const void *data, size_t size) {
+  const aloop_protocol_t *table = transport->table;
+  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
+  int rc = 0;
+  if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, true, false);
+  cork->data = data;
+  cork->data_size = size;
+  transport->flags |= ALOOP__CORKED;
+  if (ALOOP_UNLIKELY(table->get_buffer != NULL))
+    rc = table->buffer_updated != NULL ? table->buffer_updated(transport, transport->protocol, size) : 0;
+  else if (ALOOP_LIKELY(table->data_received != NULL))
+    rc = table->data_received(transport, transport->protocol, data, size);
+  aloop__cork_end(transport, cork);
+  if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
+}
 
 #endif
