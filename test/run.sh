@@ -2,9 +2,10 @@
 # sh test/run.sh [STAGE...]: builds aloop in every way that matters and runs all its tests. Stages, all by default:
 #
 #   checks    gcc, internal invariants checked while running; every test on every poller ("quick" is another name)
-#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests
+#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests. The fuzz targets are built
 #   threads   the thread sanitizer; the tests in which threads meet
-#   release   gcc -O2 without checks; the library as it is installed, examples included
+#   release   gcc -O2 without checks; the library as it is installed, with examples and benchmarks, on the poller that
+#             is the default here
 #
 # Warnings are errors in all of them. On Debian and its relatives whatever is missing is installed first, as root or
 # through sudo; elsewhere this script says what to install. Builds and logs go to build-test/ (or $ALOOP_TEST_DIR) and
@@ -57,6 +58,11 @@ mkdir -p "$out" || give_up "cannot write to $out; set ALOOP_TEST_DIR to a folder
 works() {
   printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' >"$out/probe.c"
   "$@" "$out/probe.c" -o "$out/probe" >/dev/null 2>&1 && $fixed "$out/probe" >/dev/null 2>&1
+}
+
+works_fuzz() {
+  echo 'int LLVMFuzzerTestOneInput(const void *data, unsigned long size) { return data == 0 && size > 0; }' >"$out/probe.c"
+  clang -fsanitize=fuzzer "$out/probe.c" -o "$out/probe" >/dev/null 2>&1
 }
 
 has_cmocka() {
@@ -220,7 +226,10 @@ for stage in $stages; do
     build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON && run checks
     ;;
   sanitize)
-    build sanitize -DCMAKE_C_COMPILER=clang -DALOOP_CHECKS=ON -DALOOP_SANITIZE=address,undefined && run sanitize
+    fuzz=OFF
+    works_fuzz && fuzz=ON
+    build sanitize -DCMAKE_C_COMPILER=clang -DALOOP_CHECKS=ON -DALOOP_SANITIZE=address,undefined \
+      -DALOOP_BUILD_FUZZ=$fuzz && run sanitize
     ;;
   threads)
     compiler=clang
@@ -228,8 +237,8 @@ for stage in $stages; do
     build threads -DCMAKE_C_COMPILER=$compiler -DALOOP_CHECKS=ON -DALOOP_SANITIZE=thread && run threads -L '^threads$'
     ;;
   release)
-    build release -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release "-DCMAKE_C_FLAGS_RELEASE=-O2 -DNDEBUG" &&
-      run release -LE '^(poll|select|kqueue)$'
+    build release -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release "-DCMAKE_C_FLAGS_RELEASE=-O2 -DNDEBUG" \
+      -DALOOP_BUILD_BENCH=ON && run release -LE '^(poll|select|kqueue)$'
     ;;
   esac
 done
