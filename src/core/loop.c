@@ -322,7 +322,8 @@ static ALOOP_NOINLINE void nothing_delivered(aloop_t *loop) {
 ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *batch, int count) {
   uint64_t before = loop->callbacks;
   uint64_t stale = loop->stale;
-  for (const aloop_poll_event_t *event = batch; event != batch + count; event++) {
+  const aloop_poll_event_t *end = batch + count;
+  for (const aloop_poll_event_t *event = batch; event != end && ALOOP_LIKELY(loop->stop_error == 0); event++) {
     if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) deliver(loop, event, ALOOP_READABLE);
     if (ALOOP_UNLIKELY(loop->stop_error != 0)) break;
     if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE)) deliver(loop, event, ALOOP_WRITABLE);
