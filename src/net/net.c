@@ -8,9 +8,11 @@
 
 #include "core/memory.h"
 #include "net/driver.h"
+#include "net/resolve.h"
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
+  aloop__resolve_close(loop);
   if (net->spare_fd >= 0) close(net->spare_fd);
   aloop__memory_release(loop, net->read_buffer);
   aloop__memory_release(loop, net->cork_buffer);
