@@ -226,9 +226,8 @@ static bool may_skip_poll(aloop_t *loop) {
 }
 
 /* Step 2. Returns the number of events, or the poller's error. */
-ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch) {
+ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch, bool posted_to) {
   if (timeout == 0 && may_skip_poll(loop)) return 0;
-  bool posted_to = aloop__mailbox_in_use(&loop->mailbox);
   if (ALOOP_UNLIKELY(posted_to) && timeout != 0 && !aloop__mailbox_sleep(loop)) timeout = 0;
   uint64_t begun = timeout != 0 ? aloop__clock_ticks() : 0;
   int n = loop->poller->wait(loop->poller_state, batch, BATCH, timeout);
@@ -237,15 +236,15 @@ ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t 
   loop->skip_check = 1;
   loop->now_age = 0;
   loop->poll_ticks = aloop__clock_ticks();
-  if (timeout != 0) loop->idle_ticks += loop->poll_ticks - begun;
-  if (ALOOP_UNLIKELY(posted_to) && timeout != 0) aloop__mailbox_awake(loop);
+  if (ALOOP_UNLIKELY(timeout == 0)) return n;
+  loop->idle_ticks += loop->poll_ticks - begun;
+  if (ALOOP_UNLIKELY(posted_to)) aloop__mailbox_awake(loop);
   return n;
 }
 
-/* Step 3. */
-ALOOP_INLINE void take_mailbox(aloop_t *loop) {
-  if (ALOOP_UNLIKELY(aloop__mailbox_in_use(&loop->mailbox)) && aloop__mailbox_pending(loop))
-    aloop__mailbox_take(loop);
+/* Step 3. The very first post is noticed one turn late, by its wake-up. */
+ALOOP_INLINE void take_mailbox(aloop_t *loop, bool posted_to) {
+  if (ALOOP_UNLIKELY(posted_to) && aloop__mailbox_pending(loop)) aloop__mailbox_take(loop);
 }
 
 /* Step 4. */
@@ -276,41 +275,42 @@ static ALOOP_NOINLINE void call_timed(aloop_t *loop, aloop_callback_fn fn, void 
   if (duration >= loop->slow_callback_duration) report_slow(loop, origin, duration);
 }
 
-ALOOP_INLINE void call(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
-  loop->callbacks++;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
-    call_timed(loop, fn, arg, origin);
-    return;
-  }
-  fn(loop, arg);
-  leave_context(loop);
-}
-
 /* Runs the deque up to a position. */
 ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
   while (loop->head != end && ALOOP_LIKELY(loop->stop_error == 0)) {
     const aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
-    if (ALOOP_UNLIKELY(entry->fn == NULL)) continue;
+    aloop_callback_fn fn = entry->fn;
+    if (ALOOP_UNLIKELY(fn == NULL)) continue;
     loop->context = entry->context;
-    call(loop, entry->fn, entry->arg, entry->origin);
+    loop->callbacks++;
+    if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+      call_timed(loop, fn, entry->arg, entry->origin);
+      continue;
+    }
+    fn(loop, entry->arg);
+    leave_context(loop);
   }
 }
 
-/* Calls one side of a watch if it still wants that. */
-ALOOP_INLINE void deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction) {
+/* Calls one side of a watch if it still wants that. Returns false if the watch is gone. */
+ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction) {
   aloop__watch_t *watch = aloop__watch_of_event(loop->watches, loop->watches_size, event);
-  if (ALOOP_UNLIKELY(watch == NULL)) {
-    loop->stale++;
-    return;
-  }
-  if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return;
+  if (ALOOP_UNLIKELY(watch == NULL)) return false;
+  if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return true;
   aloop_callback_fn fn = direction == ALOOP_READABLE ? watch->ops->readable : watch->ops->writable;
-  const char *origin = ALOOP_UNLIKELY(loop->guard != 0) ? aloop__watch_origin(watch, direction) : NULL;
-  call(loop, fn, watch, origin);
+  loop->callbacks++;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+    call_timed(loop, fn, watch, aloop__watch_origin(watch, direction));
+    return true;
+  }
+  fn(loop, watch);
+  leave_context(loop);
+  return true;
 }
 
-/* A poll that brought only events nobody waits for. A poller that reports nothing else is opened anew (see watch.c). */
-static ALOOP_NOINLINE void nothing_delivered(aloop_t *loop) {
+/* An event that nobody waits for. A poller that reports nothing else is opened anew (see watch.c). */
+static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
+  loop->stale++;
   loop->stale_run = loop->stale_poll + 1 == loop->polls ? loop->stale_run + 1 : 1;
   loop->stale_poll = loop->polls;
   if (loop->stale_run < STALE_POLLS_MAX) return;
@@ -319,17 +319,15 @@ static ALOOP_NOINLINE void nothing_delivered(aloop_t *loop) {
 }
 
 /* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop leaves the rest to the next poll. */
-ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *batch, int count) {
-  uint64_t before = loop->callbacks;
-  uint64_t stale = loop->stale;
-  const aloop_poll_event_t *end = batch + count;
-  for (const aloop_poll_event_t *event = batch; event != end && ALOOP_LIKELY(loop->stop_error == 0); event++) {
-    if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) deliver(loop, event, ALOOP_READABLE);
-    if (ALOOP_UNLIKELY(loop->stop_error != 0)) break;
-    if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE)) deliver(loop, event, ALOOP_WRITABLE);
-  }
+ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int count) {
   loop->events += (uint64_t)count;
-  if (ALOOP_UNLIKELY(loop->stale != stale) && loop->callbacks == before) nothing_delivered(loop);
+  for (; count > 0; count--, event++) {
+    bool found = true;
+    if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) found = deliver(loop, event, ALOOP_READABLE);
+    if (ALOOP_UNLIKELY(loop->stop_error != 0)) break;
+    if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE)) found = deliver(loop, event, ALOOP_WRITABLE);
+    if (ALOOP_UNLIKELY(!found)) drop_event(loop);
+  }
 }
 
 /* Step 6. */
@@ -342,9 +340,10 @@ ALOOP_INLINE void end_turn(aloop_t *loop) {
 }
 
 ALOOP_INLINE int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
-  int count = poll_events(loop, work_out_timeout(loop, limit), batch);
+  bool posted_to = aloop__mailbox_in_use(&loop->mailbox);
+  int count = poll_events(loop, work_out_timeout(loop, limit), batch, posted_to);
   if (ALOOP_UNLIKELY(count < 0)) return count;
-  take_mailbox(loop);
+  take_mailbox(loop, posted_to);
   uint64_t scheduled = loop->tail;
   queue_timers(loop);
   uint64_t timers = loop->tail;

@@ -54,8 +54,7 @@ enum {
 typedef struct aloop__cork {
   const char *data; /* what the data_received that is running was given; its transport has the flag CORKED */
   size_t data_size;
-  size_t size; /* of all parts */
-  size_t used; /* of bytes */
+  size_t used; /* of the cork buffer */
   int parts;
   struct iovec iov[ALOOP__CORK_PARTS];
 } aloop__cork_t;

@@ -39,6 +39,14 @@ static ssize_t result_of(ssize_t n) {
   return is_retry(errno) ? ALOOP_EAGAIN : -errno;
 }
 
+static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  if (ALOOP_LIKELY(count == 1))
+    return result_of(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+  struct msghdr message = {.msg_iov = (struct iovec *)iov};
+  message.msg_iovlen = (unsigned char)count;
+  return result_of(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
+}
+
 /* ---- Reading ------------------------------------------------------------------------------------------------ */
 
 /* recv brought no bytes: EOF, nothing yet, or an error. */
@@ -50,8 +58,8 @@ static ALOOP_NOINLINE void received_none(aloop_transport_t *transport, ssize_t n
 }
 
 /* Reads once. Returns whether there may be more. */
-static inline bool read_once(aloop_transport_t *transport, size_t *budget) {
-  void *buffer = aloop__net_of(transport->object.loop)->read_buffer;
+static inline bool read_once(aloop_transport_t *transport, aloop__net_t *net, size_t *budget) {
+  void *buffer = net->read_buffer;
   size_t size = ALOOP__READ_SIZE;
   if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL)) {
     int rc = aloop__stream_get_buffer(transport, &buffer, &size);
@@ -65,7 +73,7 @@ static inline bool read_once(aloop_transport_t *transport, size_t *budget) {
     received_none(transport, n);
     return false;
   }
-  aloop__stream_received(transport, buffer, (size_t)n);
+  aloop__stream_received(transport, &net->cork, buffer, (size_t)n, send_now);
   if (ALOOP_LIKELY((size_t)n < size) || (size_t)n >= *budget) return false;
   *budget -= (size_t)n;
   return aloop__stream_wants_read(transport);
@@ -76,19 +84,11 @@ static void readable(aloop_t *loop, void *arg) {
   size_t budget = ALOOP__READ_BUDGET;
   if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
   aloop__object_ref(&transport->object);
-  while (read_once(transport, &budget)) continue;
+  while (read_once(transport, aloop__net_of(loop), &budget)) continue;
   aloop__object_unref(&transport->object);
 }
 
 /* ---- Writing ------------------------------------------------------------------------------------------------ */
-
-static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  if (ALOOP_LIKELY(count == 1))
-    return result_of(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
-  struct msghdr message = {.msg_iov = (struct iovec *)iov};
-  message.msg_iovlen = (unsigned char)count;
-  return result_of(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
-}
 
 static int watch_writable(aloop_transport_t *transport, bool on) {
   uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE;

@@ -32,6 +32,7 @@ enum {
   ALOOP__LOST_DUE = 256,
   ALOOP__SENDFILE = 512, /* a sendfile owns the write side; reading rests */
   ALOOP__CORKED = 1024,  /* data_received is running */
+  ALOOP__EXTRAS = 4096,  /* `extras` is there */
   ALOOP__SHUT = 2048     /* closing or later: the state in a bit, for the one test that each write makes */
 };
 

@@ -110,12 +110,13 @@ static bool is_corked(const aloop_transport_t *transport) {
 }
 
 size_t aloop__cork_size(const aloop_transport_t *transport) {
-  return is_corked(transport) ? cork_of(transport)->size : 0;
+  const aloop__cork_t *cork = cork_of(transport);
+  return is_corked(transport) ? total_of(cork->iov, cork->parts) : 0;
 }
 
 static void empty(aloop__cork_t *cork) {
   cork->parts = 0;
-  cork->size = cork->used = 0;
+  cork->used = 0;
 }
 
 void aloop__cork_drop(aloop_transport_t *transport) {
@@ -125,9 +126,8 @@ void aloop__cork_drop(aloop_transport_t *transport) {
 /* Sends all parts. They were accepted, so nothing can be refused here: out of memory ends the connection. */
 static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork) {
   int parts = cork->parts;
-  size_t size = cork->size;
   empty(cork);
-  int rc = send_or_keep(transport, cork->iov, parts, size);
+  int rc = send_or_keep(transport, cork->iov, parts, total_of(cork->iov, parts));
   if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 
@@ -136,13 +136,21 @@ void aloop__cork_flush(aloop_transport_t *transport) {
 }
 
 void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork) {
-  transport->flags &= (uint16_t)~ALOOP__CORKED;
-  if (cork->parts > 0) send_parts(transport, cork);
+  send_parts(transport, cork);
+}
+
+void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssize_t n) {
+  cork->used = 0;
+  if (n < 0 && n != ALOOP_EAGAIN) {
+    aloop__stream_end(transport, (int)n);
+    return;
+  }
+  int rc = keep_rest(transport, cork->iov, 1, n > 0 ? (size_t)n : 0);
+  if (rc < 0) aloop__stream_end(transport, rc);
 }
 
 static void add_part(aloop__cork_t *cork, const void *data, size_t size) {
   struct iovec *last = cork->parts > 0 ? &cork->iov[cork->parts - 1] : NULL;
-  cork->size += size;
   if (last != NULL && (const char *)last->iov_base + last->iov_len == (const char *)data)
     last->iov_len += size;
   else
@@ -181,6 +189,21 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   return 0;
 }
 
+/* The commonest write of all: the first answer inside data_received, made of what was received. */
+static inline bool gather_first(aloop_transport_t *transport, const void *data, size_t size) {
+  enum {
+    WANTED = ALOOP__CORKED,
+    ALL = ALOOP__CORKED | ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__EXTRAS
+  };
+  if ((transport->flags & ALL) != WANTED || transport->outbox.size > 0 || transport->object.loop->guard != 0)
+    return false;
+  aloop__cork_t *cork = cork_of(transport);
+  if (cork->parts > 0 || data != cork->data || size - 1 >= cork->data_size) return false;
+  cork->iov[0] = (struct iovec){.iov_base = (void *)data, .iov_len = size};
+  cork->parts = 1;
+  return true;
+}
+
 /* The common case needs none of the checks above. */
 static inline int check(aloop_transport_t *transport, size_t size) {
   uint32_t reasons = transport->flags & (ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE);
@@ -198,13 +221,18 @@ static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct
   return rc;
 }
 
-int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t size) {
-  if (ALOOP_UNLIKELY(transport == NULL) || (ALOOP_UNLIKELY(data == NULL) && size > 0)) return ALOOP_EINVAL;
+static ALOOP_NOINLINE int write_any(aloop_transport_t *transport, const void *data, size_t size) {
+  if (transport == NULL || (data == NULL && size > 0)) return ALOOP_EINVAL;
   int rc = check(transport, size);
   if (ALOOP_UNLIKELY(rc < 0) || ALOOP_UNLIKELY(size == 0)) return rc;
   if (gather(transport, data, size)) return 0;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
   return write_parts(transport, &part, 1, size);
+}
+
+int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t size) {
+  if (ALOOP_LIKELY(transport != NULL) && gather_first(transport, data, size)) return 0;
+  return write_any(transport, data, size);
 }
 
 enum { PARTS_AT_ONCE = 64 };

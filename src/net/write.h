@@ -7,8 +7,11 @@
 
 #include "net/driver.h"
 
-/* Sends what was gathered and stops gathering. */
+/* Sends what was gathered when data_received has returned. */
 void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork);
+
+/* The same when the driver has tried to send the only part and got `n`: fewer bytes than there are, or an error. */
+void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssize_t n);
 
 /* Sends what was gathered so far; later order is kept by going on with an empty cork. */
 void aloop__cork_flush(aloop_transport_t *transport);
@@ -23,12 +26,14 @@ size_t aloop__cork_size(const aloop_transport_t *transport);
 void aloop__write_check_high(aloop_transport_t *transport);
 void aloop__write_check_low(aloop_transport_t *transport);
 
-/* Called by the driver, who holds a reference: `size` > 0 bytes arrived at `data`. Inline because it is the path of every byte. */
-static inline void aloop__stream_received(aloop_transport_t *transport, const void *data, size_t size) {
+/* Called by the driver, who holds a reference: `size` > 0 bytes arrived at `data`. Inline, and handed the driver's own send, because
+ * it is the path of every byte: the one answer to one message goes from here to the socket without a detour. */
+ALOOP_INLINE void aloop__stream_received(aloop_transport_t *transport, aloop__cork_t *cork, const void *data,
+                                         size_t size,
+                                         ssize_t (*send)(aloop_transport_t *, const struct iovec *, int)) {
   const aloop_protocol_t *table = transport->table;
-  aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
   int rc = 0;
-  if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, true, false);
+  if (ALOOP_UNLIKELY(transport->flags & ALOOP__EXTRAS)) aloop__stream_touch(transport, true, false);
   cork->data = data;
   cork->data_size = size;
   transport->flags |= ALOOP__CORKED;
@@ -36,7 +41,15 @@ static inline void aloop__stream_received(aloop_transport_t *transport, const vo
     rc = table->buffer_updated != NULL ? table->buffer_updated(transport, transport->protocol, size) : 0;
   else if (ALOOP_LIKELY(table->data_received != NULL))
     rc = table->data_received(transport, transport->protocol, data, size);
-  aloop__cork_end(transport, cork);
+  uint32_t unusual = transport->flags & (ALOOP__SHUT | ALOOP__EXTRAS);
+  transport->flags &= (uint16_t)~ALOOP__CORKED;
+  if (ALOOP_LIKELY(cork->parts == 1) && ALOOP_LIKELY(unusual == 0)) {
+    ssize_t n = send(transport, cork->iov, 1);
+    cork->parts = 0;
+    if (ALOOP_UNLIKELY(n != (ssize_t)cork->iov[0].iov_len)) aloop__cork_end_sent(transport, cork, n);
+  } else if (cork->parts > 0) {
+    aloop__cork_end(transport, cork);
+  }
   if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 
