@@ -2,20 +2,24 @@
  *
  * Futures: how an operation ends, once, and who learns of it.
  *
- * Done callbacks never run inside the call that ends the future. Each takes one entry of the ready deque, in the order added, so they
- * mix with call_soon callbacks in strict FIFO, and a stop with error leaves the rest queued. The entry holds only the future; the
- * callback itself stays in the future's list, of which the first is part of the struct. The entries of one future are in the
- * order of its list, so each entry runs the next one. This has three uses:
- * - When the deque cannot grow, the callbacks wait in the list and the object is stalled (object.h) until there is memory: an
- *   end is never lost.
- * - When the loop closes, the future drops its list and the references of its queued entries; the deque is dropped uncalled.
- * - The library can take back a callback that is queued already (aloop__future_unwatch), so that nothing it frees is called later.
+ * Done callbacks never run inside the call that ends the future. Each takes one entry of the ready deque, in
+ * the order added, so they mix with call_soon callbacks in strict FIFO, and a stop with error leaves the rest
+ * queued. The entry holds only the future; the callback itself stays in the future's list, of which the first
+ * is part of the struct. The entries of one future are in the order of its list, so each entry runs the next
+ * one. This has three uses:
+ * - When the deque cannot grow, the callbacks wait in the list and the object is stalled (object.h) until there
+ *   is memory: an end is never lost.
+ * - When the loop closes, the future drops its list and the references of its queued entries; the deque is
+ *   dropped uncalled.
+ * - The library can take back a callback that is queued already (aloop__future_unwatch), so that nothing it
+ *   frees is called later.
  *
- * A future is 128 bytes, two cache lines, and comes from a free list per loop. What few futures need (message, attempts, children)
- * is in an extra block. Futures that share another's end point at it instead of copying, so sharing cannot fail.
+ * A future is 128 bytes, two cache lines, and comes from a free list per loop. What few futures need (message,
+ * attempts, children) is in an extra block. Futures that share another's end point at it instead of copying, so
+ * sharing cannot fail.
  *
- * References: the caller's, one per queued callback, one while an operation of the library is pending. There is no cycle
- * collector: a future that waits for one that nobody will ever end stays until the loop is closed.
+ * References: the caller's, one per queued callback, one while an operation of the library is pending. There is
+ * no cycle collector: a future that waits for one that nobody will ever end stays until the loop is closed.
  */
 #include "future/future.h"
 
@@ -42,7 +46,7 @@ typedef struct future_room {
   uint32_t spares_count;
 } future_room_t;
 
-/* ---- Memory ------------------------------------------------------------------------------------------------- */
+/* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 static void close_room(aloop_t *loop, aloop__room_t *room) {
   future_room_t *self = ALOOP_CONTAINER_OF(room, future_room_t, room);
@@ -104,7 +108,7 @@ static aloop_future_t *source_of(const aloop_future_t *future) {
   return (aloop_future_t *)future;
 }
 
-/* ---- Done callbacks ----------------------------------------------------------------------------------------- */
+/* ---- Done callbacks -------------------------------------------------------------------------------------- */
 
 static aloop__done_t *done_at(aloop_future_t *future, uint32_t index) {
   return index == 0 ? &future->first : &future->more->items[index - 1];
@@ -186,9 +190,10 @@ static int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg, alo
   return 0;
 }
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end --------------------------------------------------------------------------------------------- */
 
-/* Ends a pending future. The caller has set ptr and destroy, or stop is cleared here. The future may be gone afterwards. */
+/* Ends a pending future. The caller has set ptr and destroy, or stop is cleared here. The future may be gone
+ * afterwards. */
 static void end(aloop_future_t *future, unsigned state, int64_t value) {
   bool held = future->operation;
   future->state = state & 3u;
@@ -291,7 +296,7 @@ int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) 
   return 0;
 }
 
-/* ---- Life --------------------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------------------ */
 
 static void describe(const aloop__object_t *object, char *text, size_t size) {
   const aloop_future_t *future = (const aloop_future_t *)(const void *)object;
@@ -405,7 +410,7 @@ aloop_t *aloop_future_loop(const aloop_future_t *future) {
   return future != NULL ? future->object.loop : NULL;
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------------------ */
+/* ---- Reading --------------------------------------------------------------------------------------------- */
 
 bool aloop_future_done(const aloop_future_t *future) {
   return future != NULL && future->state != ALOOP__PENDING;
@@ -512,7 +517,7 @@ int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, 
   return remove_due(future, future->ran + future->queued, fn, arg);
 }
 
-/* ---- For the rest of the library ---------------------------------------------------------------------------- */
+/* ---- For the rest of the library ------------------------------------------------------------------------- */
 
 void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn fn, void *arg) {
   if (future->state != ALOOP__PENDING) return;

@@ -8,9 +8,9 @@
  *     ...
  *     aloop__future_finish(future, value);   or aloop__future_fail(future, code, "bind %s", text);
  *
- * From set_operation until its end the future holds a reference to itself, so the operation keeps a bare pointer and forgets it
- * when it ends the future or when `stop` is called. Whoever else ends the future (cancel, aloop_close, even set_value by the
- * user) makes `stop` be called first, exactly once.
+ * From set_operation until its end the future holds a reference to itself, so the operation keeps a bare
+ * pointer and forgets it when it ends the future or when `stop` is called. Whoever else ends the future
+ * (cancel, aloop_close, even set_value by the user) makes `stop` be called first, exactly once.
  */
 #ifndef ALOOP_FUTURE_FUTURE_H
 #define ALOOP_FUTURE_FUTURE_H
@@ -68,8 +68,8 @@ struct aloop_future {
   aloop__future_extra_t *extra;
 };
 
-/* A pending future with one reference for the caller, or, on a closed loop, one that failed with ALOOP_ECLOSED. NULL: out of
- * memory. */
+/* A pending future with one reference for the caller, or, on a closed loop, one that failed with
+ * ALOOP_ECLOSED. NULL: out of memory. */
 aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin);
 
 /* For failures that are known at once: a future that has failed. `format` may be NULL. */
@@ -79,11 +79,12 @@ aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int erro
 #endif
     ;
 
-/* See above. `stop` must not end the future; it may be called from aloop_close, when nothing can be scheduled any more. */
+/* See above. `stop` must not end the future; it may be called from aloop_close, when nothing can be
+ * scheduled any more. */
 void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn stop, void *arg);
 
-/* The operation's own ends: they do not call `stop`, and the future may be gone when they return. NULL, or a future that is done,
- * is left alone: then false, and an object stays the caller's. */
+/* The operation's own ends: they do not call `stop`, and the future may be gone when they return. NULL, or a
+ * future that is done, is left alone: then false, and an object stays the caller's. */
 bool aloop__future_finish(aloop_future_t *future, int64_t value);
 bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy);
 bool aloop__future_fail(aloop_future_t *future, int error, const char *format, ...)
@@ -92,7 +93,8 @@ bool aloop__future_fail(aloop_future_t *future, int error, const char *format, .
 #endif
     ;
 
-/* Ends the future as `source`, a done child of it, ended: value, object, error, message and attempts are shared. */
+/* Ends the future as `source`, a done child of it, ended: value, object, error, message and attempts are
+ * shared. */
 void aloop__future_follow(aloop_future_t *future, aloop_future_t *source);
 
 /* Notes that connecting to an address failed. Left out when out of memory. */

@@ -39,8 +39,6 @@ static void on_turn(aloop_t *loop, void *arg) {
   note(step->trace, step->letter);
 }
 
-
-
 static void turn(aloop_t *loop) {
   assert_true(aloop_run_once(loop, 0) >= 0);
 }
