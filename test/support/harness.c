@@ -111,6 +111,30 @@ int64_t run_future(aloop_t *loop, aloop_future_t *future) {
   return aloop_future_result(future);
 }
 
+/* Returns whether the scenario got as far as the n-th allocation. */
+static bool torture_once(env_t *env, void (*scenario)(env_t *env), long n, bool all) {
+  env_loop(env, (aloop_options_t){.poller = "virtual", .debug = -1});
+  env->calls = 0;
+  env->fail_at = all ? 0 : n;
+  env->fail_from = all ? n : 0;
+  scenario(env);
+  bool reached = env->calls >= n;
+  env->fail_at = env->fail_from = 0;
+  aloop_free(env->loop);
+  env->loop = NULL;
+  if (env->live != 0)
+    fail_msg("allocation %ld%s failed: %ld blocks live", n, all ? " and later ones" : "", env->live);
+  return reached;
+}
+
+void torture(env_t *env, void (*scenario)(env_t *env)) {
+  for (int all = 0; all < 2; all++) {
+    long n = 1;
+    while (torture_once(env, scenario, n, all)) n++;
+    assert_true(n > 1);
+  }
+}
+
 static void set_flags(int fd) {
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   fcntl(fd, F_SETFD, FD_CLOEXEC);
