@@ -44,7 +44,10 @@ enum { ALOOP__PENDING, ALOOP__DONE, ALOOP__FAILED };
 
 struct aloop_future {
   aloop__object_t object;
-  int64_t value; /* or the error */
+  union {
+    int64_t value;        /* once done; or the error */
+    aloop_handle_t timer; /* while pending, of an operation that has one */
+  };
   union {
     struct { /* while pending */
       aloop_done_fn stop;
@@ -71,6 +74,10 @@ struct aloop_future {
 /* A pending future with one reference for the caller, or, on a closed loop, one that failed with
  * ALOOP_ECLOSED. NULL: out of memory. */
 aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin);
+
+/* The same for a future that waits for others and takes over their references, as its children, once it is
+ * made. Its extra block is the head of a cleared one of `bytes`. */
+aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count);
 
 /* For failures that are known at once: a future that has failed. `format` may be NULL. */
 aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int error, const char *format, ...)
