@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Waiting for many futures: gather and wait.
+ *
+ * The outer future owns its children from the start to its last reference and watches each pending one with a
+ * done callback of its own; children that are done already count at once. A future given twice counts twice.
+ * When the outer one ends early, by an error, a time limit or a cancel, it takes all its callbacks back, queued
+ * ones too, so a child never calls a future that is gone. That costs O(children) once; a child's end costs
+ * O(1).
+ *
+ * Errors: the first one becomes gather's own and counts as read in the child, and so do all later ones, as in
+ * asyncio: who gathers has said that the first matters. With ALOOP_RETURN_ERRORS they count as read when all
+ * are done. wait reads none.
+ *
+ * The list of futures is given up by the caller even if the call fails. A failure for lack of memory cancels
+ * them: their operations would otherwise go on with nobody to see the end.
+ */
+#include "core/report.h"
+#include "future/future.h"
+
+typedef struct group {
+  aloop__future_extra_t extra;
+  aloop_done_fn on_child;
+  size_t pending;
+  int rule; /* flags of gather, `until` of wait */
+} group_t;
+
+static group_t *group_of(aloop_future_t *outer) {
+  return ALOOP_CONTAINER_OF(outer->extra, group_t, extra);
+}
+
+/* ---- Beginning and leaving ------------------------------------------------------------------------------- */
+
+static void cancel_all(aloop_future_t *const *futures, size_t count) {
+  for (size_t i = 0; i < count; i++) aloop_future_cancel(futures[i]);
+}
+
+static void abandon(aloop_future_t *const *futures, size_t count) {
+  cancel_all(futures, count);
+  for (size_t i = 0; i < count; i++) aloop_future_unref(futures[i]);
+}
+
+static bool any_missing(aloop_future_t *const *futures, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (futures[i] == NULL) return true;
+  return false;
+}
+
+static bool any_foreign(const aloop_t *loop, aloop_future_t *const *futures, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (futures[i]->object.loop != loop) return true;
+  return false;
+}
+
+/* The outer future, pending or already failed; NULL after giving the futures up. */
+static aloop_future_t *begin(aloop_t *loop, aloop_future_t *const *futures, size_t count,
+                             aloop_done_fn on_child, int rule) {
+  if (futures == NULL) count = 0;
+  bool possible = loop != NULL && !any_missing(futures, count);
+  aloop_future_t *outer = possible ? aloop__future_over(loop, sizeof(group_t), futures, count) : NULL;
+  if (outer == NULL) {
+    abandon(futures, count);
+    return NULL;
+  }
+  group_t *group = group_of(outer);
+  group->on_child = on_child;
+  group->pending = count;
+  group->rule = rule;
+  if (any_foreign(loop, futures, count)) {
+    aloop__misuse(loop, ALOOP_EOTHERLOOP, "the futures to wait for belong to another loop");
+    aloop__future_fail(outer, ALOOP_EOTHERLOOP, NULL);
+  }
+  return outer;
+}
+
+/* Lets the children go on without the outer future. */
+static void leave(aloop_future_t *outer) {
+  group_t *group = group_of(outer);
+  for (size_t i = 0; i < group->extra.children_count; i++)
+    aloop__future_unwatch(group->extra.children[i], group->on_child, outer);
+  aloop_cancel(outer->object.loop, &outer->timer);
+}
+
+/* Out of memory half-way. */
+static aloop_future_t *give_up(aloop_future_t *outer) {
+  leave(outer);
+  cancel_all(outer->extra->children, outer->extra->children_count);
+  aloop_future_unref(outer);
+  return NULL;
+}
+
+/* Watches the children that are pending and counts the others. Returns false when out of memory. */
+static bool watch_children(aloop_future_t *outer) {
+  group_t *group = group_of(outer);
+  for (size_t i = 0; i < group->extra.children_count && !aloop_future_done(outer); i++) {
+    aloop_future_t *child = group->extra.children[i];
+    if (aloop_future_done(child))
+      group->on_child(child, outer);
+    else if (aloop__future_watch(child, group->on_child, outer) < 0)
+      return false;
+  }
+  return true;
+}
+
+/* ---- gather ---------------------------------------------------------------------------------------------- */
+
+/* Nobody is going to look at the errors of its children. */
+static void leave_gather(aloop_future_t *outer) {
+  leave(outer);
+  for (size_t i = 0; i < outer->extra->children_count; i++) aloop__future_ignore(outer->extra->children[i]);
+}
+
+static void on_gathered(aloop_future_t *child, void *arg) {
+  aloop_future_t *outer = arg;
+  group_t *group = group_of(outer);
+  group->pending--;
+  if (child->state == ALOOP__FAILED && (group->rule & ALOOP_RETURN_ERRORS) == 0) {
+    leave_gather(outer);
+    aloop__future_follow(outer, child);
+  } else if (group->pending == 0) {
+    leave_gather(outer);
+    aloop__future_finish(outer, (int64_t)group->extra.children_count);
+  }
+}
+
+static void stop_gather(aloop_future_t *outer, void *arg) {
+  (void)arg;
+  leave_gather(outer);
+  cancel_all(outer->extra->children, outer->extra->children_count);
+}
+
+aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count, unsigned flags) {
+  if (loop != NULL && aloop__loop_thread(loop) < 0) return NULL;
+  aloop_future_t *outer = begin(loop, futures, count, on_gathered, (int)(flags & ALOOP_RETURN_ERRORS));
+  if (outer == NULL || aloop_future_done(outer)) return outer;
+  if (futures == NULL && count > 0)
+    aloop__future_fail(outer, ALOOP_EINVAL, "there are no futures to wait for");
+  else if (count == 0)
+    aloop__future_finish(outer, 0);
+  else if (!watch_children(outer))
+    return give_up(outer);
+  aloop__future_set_operation(outer, stop_gather, NULL);
+  return outer;
+}
+
+/* ---- wait ------------------------------------------------------------------------------------------------ */
+
+static void end_wait(aloop_future_t *outer) {
+  leave(outer);
+  int64_t done = 0;
+  for (size_t i = 0; i < outer->extra->children_count; i++)
+    done += aloop_future_done(outer->extra->children[i]);
+  aloop__future_finish(outer, done);
+}
+
+static void on_waited(aloop_future_t *child, void *arg) {
+  aloop_future_t *outer = arg;
+  group_t *group = group_of(outer);
+  group->pending--;
+  bool error = child->state == ALOOP__FAILED && !aloop_future_cancelled(child);
+  if (group->pending == 0 || group->rule == ALOOP_FIRST_COMPLETED ||
+      (group->rule == ALOOP_FIRST_EXCEPTION && error))
+    end_wait(outer);
+}
+
+static void on_wait_late(aloop_t *loop, void *outer) {
+  (void)loop;
+  end_wait(outer);
+}
+
+static void stop_wait(aloop_future_t *outer, void *arg) {
+  (void)arg;
+  leave(outer);
+}
+
+/* Returns false when out of memory. */
+static bool limit_wait(aloop_future_t *outer, int64_t timeout) {
+  if (timeout == ALOOP_FOREVER || aloop_future_done(outer)) return true;
+  outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_wait_late, outer, NULL);
+  return aloop_handle_error(outer->timer) == 0;
+}
+
+aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count, int64_t timeout,
+                           int until) {
+  if (loop != NULL && aloop__loop_thread(loop) < 0) return NULL;
+  aloop_future_t *outer = begin(loop, futures, count, on_waited, until);
+  if (outer == NULL || aloop_future_done(outer)) return outer;
+  if (futures == NULL || count == 0)
+    aloop__future_fail(outer, ALOOP_EINVAL, "there are no futures to wait for");
+  else if (until < ALOOP_ALL_COMPLETED || until > ALOOP_FIRST_EXCEPTION)
+    aloop__future_fail(outer, ALOOP_EINVAL, "aloop_wait does not know this `until`");
+  else if (!watch_children(outer) || !limit_wait(outer, timeout))
+    return give_up(outer);
+  aloop__future_set_operation(outer, stop_wait, NULL);
+  return outer;
+}

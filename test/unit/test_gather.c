@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * gather and wait: when the outer future ends, with what, what becomes of the children and their errors. On the virtual
+ * poller, so time limits are exact.
+ */
+#include "harness.h"
+
+#include "core/loop.h"
+#include "future/future.h"
+
+enum { COUNT = 3 };
+
+static void virtual_loop(env_t *env) {
+  env_loop(env, (aloop_options_t){.poller = "virtual", .debug = -1});
+}
+
+static void turn(aloop_t *loop) {
+  assert_true(aloop_run_once(loop, 0) >= 0);
+}
+
+static void make(env_t *env, aloop_future_t *futures[COUNT]) {
+  for (int i = 0; i < COUNT; i++) futures[i] = aloop_future_new(env->loop);
+}
+
+/* A gather or wait takes over the references; tests that end the children keep their own. */
+static void keep(aloop_future_t *const futures[COUNT]) {
+  for (int i = 0; i < COUNT; i++) aloop_future_ref(futures[i]);
+}
+
+static void release(aloop_future_t *const futures[COUNT]) {
+  for (int i = 0; i < COUNT; i++) aloop_future_unref(futures[i]);
+}
+
+/* ---- gather -------------------------------------------------------------------------------------------------- */
+
+static void gather_is_done_when_all_are(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  for (int i = COUNT - 1; i >= 0; i--) {
+    assert_false(aloop_future_done(outer));
+    aloop_future_set_value(futures[i], 10 + i);
+    turn(env->loop);
+  }
+  assert_int_equal(aloop_future_result(outer), COUNT);
+  for (size_t i = 0; i < COUNT; i++) {
+    assert_ptr_equal(aloop_future_child(outer, i), futures[i]);
+    assert_int_equal(aloop_future_result(aloop_future_child(outer, i)), 10 + i);
+  }
+  assert_null(aloop_future_child(outer, COUNT));
+  release(futures);
+  aloop_future_unref(outer);
+}
+
+static void gathering_nothing_is_done_at_once(void **state) {
+  env_t *env = *state;
+  aloop_future_t *outer = aloop_gather(env->loop, NULL, 0, 0);
+  assert_int_equal(aloop_future_result(outer), 0);
+  assert_null(aloop_future_child(outer, 0));
+  aloop_future_unref(outer);
+}
+
+static void gathering_what_is_done_is_done_at_once(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  for (int i = 0; i < COUNT; i++) aloop_future_set_value(futures[i], i);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  assert_int_equal(aloop_future_result(outer), COUNT);
+  aloop_future_unref(outer);
+}
+
+static void the_first_error_ends_gather(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  aloop_future_set_error(futures[1], ALOOP_EIO, "bad sector");
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
+  assert_string_equal(aloop_future_message(outer), "bad sector");
+  assert_false(aloop_future_done(futures[0])); /* they go on */
+  assert_int_equal(aloop_future_set_value(futures[0], 5), 0);
+  release(futures);
+  aloop_future_unref(outer);
+  assert_int_equal(env->reports, 0);
+}
+
+static void an_earlier_error_ends_gather_at_once(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  aloop_future_set_error(futures[COUNT - 1], ALOOP_EIO, NULL);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  assert_true(aloop_future_done(outer));
+  assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
+  aloop_future_unref(outer);
+}
+
+static void errors_after_the_first_count_as_read(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
+  aloop_future_set_error(futures[1], ALOOP_EPIPE, NULL); /* its callback is queued when the first one runs */
+  turn(env->loop);
+  aloop_future_set_error(futures[2], ALOOP_EBADF, NULL);
+  assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
+  aloop_future_unref(outer);
+  release(futures);
+  turn(env->loop);
+  assert_int_equal(env->reports, 0);
+}
+
+static void an_unread_error_of_gather_is_reported_once(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_detach(aloop_gather(env->loop, futures, COUNT, 0));
+  for (int i = 0; i < COUNT; i++) aloop_future_set_error(futures[i], ALOOP_EIO, NULL);
+  release(futures);
+  turn(env->loop);
+  assert_int_equal(env->reports, 1);
+  assert_int_equal(env->report_errors[0], ALOOP_EIO);
+}
+
+static void errors_can_be_returned(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, ALOOP_RETURN_ERRORS);
+  aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
+  aloop_future_cancel(futures[1]);
+  turn(env->loop);
+  assert_false(aloop_future_done(outer));
+  aloop_future_set_value(futures[2], 2);
+  release(futures);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), COUNT);
+  assert_int_equal(aloop_future_result(aloop_future_child(outer, 0)), ALOOP_EIO);
+  assert_true(aloop_future_cancelled(aloop_future_child(outer, 1)));
+  aloop_future_unref(outer);
+}
+
+static void returned_errors_count_as_read(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  for (int i = 0; i < COUNT; i++) aloop_future_set_error(futures[i], ALOOP_EIO, NULL);
+  aloop_future_detach(aloop_gather(env->loop, futures, COUNT, ALOOP_RETURN_ERRORS));
+  assert_int_equal(env->reports, 0);
+}
+
+static void a_cancelled_child_is_an_error(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  aloop_future_cancel(futures[1]);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), ALOOP_ECANCELED);
+  assert_false(aloop_future_done(futures[0]));
+  release(futures);
+  aloop_future_unref(outer);
+}
+
+static void count_stop(aloop_future_t *future, void *arg) {
+  (void)future;
+  ++*(int *)arg;
+}
+
+static void cancelling_gather_cancels_all_at_once(void **state) {
+  env_t *env = *state;
+  int stops = 0;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  for (int i = 0; i < COUNT; i++) aloop_future_on_cancel(futures[i], count_stop, &stops);
+  aloop_future_set_value(futures[0], 0);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  assert_int_equal(aloop_future_cancel(outer), 1);
+  assert_int_equal(stops, COUNT - 1);
+  assert_int_equal(aloop_future_result(aloop_future_child(outer, 0)), 0);
+  assert_true(aloop_future_cancelled(aloop_future_child(outer, 1)));
+  assert_true(aloop_future_cancelled(outer));
+  aloop_future_unref(outer);
+  turn(env->loop);
+}
+
+static void a_future_may_be_given_twice(void **state) {
+  env_t *env = *state;
+  aloop_future_t *future = aloop_future_new(env->loop);
+  aloop_future_t *futures[] = {future, aloop_future_ref(future), aloop_future_ref(future)};
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  aloop_future_set_value(future, 4);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), COUNT);
+  assert_int_equal(aloop_future_result(aloop_future_child(outer, 2)), 4);
+  aloop_future_unref(outer);
+  future = aloop_future_new(env->loop);
+  aloop_future_t *again[] = {future, aloop_future_ref(future)};
+  outer = aloop_gather(env->loop, again, 2, 0);
+  aloop_future_set_error(future, ALOOP_EIO, NULL);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
+  aloop_future_unref(outer);
+}
+
+static void a_missing_future_cancels_the_rest(void **state) {
+  env_t *env = *state;
+  int stops = 0;
+  aloop_future_t *futures[COUNT];
+  for (int way = 0; way < 2; way++) {
+    make(env, futures);
+    aloop_future_unref(futures[1]);
+    futures[1] = NULL;
+    aloop_future_on_cancel(futures[0], count_stop, &stops);
+    aloop_future_on_cancel(futures[2], count_stop, &stops);
+    if (way == 0) assert_null(aloop_gather(env->loop, futures, COUNT, 0));
+    if (way == 1) assert_null(aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, 0));
+  }
+  assert_int_equal(stops, 4);
+}
+
+static void futures_of_another_loop_are_refused(void **state) {
+  env_t *env = *state;
+  aloop_t *other;
+  assert_int_equal(aloop_new(NULL, &other), 0);
+  for (int way = 0; way < 2; way++) {
+    aloop_future_t *futures[] = {aloop_future_new(env->loop), aloop_future_new(other)};
+    aloop_future_t *outer =
+        way == 0 ? aloop_gather(env->loop, futures, 2, 0) : aloop_wait(env->loop, futures, 2, ALOOP_FOREVER, 0);
+    assert_int_equal(aloop_future_result(outer), ALOOP_EOTHERLOOP);
+    aloop_future_unref(outer);
+  }
+  aloop_free(other);
+}
+
+static void wrong_arguments_are_errors_of_the_future(void **state) {
+  env_t *env = *state;
+  aloop_future_t *future = aloop_future_new(env->loop);
+  assert_null(aloop_gather(NULL, &future, 1, 0));
+  aloop_future_t *outer = aloop_gather(env->loop, NULL, 3, 0);
+  assert_int_equal(aloop_future_result(outer), ALOOP_EINVAL);
+  aloop_future_unref(outer);
+  outer = aloop_wait(env->loop, NULL, 3, 0, 0);
+  assert_int_equal(aloop_future_result(outer), ALOOP_EINVAL);
+  aloop_future_unref(outer);
+  future = aloop_future_new(env->loop);
+  outer = aloop_wait(env->loop, &future, 1, ALOOP_FOREVER, 77);
+  assert_int_equal(aloop_future_result(outer), ALOOP_EINVAL);
+  aloop_future_unref(outer);
+}
+
+static void gather_nests(void **state) {
+  env_t *env = *state;
+  virtual_loop(env);
+  aloop_t *loop = env->loop;
+  aloop_future_t *inner[] = {aloop_sleep(loop, 10), aloop_sleep(loop, 30)};
+  aloop_future_t *futures[] = {aloop_gather(loop, inner, 2, 0), aloop_sleep(loop, 20)};
+  aloop_future_t *outer = aloop_gather(loop, futures, 2, 0);
+  int64_t begun = aloop_time(loop);
+  assert_int_equal(run_future(loop, outer), 2);
+  assert_int_equal(aloop_time(loop) - begun, 30);
+  aloop_future_unref(outer);
+}
+
+static void closing_the_loop_ends_gather_and_children(void **state) {
+  env_t *env = *state;
+  for (int queued = 0; queued < 2; queued++) {
+    env_loop(env, (aloop_options_t){.debug = -1});
+    aloop_future_t *futures[COUNT];
+    make(env, futures);
+    aloop_future_t *first = queued ? aloop_future_ref(futures[0]) : NULL;
+    aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+    if (queued) aloop_future_set_value(first, 1);
+    aloop_close(env->loop);
+    assert_true(aloop_future_cancelled(outer));
+    assert_true(aloop_future_cancelled(aloop_future_child(outer, 1)));
+    aloop_future_unref(outer);
+    aloop_future_unref(first);
+  }
+}
+
+static void a_detached_gather_ends_with_the_loop(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  aloop_future_detach(aloop_gather(env->loop, futures, COUNT, 0));
+  turn(env->loop);
+}
+
+static void on_a_closed_loop_gather_has_failed(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  aloop_close(env->loop);
+  aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
+  assert_int_equal(aloop_future_result(outer), ALOOP_ECLOSED);
+  aloop_future_unref(outer);
+}
+
+/* ---- wait ---------------------------------------------------------------------------------------------------- */
+
+static void wait_for_all_counts_errors_as_ends(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_ALL_COMPLETED);
+  aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
+  aloop_future_cancel(futures[1]);
+  turn(env->loop);
+  assert_false(aloop_future_done(outer));
+  aloop_future_set_value(futures[2], 0);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), COUNT);
+  aloop_future_unref(outer);
+  release(futures);
+  assert_int_equal(env->reports, 1); /* it reads no errors */
+}
+
+static void wait_may_end_with_the_first(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_FIRST_COMPLETED);
+  turn(env->loop);
+  assert_false(aloop_future_done(outer));
+  aloop_future_set_value(futures[1], 0);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), 1);
+  assert_false(aloop_future_done(futures[0]));
+  aloop_future_unref(outer);
+  release(futures);
+}
+
+static void wait_counts_all_that_are_done_by_then(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_FIRST_COMPLETED);
+  aloop_future_set_value(futures[1], 0);
+  aloop_future_set_value(futures[2], 0);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), 2);
+  aloop_future_unref(outer);
+  release(futures);
+}
+
+static void wait_may_end_with_the_first_error(void **state) {
+  env_t *env = *state;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  keep(futures);
+  aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_FIRST_EXCEPTION);
+  aloop_future_cancel(futures[0]); /* no exception */
+  turn(env->loop);
+  assert_false(aloop_future_done(outer));
+  aloop_future_set_error(futures[1], ALOOP_EIO, NULL);
+  turn(env->loop);
+  assert_int_equal(aloop_future_result(outer), 2);
+  aloop_future_unref(outer);
+  aloop_future_result(futures[1]);
+  release(futures);
+}
+
+static void wait_has_a_limit_and_cancels_nothing(void **state) {
+  env_t *env = *state;
+  virtual_loop(env);
+  aloop_future_t *futures[] = {aloop_sleep(env->loop, ALOOP_MILLIS(1)),
+                               aloop_sleep(env->loop, ALOOP_SECONDS(9))};
+  aloop_future_t *outer = aloop_wait(env->loop, futures, 2, ALOOP_SECONDS(1), ALOOP_ALL_COMPLETED);
+  int64_t begun = aloop_time(env->loop);
+  assert_int_equal(run_future(env->loop, outer), 1);
+  assert_int_equal(aloop_time(env->loop) - begun, ALOOP_SECONDS(1));
+  assert_int_equal(run_future(env->loop, aloop_future_child(outer, 1)), 0);
+  aloop_future_unref(outer);
+}
+
+static void a_wait_that_is_over_has_no_timer(void **state) {
+  env_t *env = *state;
+  virtual_loop(env);
+  for (int way = 0; way < 3; way++) {
+    aloop_future_t *future = aloop_future_new(env->loop);
+    if (way == 0) aloop_future_set_value(future, 0);
+    aloop_future_t *outer = aloop_wait(env->loop, &future, 1, ALOOP_SECONDS(1), ALOOP_ALL_COMPLETED);
+    if (way == 1) aloop_future_set_value(future, 0);
+    if (way == 2) assert_int_equal(aloop_future_cancel(outer), 1);
+    turn(env->loop);
+    assert_true(aloop_future_done(outer));
+    assert_int_equal(aloop_future_cancelled(future), false);
+    assert_int_equal(env->loop->timers.live, 0);
+    aloop_future_unref(outer);
+  }
+}
+
+static void a_wait_without_time_looks_once(void **state) {
+  env_t *env = *state;
+  virtual_loop(env);
+  aloop_future_t *futures[] = {aloop_future_new(env->loop), aloop_future_new(env->loop)};
+  aloop_future_set_value(futures[0], 0);
+  aloop_future_t *outer = aloop_wait(env->loop, futures, 2, 0, ALOOP_ALL_COMPLETED);
+  int64_t begun = aloop_time(env->loop);
+  assert_int_equal(run_future(env->loop, outer), 1);
+  assert_int_equal(aloop_time(env->loop), begun);
+  aloop_future_unref(outer);
+}
+
+/* ---- Memory -------------------------------------------------------------------------------------------------- */
+
+static void sleep_together(env_t *env) {
+  aloop_t *loop = env->loop;
+  aloop_future_t *inner[] = {aloop_sleep(loop, 0), aloop_sleep(loop, ALOOP_MILLIS(1)), aloop_future_new(loop)};
+  aloop_future_t *kept = aloop_future_ref(inner[2]);
+  aloop_future_t *futures[] = {aloop_gather(loop, inner, 3, 0), aloop_sleep(loop, ALOOP_MILLIS(2))};
+  aloop_future_t *outer = aloop_wait(loop, futures, 2, ALOOP_MILLIS(5), ALOOP_ALL_COMPLETED);
+  turn(loop);
+  if (kept != NULL && !aloop_future_done(kept)) aloop_future_set_error(kept, ALOOP_EIO, "message");
+  env->fail_from = 0;
+  if (outer != NULL) assert_int_equal(run_future(loop, outer), 2);
+  aloop_future_result(kept);
+  aloop_future_unref(kept);
+  aloop_future_unref(outer);
+}
+
+static void every_allocation_may_fail(void **state) {
+  env_t *env = *state;
+  torture(env, sleep_together);
+}
+
+TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),
+      T(gathering_what_is_done_is_done_at_once), T(the_first_error_ends_gather),
+      T(an_earlier_error_ends_gather_at_once), T(errors_after_the_first_count_as_read),
+      T(an_unread_error_of_gather_is_reported_once), T(errors_can_be_returned),
+      T(returned_errors_count_as_read), T(a_cancelled_child_is_an_error),
+      T(cancelling_gather_cancels_all_at_once), T(a_future_may_be_given_twice),
+      T(a_missing_future_cancels_the_rest), T(futures_of_another_loop_are_refused),
+      T(wrong_arguments_are_errors_of_the_future), T(gather_nests),
+      T(closing_the_loop_ends_gather_and_children), T(a_detached_gather_ends_with_the_loop),
+      T(on_a_closed_loop_gather_has_failed), T(wait_for_all_counts_errors_as_ends),
+      T(wait_may_end_with_the_first), T(wait_counts_all_that_are_done_by_then),
+      T(wait_may_end_with_the_first_error), T(wait_has_a_limit_and_cancels_nothing),
+      T(a_wait_that_is_over_has_no_timer), T(a_wait_without_time_looks_once), T(every_allocation_may_fail))
