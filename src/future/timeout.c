@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Futures and time: sleep, wait_for, and shield, which is wait_for without the limit and without the cancel.
+ *
+ * wait_for and shield forward the end of one inner future: the outer one points at it instead of copying, so
+ * the object of the result stays where it is, and taking it through either future takes it once. The inner
+ * future is owned by the outer one until the outer's last reference.
+ *
+ * Cancelling is immediate here, so unlike in asyncio a time limit never has to wait for the inner operation to
+ * give in. The one exception is a stop function that ends the future with a result after all; then that result
+ * is the outer's too.
+ *
+ * The timer's handle is kept where the value is going to be, so a sleep costs no allocation in steady state.
+ */
+#include "core/report.h"
+#include "future/future.h"
+
+static aloop_future_t *inner_of(aloop_future_t *outer) {
+  return outer->extra->children[0];
+}
+
+static void stop_timer(aloop_future_t *future) {
+  aloop_cancel(future->object.loop, &future->timer);
+}
+
+/* ---- sleep ----------------------------------------------------------------------------------------------- */
+
+static void on_slept(aloop_t *loop, void *future) {
+  (void)loop;
+  aloop__future_finish(future, 0);
+}
+
+static void stop_sleep(aloop_future_t *future, void *arg) {
+  (void)arg;
+  stop_timer(future);
+}
+
+aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay) {
+  aloop_future_t *future = aloop__loop_thread(loop) < 0 ? NULL : aloop__future_new(loop, NULL);
+  if (future == NULL || aloop_future_done(future)) return future;
+  future->timer = delay > 0 ? aloop_call_later_from(loop, delay, on_slept, future, NULL)
+                            : aloop_call_soon_from(loop, on_slept, future, NULL);
+  if (aloop_handle_error(future->timer) < 0) {
+    aloop_future_unref(future);
+    return NULL;
+  }
+  aloop__future_set_operation(future, stop_sleep, NULL);
+  return future;
+}
+
+/* ---- wait_for -------------------------------------------------------------------------------------------- */
+
+static void on_inner(aloop_future_t *inner, void *outer) {
+  stop_timer(outer);
+  aloop__future_follow(outer, inner);
+}
+
+static void stop_wait_for(aloop_future_t *outer, void *arg) {
+  (void)arg;
+  stop_timer(outer);
+  aloop__future_unwatch(inner_of(outer), on_inner, outer);
+  aloop_future_cancel(inner_of(outer));
+}
+
+/* The time is over. */
+static void on_late(aloop_t *loop, void *arg) {
+  (void)loop;
+  aloop_future_t *outer = arg;
+  aloop_future_t *inner = inner_of(outer);
+  aloop__future_unwatch(inner, on_inner, outer);
+  aloop_future_ref(outer); /* a stop function of the user's may let go of it */
+  if (aloop_future_cancel(inner) == 1)
+    aloop__future_fail(outer, ALOOP_ETIMEDOUT, NULL);
+  else
+    aloop__future_follow(outer, inner);
+  aloop_future_unref(outer);
+}
+
+/* Returns false when out of memory. */
+static bool limit(aloop_future_t *outer, int64_t timeout) {
+  if (aloop__future_watch(inner_of(outer), on_inner, outer) < 0) return false;
+  if (timeout == ALOOP_FOREVER) return true;
+  outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_late, outer, NULL);
+  return aloop_handle_error(outer->timer) == 0;
+}
+
+/* Out of memory: the operation would go on without its limit. */
+static aloop_future_t *give_up(aloop_future_t *outer, aloop_future_t *inner) {
+  if (outer != NULL) aloop__future_unwatch(inner, on_inner, outer);
+  aloop_future_cancel(inner);
+  aloop_future_unref(outer != NULL ? outer : inner);
+  return NULL;
+}
+
+aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout) {
+  if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
+  aloop_t *loop = future->object.loop;
+  aloop_future_t *outer = aloop__future_over(loop, sizeof *outer->extra, &future, 1);
+  if (outer == NULL) return give_up(NULL, future);
+  if (aloop_future_done(outer)) return outer;
+  if (aloop_future_done(future))
+    aloop__future_follow(outer, future);
+  else if (timeout <= 0 && timeout != ALOOP_FOREVER)
+    on_late(loop, outer);
+  else if (!limit(outer, timeout))
+    return give_up(outer, future);
+  aloop__future_set_operation(outer, stop_wait_for, NULL);
+  return outer;
+}
+
+/* ---- shield ---------------------------------------------------------------------------------------------- */
+
+static void on_shielded(aloop_future_t *inner, void *outer) {
+  aloop__future_follow(outer, inner);
+}
+
+static void stop_shield(aloop_future_t *outer, void *arg) {
+  (void)arg;
+  aloop__future_unwatch(inner_of(outer), on_shielded, outer);
+}
+
+aloop_future_t *aloop_shield(aloop_future_t *future) {
+  if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
+  aloop_future_t *outer = aloop__future_over(future->object.loop, sizeof *outer->extra, &future, 1);
+  if (outer == NULL) {
+    aloop_future_unref(future);
+    return NULL;
+  }
+  if (aloop_future_done(outer)) return outer;
+  if (aloop_future_done(future)) {
+    aloop__future_follow(outer, future);
+  } else if (aloop__future_watch(future, on_shielded, outer) < 0) {
+    aloop_future_unref(outer);
+    return NULL;
+  }
+  aloop__future_set_operation(outer, stop_shield, NULL);
+  return outer;
+}
