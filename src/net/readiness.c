@@ -7,8 +7,7 @@
  * Writing: a send is tried at once; only when the socket is full is the watch widened to writability, and narrowed again when the
  * outbox is empty. Accepting: accept4 until it would block or the budget is used up.
  *
- * EINTR counts as "not now": the poller will say so again. Each event holds a reference to its transport, because the callbacks it
- * makes may end everything.
+ * EINTR counts as "not now": the poller will say so again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +38,7 @@ static ssize_t result_of(ssize_t n) {
   return is_retry(errno) ? ALOOP_EAGAIN : -errno;
 }
 
-static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
+static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
   if (ALOOP_LIKELY(count == 1))
     return result_of(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
   struct msghdr message = {.msg_iov = (struct iovec *)iov};
@@ -57,35 +56,59 @@ static ALOOP_NOINLINE void received_none(aloop_transport_t *transport, ssize_t n
     aloop__stream_end(transport, -errno);
 }
 
-/* Reads once. Returns whether there may be more. */
-static inline bool read_once(aloop_transport_t *transport, aloop__net_t *net, size_t *budget) {
-  void *buffer = net->read_buffer;
-  size_t size = ALOOP__READ_SIZE;
-  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL)) {
-    int rc = aloop__stream_get_buffer(transport, &buffer, &size);
-    if (rc < 0) {
-      aloop__stream_end(transport, rc);
-      return false;
-    }
+/* One read into a buffered protocol's memory. Returns whether there may be more. */
+static bool read_buffered(aloop_transport_t *transport, aloop__net_t *net, size_t *budget) {
+  void *buffer;
+  size_t size;
+  int rc = aloop__stream_get_buffer(transport, &buffer, &size);
+  if (rc < 0) {
+    aloop__stream_end(transport, rc);
+    return false;
   }
   ssize_t n = recv(transport->fd, buffer, size, 0);
-  if (ALOOP_UNLIKELY(n <= 0)) {
+  if (n <= 0) {
     received_none(transport, n);
     return false;
   }
   aloop__stream_received(transport, &net->cork, buffer, (size_t)n, send_now);
-  if (ALOOP_LIKELY((size_t)n < size) || (size_t)n >= *budget) return false;
+  if ((size_t)n < size || (size_t)n >= *budget) return false;
   *budget -= (size_t)n;
   return aloop__stream_wants_read(transport);
 }
 
+/* One read into the shared buffer. Returns whether it was filled: there may be more. */
+ALOOP_INLINE bool read_shared(aloop_transport_t *transport, aloop__net_t *net) {
+  ssize_t n = recv(transport->fd, net->read_buffer, ALOOP__READ_SIZE, 0);
+  if (ALOOP_UNLIKELY(n <= 0)) {
+    received_none(transport, n);
+    return false;
+  }
+  aloop__stream_received(transport, &net->cork, net->read_buffer, (size_t)n, send_now);
+  return n == ALOOP__READ_SIZE;
+}
+
+/* The rest of a turn's reading, for a buffered protocol or behind a full buffer. The protocol may change between two reads. */
+static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget) {
+  bool more = aloop__stream_wants_read(transport);
+  while (more) {
+    if (transport->table->get_buffer != NULL) {
+      more = read_buffered(transport, net, &budget);
+    } else {
+      more = budget >= ALOOP__READ_SIZE && read_shared(transport, net) && aloop__stream_wants_read(transport);
+      budget -= more ? ALOOP__READ_SIZE : 0;
+    }
+  }
+}
+
+/* No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never inside this call. */
 static void readable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
-  size_t budget = ALOOP__READ_BUDGET;
+  aloop__net_t *net = aloop__net_of(loop);
   if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
-  aloop__object_ref(&transport->object);
-  while (read_once(transport, aloop__net_of(loop), &budget)) continue;
-  aloop__object_unref(&transport->object);
+  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL))
+    read_on(transport, net, ALOOP__READ_BUDGET);
+  else if (ALOOP_UNLIKELY(read_shared(transport, net)))
+    read_on(transport, net, ALOOP__READ_BUDGET - ALOOP__READ_SIZE);
 }
 
 /* ---- Writing ------------------------------------------------------------------------------------------------ */
@@ -117,14 +140,12 @@ static void write_outbox(aloop_transport_t *transport) {
 static void writable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
   if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
-  aloop__object_ref(&transport->object);
   if (transport->outbox.size > 0)
     write_outbox(transport);
   else if (transport->flags & ALOOP__SENDFILE)
     aloop__sendfile_go_on(transport);
   if (transport->state < ALOOP__ENDING && transport->outbox.size == 0 && !(transport->flags & ALOOP__SENDFILE))
     watch_writable(transport, false);
-  aloop__object_unref(&transport->object);
 }
 
 static int flush(aloop_transport_t *transport) {

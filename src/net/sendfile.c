@@ -72,11 +72,9 @@ static void cancelled(aloop_future_t *future, void *arg) {
   (void)future;
   aloop_transport_t *transport = arg;
   int64_t sent;
-  aloop__object_ref(&transport->object);
   aloop_future_t *own = take_off(transport, &sent);
   give_back(transport);
   aloop_future_unref(own);
-  aloop__object_unref(&transport->object);
 }
 
 static void account(aloop__sendfile_t *op, int64_t n) {
@@ -129,7 +127,6 @@ static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
 }
 
 void aloop__sendfile_go_on(aloop_transport_t *transport) {
-  aloop__object_ref(&transport->object);
   bool more = transport->outbox.size == 0;
   while (more) {
     aloop__sendfile_t *op = transport->extras->sendfile;
@@ -139,7 +136,6 @@ void aloop__sendfile_go_on(aloop_transport_t *transport) {
     }
     more = op->falls_back ? copy_piece(transport, op) : send_piece(transport, op);
   }
-  aloop__object_unref(&transport->object);
 }
 
 /* Why it cannot begin, or 0. */
@@ -186,7 +182,6 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
   op->may_fall_back = (flags & ALOOP_NO_FALLBACK) == 0;
   transport->extras->sendfile = op;
   aloop_future_on_cancel(future, cancelled, transport);
-  aloop__object_ref(&transport->object);
   aloop__cork_flush(transport);
   if (transport->state < ALOOP__ENDING) {
     transport->flags |= ALOOP__SENDFILE;
@@ -196,6 +191,5 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
     aloop__sendfile_go_on(transport);
   else if (transport->extras->sendfile != NULL)
     aloop__sendfile_lost(transport, ALOOP_ECLOSED);
-  aloop__object_unref(&transport->object);
   return future;
 }

@@ -13,7 +13,8 @@
  * What arrives is handed to the protocol inside a cork (write.c): an answer leaves in one system call. An error of a protocol's
  * callback ends the connection with that error, as an exception does in asyncio.
  *
- * The loop holds one reference from the making until after connection_lost. If connection_made or connection_lost cannot be
+ * The loop holds one reference from the making until connection_lost has run, which it does from the ready deque only: a transport
+ * never goes away inside a call that is at work on it, so none of them needs a reference of its own. If connection_made or connection_lost cannot be
  * queued for want of memory, the object is stalled and tried again each turn (core/object.h).
  */
 #include "net/stream.h"
@@ -132,14 +133,12 @@ static void made(aloop_t *loop, void *arg) {
     if (stop(transport, ALOOP_ECANCELED)) finish(transport);
     return;
   }
-  aloop__object_ref(&transport->object);
   transport->flags |= ALOOP__MADE;
   if (transport->state == ALOOP__OPENING) transport->state = ALOOP__OPEN;
   if (transport->table->connection_made != NULL)
     transport->table->connection_made(transport, transport->protocol);
   aloop__stream_update_reading(transport);
   finish_waiter(transport);
-  aloop__object_unref(&transport->object);
 }
 
 static bool resume(aloop__object_t *object) {
@@ -292,13 +291,11 @@ void aloop_transport_unref(aloop_transport_t *transport) {
 void aloop_transport_close(aloop_transport_t *transport) {
   if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
   if (transport->state >= ALOOP__CLOSING) return;
-  aloop__object_ref(&transport->object);
   transport->state = ALOOP__CLOSING;
   transport->flags |= ALOOP__SHUT;
   aloop__stream_update_reading(transport);
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);
-  aloop__object_unref(&transport->object);
 }
 
 void aloop_transport_abort_error(aloop_transport_t *transport, int error) {

@@ -79,7 +79,7 @@ int aloop__stream_check_protocol(const aloop_protocol_t *table);
 /* No delay for small writes (TCP_NODELAY); without effect on other sockets. */
 void aloop__stream_set_nodelay(int fd);
 
-/* ---- Called by the I/O driver. The caller holds a reference. ---- */
+/* ---- Called by the I/O driver ---- */
 
 /* A buffered protocol's own memory to read to. Returns 0 or a code, which ends the connection. */
 int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t *size);

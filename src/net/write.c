@@ -214,10 +214,8 @@ static inline int check(aloop_transport_t *transport, size_t size) {
 
 static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct iovec *iov, int count,
                                       size_t size) {
-  aloop__object_ref(&transport->object);
   aloop__cork_flush(transport);
   int rc = transport->state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
-  aloop__object_unref(&transport->object);
   return rc;
 }
 
@@ -251,10 +249,8 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
   }
   if (count <= PARTS_AT_ONCE) return write_parts(transport, iov, count, size);
   /* More parts than a system call takes: all of it is buffered, to be all or nothing, and then sent. */
-  aloop__object_ref(&transport->object);
   aloop__cork_flush(transport);
   if (transport->state < ALOOP__CLOSING) rc = keep_rest(transport, iov, count, 0);
-  aloop__object_unref(&transport->object);
   return rc;
 }
 
@@ -265,7 +261,6 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   if (rc < 0) return rc;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
   ssize_t n = 0;
-  aloop__object_ref(&transport->object);
   aloop__cork_flush(transport);
   if (transport->state < ALOOP__CLOSING && transport->outbox.size == 0 && size > 0)
     n = try_send(transport, &part, 1);
@@ -279,7 +274,6 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
     else if (n > 0)
       aloop__stream_end(transport, rc);
   }
-  aloop__object_unref(&transport->object);
   return rc;
 }
 
@@ -290,11 +284,9 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
   if (rc < 0) return rc;
   if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
-  aloop__object_ref(&transport->object);
   transport->flags |= ALOOP__EOF_WANTED;
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);
-  aloop__object_unref(&transport->object);
   return 0;
 }
 
