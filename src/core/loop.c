@@ -318,7 +318,8 @@ static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
   aloop__loop_rebuild(loop);
 }
 
-/* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop leaves the rest to the next poll. */
+/* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop leaves the rest to the
+ * next poll. */
 ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int count) {
   loop->events += (uint64_t)count;
   for (; count > 0; count--, event++) {

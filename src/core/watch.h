@@ -31,7 +31,8 @@ struct aloop__watch {
 /* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, ALOOP_ENOMEM. */
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops);
 
-/* Sets what is watched, at once: an event that was already polled is not delivered for a direction no longer watched. */
+/* Sets what is watched, at once: an event that was already polled is not delivered for a direction no longer
+ * watched. */
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest);
 
 /* Stops watching and gives the descriptor up, at once. A no-op on a watch that has none (fd -1). */
@@ -40,7 +41,8 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch);
 /* The watch of a descriptor, or NULL. */
 aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);
 
-/* Delivers an event that the poller reported. The watch is looked up only now, so that whatever stopped it meanwhile counts. */
+/* Delivers an event that the poller reported. The watch is looked up only now, so that whatever stopped it
+ * meanwhile counts. */
 static inline aloop__watch_t *aloop__watch_of_event(aloop__watch_t *const *table, int table_size,
                                                     const aloop_poll_event_t *event) {
   uint32_t fd = (uint32_t)event->token;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The I/O driver: how bytes and connections move between sockets and the transports above. There are two ways the kernel offers it:
- * readiness ("you may read now", readiness.c) and completion ("here is what was read", io_uring). Transports and listeners know
- * only this table, and each driver calls back through aloop__stream_... and aloop__listener_... functions.
+ * The I/O driver: how bytes and connections move between sockets and the transports above. There are two ways
+ * the kernel offers it: readiness ("you may read now", readiness.c) and completion ("here is what was read",
+ * io_uring). Transports and listeners know only this table, and each driver calls back through
+ * aloop__stream_... and aloop__listener_... functions.
  */
 #ifndef ALOOP_NET_DRIVER_H
 #define ALOOP_NET_DRIVER_H
@@ -22,12 +23,13 @@ typedef struct aloop__driver {
   /* Starts and stops delivering bytes to aloop__stream_received. After a stop nothing is delivered. */
   int (*read)(aloop_transport_t *transport, bool on);
 
-  /* Sends what the socket takes at once. Returns the bytes taken (they are the caller's no more), ALOOP_EAGAIN if none, or an
-   * error. A driver that cannot tell at once answers ALOOP_EAGAIN. Called with an empty outbox only. */
+  /* Sends what the socket takes at once. Returns the bytes taken (they are the caller's no more), ALOOP_EAGAIN
+   * if none, or an error. A driver that cannot tell at once answers ALOOP_EAGAIN. Called with an empty outbox
+   * only. */
   ssize_t (*send)(aloop_transport_t *transport, const struct iovec *iov, int count);
 
-  /* The outbox has bytes: sends them as the socket takes them, reporting each part to aloop__stream_sent, now or later. Called
-   * again after each append; must be cheap when already at work. */
+  /* The outbox has bytes: sends them as the socket takes them, reporting each part to aloop__stream_sent, now
+   * or later. Called again after each append; must be cheap when already at work. */
   int (*flush)(aloop_transport_t *transport);
 
   /* Sends from a file: as send. ALOOP_ENOTSUP: use the fallback. */
@@ -49,8 +51,8 @@ enum {
   ALOOP__CORK_PARTS = 32
 };
 
-/* Writes made inside data_received, on their way out together. Parts point into the shared read buffer (an echo: no copy) or into
- * `bytes`, where other small writes are collected. */
+/* Writes made inside data_received, on their way out together. Parts point into the shared read buffer (an
+ * echo: no copy) or into `bytes`, where other small writes are collected. */
 typedef struct aloop__cork {
   const char *data; /* what the data_received that is running was given; its transport has the flag CORKED */
   size_t data_size;

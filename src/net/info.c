@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a transport knows of its socket: descriptor, addresses, server. Asked from the kernel when somebody wants to know, because most
- * never do; only the peer's address is remembered, since the kernel forgets it when the connection breaks, which is when logs want
- * it most.
+ * What a transport knows of its socket: descriptor, addresses, server. Asked from the kernel when somebody
+ * wants to know, because most never do; only the peer's address is remembered, since the kernel forgets it when
+ * the connection breaks, which is when logs want it most.
+ *
+ * The descriptor is there until connection_lost has returned, so all of this may still be asked inside it.
  */
 #include <errno.h>
 #include <string.h>

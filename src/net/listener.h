@@ -18,7 +18,8 @@ struct aloop__listener {
 
 /* ---- Called by the I/O driver ---- */
 
-/* A connection: the descriptor is the server's now, non-blocking and close-on-exec. Returns whether more are wanted right now. */
+/* A connection: the descriptor is the server's now, non-blocking and close-on-exec. Returns whether more are
+ * wanted right now. */
 bool aloop__listener_accepted(struct aloop__listener *listener, int fd);
 
 /* accept failed with something that is not about one connection (EMFILE, ENFILE, ENOBUFS, ENOMEM, ...). */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the network keeps per loop: the I/O driver, the buffer that every connection reads into, the cork, the spare descriptor and the
- * list of name lookups under way. Made when the first transport or server is, because many loops never have one; released by
- * aloop_close after every transport has ended.
+ * What the network keeps per loop: the I/O driver, the buffer that every connection reads into, the cork, the
+ * spare descriptor and the list of name lookups under way. Made when the first transport or server is, because
+ * many loops never have one; released by aloop_close after every transport has ended.
+ *
+ * Two buffers of fixed size serve all connections of the loop, which is why an idle connection holds none.
  */
 #include <unistd.h>
 

@@ -2,13 +2,14 @@
  *
  * The write buffer of a stream.
  *
- * A singly linked list of chunks. A chunk of copies is one block with its bytes behind the header and may have room for more; a chunk of
- * the caller's memory points elsewhere and is never appended to. Bytes leave at the front by moving the first chunk's pointer, so
- * nothing is ever shifted. Appending is O(bytes), consuming O(chunks). An append either takes everything or, out of memory,
- * nothing: at most one block is allocated, before anything is changed.
+ * A singly linked list of chunks. A chunk of copies is one block with its bytes behind the header and may have
+ * room for more; a chunk of the caller's memory points elsewhere and is never appended to. Bytes leave at the
+ * front by moving the first chunk's pointer, so nothing is ever shifted. Appending is O(bytes), consuming
+ * O(chunks). An append either takes everything or, out of memory, nothing: at most one block is allocated,
+ * before anything is changed.
  *
- * The first chunk fits what it is made for, because most leftovers are small and are gone a moment later; later ones are 16 KiB at
- * least, so that many small writes to a slow reader share a block.
+ * The first chunk fits what it is made for, because most leftovers are small and are gone a moment later; later
+ * ones are 16 KiB at least, so that many small writes to a slow reader share a block.
  */
 #include "net/outbox.h"
 
@@ -46,7 +47,8 @@ static aloop__chunk_t *make_chunk(aloop_t *loop, size_t room) {
 
 static size_t add_bytes(aloop__chunk_t *chunk, const char *data, size_t size) {
   size_t n = size < chunk->room ? size : chunk->room;
-  /* The free bytes lie behind the data, wherever in the block that starts; the pointer itself is const for its readers only. */
+  /* The free bytes lie behind the data, wherever in the block that starts; the pointer itself is const for its
+   * readers only. */
   if (n > 0) memcpy((char *)chunk->data + chunk->size, data, n);
   chunk->size += n;
   chunk->room -= n;

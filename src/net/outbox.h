@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The write buffer of a stream: a list of chunks that the transport owns, either copies or the caller's memory with a release
- * callback. Empty, it holds no memory.
+ * The write buffer of a stream: a list of chunks that the transport owns, either copies or the caller's memory
+ * with a release callback. Empty, it holds no memory.
  */
 #ifndef ALOOP_NET_OUTBOX_H
 #define ALOOP_NET_OUTBOX_H
@@ -22,7 +22,8 @@ typedef struct aloop__outbox {
 int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
                          size_t skip);
 
-/* Appends the caller's memory, but its first `skip` bytes; release(arg) is called when it was sent or dropped. ALOOP_ENOMEM. */
+/* Appends the caller's memory, but its first `skip` bytes; release(arg) is called when it was sent or dropped.
+ * ALOOP_ENOMEM. */
 int aloop__outbox_append_owned(aloop_t *loop, aloop__outbox_t *outbox, const void *data, size_t size,
                                size_t skip, aloop_destroy_fn release, void *arg);
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * The readiness driver: transports and listeners over a poller that tells when a descriptor may be read or written.
+ * The readiness driver: transports and listeners over a poller that tells when a descriptor may be read or
+ * written.
  *
- * Reading: one recv into the loop's shared buffer per event; only a read that filled the buffer is followed by another, up to a
- * budget per turn, so a short read costs no extra call to learn that nothing is left, and one busy connection cannot starve the rest.
- * Writing: a send is tried at once; only when the socket is full is the watch widened to writability, and narrowed again when the
- * outbox is empty. Accepting: accept4 until it would block or the budget is used up.
+ * Reading: one recv into the loop's shared buffer per event; only a read that filled the buffer is followed by
+ * another, up to a budget per turn, so a short read costs no extra call to learn that nothing is left, and one
+ * busy connection cannot starve the rest. Writing: a send is tried at once; only when the socket is full is the
+ * watch widened to writability, and narrowed again when the outbox is empty. Accepting: accept4 until it would
+ * block or the budget is used up.
  *
  * EINTR counts as "not now": the poller will say so again.
  */
@@ -46,7 +48,7 @@ static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec 
   return result_of(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------------------ */
+/* ---- Reading -------------------------------------------------------------------------------------------- */
 
 /* recv brought no bytes: EOF, nothing yet, or an error. */
 static ALOOP_NOINLINE void received_none(aloop_transport_t *transport, ssize_t n) {
@@ -87,7 +89,8 @@ ALOOP_INLINE bool read_shared(aloop_transport_t *transport, aloop__net_t *net) {
   return n == ALOOP__READ_SIZE;
 }
 
-/* The rest of a turn's reading, for a buffered protocol or behind a full buffer. The protocol may change between two reads. */
+/* The rest of a turn's reading, for a buffered protocol or behind a full buffer. The protocol may change
+ * between two reads. */
 static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget) {
   bool more = aloop__stream_wants_read(transport);
   while (more) {
@@ -100,7 +103,8 @@ static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *n
   }
 }
 
-/* No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never inside this call. */
+/* No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never inside this
+ * call. */
 static void readable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
   aloop__net_t *net = aloop__net_of(loop);
@@ -111,7 +115,7 @@ static void readable(aloop_t *loop, void *arg) {
     read_on(transport, net, ALOOP__READ_BUDGET - ALOOP__READ_SIZE);
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------ */
+/* ---- Writing -------------------------------------------------------------------------------------------- */
 
 static int watch_writable(aloop_transport_t *transport, bool on) {
   uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE;
@@ -164,7 +168,7 @@ static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset,
 #endif
 }
 
-/* ---- Attaching ---------------------------------------------------------------------------------------------- */
+/* ---- Attaching ------------------------------------------------------------------------------------------ */
 
 static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = readable, .writable = writable};
 
@@ -181,7 +185,7 @@ static int set_reading(aloop_transport_t *transport, bool on) {
   return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? ALOOP_READABLE : 0u));
 }
 
-/* ---- Accepting ---------------------------------------------------------------------------------------------- */
+/* ---- Accepting ------------------------------------------------------------------------------------------ */
 
 static int accept_one(int fd) {
 #if ALOOP_HAVE_ACCEPT4

@@ -2,16 +2,19 @@
  *
  * Sending a file over a transport.
  *
- * A sendfile owns the write side of its transport: it begins when the outbox is empty, refuses writes until it ends, and reading rests
- * meanwhile (asyncio does the same: an answer to something read now could not be written anyway). Each time the socket takes
- * bytes, one sendfile call moves as many as fit, so a fast reader cannot keep the loop to itself.
+ * A sendfile owns the write side of its transport: it begins when the outbox is empty, refuses writes until it
+ * ends, and reading rests meanwhile (asyncio does the same: an answer to something read now could not be
+ * written anyway). Each time the socket takes bytes, one sendfile call moves as many as fit, so a fast reader
+ * cannot keep the loop to itself.
  *
- * Where the driver has no sendfile, 64 KiB at a time are read from the file into the loop's shared buffer and put into the stream. That
- * read may wait for a disk; running it in the executor is left to callers who cannot bear that.
+ * Where the driver has no sendfile, 64 KiB at a time are read from the file into the loop's shared buffer and
+ * put into the stream. That read may wait for a disk; running it in the executor is left to callers who cannot
+ * bear that.
  *
- * The file's position is never used and is set to just behind the last byte sent when the operation ends, however it ends. A file that
- * shrinks meanwhile ends the operation early, with the number of bytes there were. An error of the file fails the future and
- * leaves the connection; an error of the socket ends the connection, and the future with it.
+ * The file's position is never used and is set to just behind the last byte sent when the operation ends,
+ * however it ends. A file that shrinks meanwhile ends the operation early, with the number of bytes there were.
+ * An error of the file fails the future and leaves the connection; an error of the socket ends the connection,
+ * and the future with it.
  */
 #include <errno.h>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Servers: the first slice, enough for the transport to count its server's connections. Listening sockets, the accept policy and the
- * public calls follow in this file.
+ * Servers: the first slice, enough for the transport to count its server's connections. Listening sockets, the
+ * accept policy and the public calls follow in this file.
  */
 #include "core/memory.h"
 #include "net/driver.h"

@@ -2,20 +2,22 @@
  *
  * The stream transport: its life, and what arrives.
  *
- * A transport walks down five states and never up (stream.h). connection_made is queued when it is made; the one way out is
- * aloop__stream_end: it takes the descriptor from the driver at once, drops what was unsent and queues connection_lost, which is
- * therefore called exactly once for each connection_made, whatever ended the connection and wherever it was called from. The
- * descriptor stays open until connection_lost returns, so that the protocol may still ask for addresses.
+ * A transport walks down five states and never up (stream.h). connection_made is queued when it is made; the
+ * one way out is aloop__stream_end: it takes the descriptor from the driver at once, drops what was unsent and
+ * queues connection_lost, which is therefore called exactly once for each connection_made, whatever ended the
+ * connection and wherever it was called from. The descriptor stays open until connection_lost returns, so that
+ * the protocol may still ask for addresses.
  *
- * Everything else is a flag (paused, EOF received, ...); whether to read follows from state and flags in one function,
- * aloop__stream_wants_read, and is told to the driver whenever one of them changes.
+ * Everything else is a flag (paused, EOF received, ...); whether to read follows from state and flags in one
+ * function, aloop__stream_wants_read, and is told to the driver whenever one of them changes.
  *
- * What arrives is handed to the protocol inside a cork (write.c): an answer leaves in one system call. An error of a protocol's
- * callback ends the connection with that error, as an exception does in asyncio.
+ * What arrives is handed to the protocol inside a cork (write.c): an answer leaves in one system call. An error
+ * of a protocol's callback ends the connection with that error, as an exception does in asyncio.
  *
- * The loop holds one reference from the making until connection_lost has run, which it does from the ready deque only: a transport
- * never goes away inside a call that is at work on it, so none of them needs a reference of its own. If connection_made or connection_lost cannot be
- * queued for want of memory, the object is stalled and tried again each turn (core/object.h).
+ * The loop holds one reference from the making until connection_lost has run, which it does from the ready
+ * deque only: a transport never goes away inside a call that is at work on it, so none of them needs a
+ * reference of its own. If connection_made or connection_lost cannot be queued for want of memory, the object
+ * is stalled and tried again each turn (core/object.h).
  */
 #include "net/stream.h"
 
@@ -37,7 +39,7 @@ static aloop_transport_t *of_object(const aloop__object_t *object) {
   return ALOOP_CONTAINER_OF(object, aloop_transport_t, object);
 }
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end -------------------------------------------------------------------------------------------- */
 
 static void close_fd(aloop_transport_t *transport) {
   if (transport->flags & ALOOP__RESET) {
@@ -100,7 +102,7 @@ void aloop__stream_end(aloop_transport_t *transport, int error) {
   if (stop(transport, error)) queue_lost(transport);
 }
 
-/* ---- The beginning ------------------------------------------------------------------------------------------ */
+/* ---- The beginning -------------------------------------------------------------------------------------- */
 
 /* The factory. False: the connection is refused. */
 static bool make_protocol(aloop_transport_t *transport) {
@@ -233,7 +235,7 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol
   return transport;
 }
 
-/* ---- What arrives ------------------------------------------------------------------------------------------- */
+/* ---- What arrives --------------------------------------------------------------------------------------- */
 
 void aloop__stream_update_reading(aloop_transport_t *transport) {
   if (transport->state >= ALOOP__ENDING) return;
@@ -277,7 +279,7 @@ void aloop__stream_drained(aloop_transport_t *transport) {
   if (transport->state == ALOOP__CLOSING) aloop__stream_end(transport, 0);
 }
 
-/* ---- Public ------------------------------------------------------------------------------------------------- */
+/* ---- Public --------------------------------------------------------------------------------------------- */
 
 aloop_transport_t *aloop_transport_ref(aloop_transport_t *transport) {
   if (transport != NULL) aloop__object_ref(&transport->object);

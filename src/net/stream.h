@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The stream transport as the other files of the room see it: its states, what the I/O driver below it calls, and what
- * servers and connects above it call. See stream.c for the story.
+ * The stream transport as the other files of the room see it: its states, what the I/O driver below it calls,
+ * and what servers and connects above it call. See stream.c for the story.
  */
 #ifndef ALOOP_NET_STREAM_H
 #define ALOOP_NET_STREAM_H
@@ -66,10 +66,10 @@ struct aloop_transport {
   uint16_t flags;
 };
 
-/* Makes a transport for a connected non-blocking socket, with one reference that belongs to the loop until connection_lost, and
- * queues connection_made. `waiter` (a reference that moves in, or NULL) is then done with the transport; if it is done by then
- * because it was cancelled, the connection is dropped without a call to the protocol. `server` is counted up; NULL: none.
- * NULL: out of memory; fd and waiter stay the caller's. */
+/* Makes a transport for a connected non-blocking socket, with one reference that belongs to the loop until
+ * connection_lost, and queues connection_made. `waiter` (a reference that moves in, or NULL) is then done with
+ * the transport; if it is done by then because it was cancelled, the connection is dropped without a call to
+ * the protocol. `server` is counted up; NULL: none. NULL: out of memory; fd and waiter stay the caller's. */
 aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
                                      aloop_server_t *server, aloop_future_t *waiter, const char *origin);
 

@@ -2,12 +2,13 @@
  *
  * Timeouts of a connection: idle, read, write.
  *
- * Busy connections must not pay for them: moving bytes only notes the time. One timer per connection that has timeouts wakes up at the
- * earliest moment at which one of them can have run out, looks at the notes, and either ends the connection or sleeps on until
- * the next such moment. So a timer fires at most once per timeout period, whatever the traffic, and never early.
+ * Busy connections must not pay for them: moving bytes only notes the time. One timer per connection that has
+ * timeouts wakes up at the earliest moment at which one of them can have run out, looks at the notes, and
+ * either ends the connection or sleeps on until the next such moment. So a timer fires at most once per timeout
+ * period, whatever the traffic, and never early.
  *
- * The clock behind a note is the one of the current callback (clock.c): a connection without timeouts has no extras and never
- * asks for it.
+ * The clock behind a note is the one of the current callback (clock.c): a connection without timeouts has no
+ * extras and never asks for it.
  */
 #include "core/memory.h"
 #include "core/report.h"

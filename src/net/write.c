@@ -2,17 +2,19 @@
  *
  * Writing to a stream: public writes, the cork, the water marks.
  *
- * A write goes the first of these ways that is open. With bytes unsent it is appended to the outbox. Inside data_received it is gathered
- * in the loop's cork: a part of what was received needs no copy, other small writes are collected in one buffer, and all of it
- * leaves in one system call when data_received returns; what does not fit goes at once, together with what was gathered before
- * it. Otherwise it is sent at once. What the socket does not take is copied to the outbox.
+ * A write goes the first of these ways that is open. With bytes unsent it is appended to the outbox. Inside
+ * data_received it is gathered in the loop's cork: a part of what was received needs no copy, other small
+ * writes are collected in one buffer, and all of it leaves in one system call when data_received returns; what
+ * does not fit goes at once, together with what was gathered before it. Otherwise it is sent at once. What the
+ * socket does not take is copied to the outbox.
  *
- * One number says how full the buffer is: outbox.size, changed only where bytes are appended to or leave the outbox. After every
- * append the high mark is checked, after every departure the low one; nothing else calls pause_writing or resume_writing.
- * Gathered bytes (16 KiB at most, besides parts of what was received) are not counted until the socket has refused them.
+ * One number says how full the buffer is: outbox.size, changed only where bytes are appended to or leave the
+ * outbox. After every append the high mark is checked, after every departure the low one; nothing else calls
+ * pause_writing or resume_writing. Gathered bytes (16 KiB at most, besides parts of what was received) are not
+ * counted until the socket has refused them.
  *
- * Running out of memory refuses a write as a whole. Only when the socket has taken a part of it the rest cannot be refused any more:
- * then the connection ends with ALOOP_ENOMEM.
+ * Running out of memory refuses a write as a whole. Only when the socket has taken a part of it the rest cannot
+ * be refused any more: then the connection ends with ALOOP_ENOMEM.
  */
 #include "net/write.h"
 
@@ -21,7 +23,7 @@
 
 #include "core/report.h"
 
-/* ---- Water marks -------------------------------------------------------------------------------------------- */
+/* ---- Water marks ---------------------------------------------------------------------------------------- */
 
 void aloop__write_check_high(aloop_transport_t *transport) {
   if ((transport->flags & ALOOP__WRITE_PAUSED) || transport->outbox.size <= transport->high) return;
@@ -37,7 +39,7 @@ void aloop__write_check_low(aloop_transport_t *transport) {
     transport->table->resume_writing(transport, transport->protocol);
 }
 
-/* ---- Sending ------------------------------------------------------------------------------------------------ */
+/* ---- Sending -------------------------------------------------------------------------------------------- */
 
 static size_t total_of(const struct iovec *iov, int count) {
   size_t total = 0;
@@ -99,7 +101,7 @@ void aloop__stream_sent(aloop_transport_t *transport, size_t size) {
   aloop__stream_drained(transport);
 }
 
-/* ---- The cork ----------------------------------------------------------------------------------------------- */
+/* ---- The cork ------------------------------------------------------------------------------------------- */
 
 static aloop__cork_t *cork_of(const aloop_transport_t *transport) {
   return &aloop__net_of(transport->object.loop)->cork;
@@ -173,7 +175,7 @@ static bool gather(aloop_transport_t *transport, const char *data, size_t size) 
   return true;
 }
 
-/* ---- Public writes ------------------------------------------------------------------------------------------ */
+/* ---- Public writes -------------------------------------------------------------------------------------- */
 
 /* Why a write of that many bytes is refused, or 0. */
 static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
@@ -294,7 +296,7 @@ bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
   return transport != NULL;
 }
 
-/* ---- Public limits ------------------------------------------------------------------------------------------ */
+/* ---- Public limits -------------------------------------------------------------------------------------- */
 
 enum { DEFAULT_HIGH = 65536, LOW_SHARE = 4 };
 

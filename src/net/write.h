@@ -10,7 +10,8 @@
 /* Sends what was gathered when data_received has returned. */
 void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork);
 
-/* The same when the driver has tried to send the only part and got `n`: fewer bytes than there are, or an error. */
+/* The same when the driver has tried to send the only part and got `n`: fewer bytes than there are, or an
+ * error. */
 void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssize_t n);
 
 /* Sends what was gathered so far; later order is kept by going on with an empty cork. */
@@ -26,8 +27,9 @@ size_t aloop__cork_size(const aloop_transport_t *transport);
 void aloop__write_check_high(aloop_transport_t *transport);
 void aloop__write_check_low(aloop_transport_t *transport);
 
-/* Called by the driver, who holds a reference: `size` > 0 bytes arrived at `data`. Inline, and handed the driver's own send, because
- * it is the path of every byte: the one answer to one message goes from here to the socket without a detour. */
+/* Called by the driver, who holds a reference: `size` > 0 bytes arrived at `data`. Inline, and handed the
+ * driver's own send, because it is the path of every byte: the one answer to one message goes from here to the
+ * socket without a detour. */
 ALOOP_INLINE void aloop__stream_received(aloop_transport_t *transport, aloop__cork_t *cork, const void *data,
                                          size_t size,
                                          ssize_t (*send)(aloop_transport_t *, const struct iovec *, int)) {
