@@ -225,17 +225,22 @@ static bool may_skip_poll(aloop_t *loop) {
   return true;
 }
 
+/* The kernel was asked: counts start anew, the cached time is old. */
+ALOOP_INLINE void note_poll(aloop_t *loop) {
+  loop->polls++;
+  loop->skipped = 0;
+  loop->skip_check = 1;
+  loop->now_age = 0;
+  loop->poll_ticks = aloop__clock_ticks();
+}
+
 /* Step 2. Returns the number of events, or the poller's error. */
 ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch, bool posted_to) {
   if (timeout == 0 && may_skip_poll(loop)) return 0;
   if (ALOOP_UNLIKELY(posted_to) && timeout != 0 && !aloop__mailbox_sleep(loop)) timeout = 0;
   uint64_t begun = timeout != 0 ? aloop__clock_ticks() : 0;
   int n = loop->poller->wait(loop->poller_state, batch, BATCH, timeout);
-  loop->polls++;
-  loop->skipped = 0;
-  loop->skip_check = 1;
-  loop->now_age = 0;
-  loop->poll_ticks = aloop__clock_ticks();
+  note_poll(loop);
   if (ALOOP_UNLIKELY(timeout == 0)) return n;
   loop->idle_ticks += loop->poll_ticks - begun;
   if (ALOOP_UNLIKELY(posted_to)) aloop__mailbox_awake(loop);
@@ -356,6 +361,25 @@ ALOOP_INLINE int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   return 0;
 }
 
+/* Nothing is ready, due, posted or asked for: the kernel alone can bring something. */
+ALOOP_INLINE bool is_quiet(const aloop_t *loop) {
+  uint32_t other = loop->attention | loop->timers.heap_size | (loop->guard & ALOOP__GUARD_DEBUG);
+  return loop->head == loop->tail && other == 0 && !aloop__mailbox_in_use(&loop->mailbox);
+}
+
+/* The turn of a loop that has nothing but connections: what is left of `turn` when is_quiet has answered all
+ * its questions. Most turns of a server are like this. */
+ALOOP_INLINE int quiet_turn(aloop_t *loop, aloop_poll_event_t *batch) {
+  uint64_t begun = aloop__clock_ticks();
+  int count = loop->poller->wait(loop->poller_state, batch, BATCH, ALOOP_FOREVER);
+  note_poll(loop);
+  loop->idle_ticks += loop->poll_ticks - begun;
+  if (ALOOP_UNLIKELY(count < 0)) return count;
+  run_io(loop, batch, count);
+  loop->turns++;
+  return 0;
+}
+
 /* ---- Running --------------------------------------------------------------------------------------------- */
 
 static int begin_run(aloop_t *loop) {
@@ -391,7 +415,7 @@ int aloop_run_forever(aloop_t *loop) {
   aloop_poll_event_t batch[BATCH];
   aloop__map_t *base = loop->context;
   loop->context = NULL;
-  do rc = turn(loop, ALOOP_FOREVER, batch);
+  do rc = is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
   while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
   loop->context = base;
   return end_run(loop, rc);

@@ -442,12 +442,12 @@ static int find_object(aloop_future_t *future, void *out, aloop_future_t **owner
 }
 
 int aloop_future_result_ptr(aloop_future_t *future, void *out) {
-  aloop_future_t *owner;
+  aloop_future_t *owner = NULL;
   return find_object(future, out, &owner);
 }
 
 int aloop_future_take_ptr(aloop_future_t *future, void *out) {
-  aloop_future_t *owner;
+  aloop_future_t *owner = NULL;
   int rc = find_object(future, out, &owner);
   if (rc == 0) owner->owner = false;
   return rc;
