@@ -187,11 +187,12 @@ typedef struct aloop_allocator {
 
 /* ---- Pollers --------------------------------------------------------------------------------------------- */
 
-enum { ALOOP_READABLE = 1, ALOOP_WRITABLE = 2 };
+enum { ALOOP_READABLE = 1, ALOOP_WRITABLE = 4 };
 
 typedef struct aloop_poll_event {
-  uint64_t token;  /* as given to update() */
   uint32_t events; /* ALOOP_READABLE | ALOOP_WRITABLE; an error or hang-up sets both */
+  int32_t fd;
+  uint32_t token; /* as given to update(): tells the registrations of one descriptor number apart */
 } aloop_poll_event_t;
 
 /* A poller: what stands between the loop and the kernel (asyncio: a selector). The loop calls it from its own
@@ -208,7 +209,7 @@ typedef struct aloop_poller {
    * watched). Level-triggered. Must report ALOOP_EPERM for a descriptor that cannot be watched (regular file on
    * epoll). A removal (after == 0) of a descriptor that was closed behind our back succeeds. The token changes
    * only when before == 0. */
-  int (*update)(void *state, int fd, uint64_t token, uint32_t before, uint32_t after);
+  int (*update)(void *state, int fd, uint32_t token, uint32_t before, uint32_t after);
   /* Waits at most `timeout` ns (rounded up, never down; negative: forever; 0: only looks) and fills
    * events[0..capacity). Returns their number; 0 on timeout or when interrupted by a signal. Each fd appears at
    * most once per call. */

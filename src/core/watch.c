@@ -41,10 +41,6 @@ static user_watch_t *user_of(aloop__watch_t *watch) {
   return ALOOP_CONTAINER_OF(watch, user_watch_t, watch);
 }
 
-static uint64_t token_of(const aloop__watch_t *watch) {
-  return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
-}
-
 static int grow_table(aloop_t *loop, int fd) {
   int size = loop->watches_size == 0 ? 16 : loop->watches_size;
   while (size <= fd) size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
@@ -73,7 +69,7 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
   uint32_t before = watch->interest;
   if (before == interest) return 0;
-  int rc = loop->poller->update(loop->poller_state, watch->fd, token_of(watch), before, interest);
+  int rc = loop->poller->update(loop->poller_state, watch->fd, watch->generation, before, interest);
   if (rc < 0 && interest != 0) return rc;
   watch->interest = interest;
   return 0;
@@ -92,7 +88,7 @@ int aloop__watch_register_all(aloop_t *loop) {
   for (int fd = 0; fd < loop->watches_size; fd++) {
     aloop__watch_t *watch = loop->watches[fd];
     if (watch == NULL || watch->interest == 0) continue;
-    int rc = loop->poller->update(loop->poller_state, fd, token_of(watch), 0, watch->interest);
+    int rc = loop->poller->update(loop->poller_state, fd, watch->generation, 0, watch->interest);
     if (rc == 0) continue;
     watch->interest = 0;
     result = rc;

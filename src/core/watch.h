@@ -45,9 +45,8 @@ aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);
  * meanwhile counts. */
 static inline aloop__watch_t *aloop__watch_of_event(aloop__watch_t *const *table, int table_size,
                                                     const aloop_poll_event_t *event) {
-  uint32_t fd = (uint32_t)event->token;
-  aloop__watch_t *watch = fd < (uint32_t)table_size ? table[fd] : NULL;
-  return watch != NULL && watch->generation == event->token >> 32 ? watch : NULL;
+  aloop__watch_t *watch = (uint32_t)event->fd < (uint32_t)table_size ? table[event->fd] : NULL;
+  return watch != NULL && watch->generation == event->token ? watch : NULL;
 }
 
 /* Registers every watch again with a fresh poller. */

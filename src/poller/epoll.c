@@ -25,26 +25,30 @@
 #ifdef ALOOP_HAVE_EPOLL
 
 #include <errno.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 #include "core/check.h"
 #include "poller/poller.h"
 
-enum { BATCH = 256 }; /* events taken per call: 3 KiB of stack */
+enum { BATCH = 256 }; /* events taken per call where they must be copied: 4 KiB of stack */
 
-/* What is understood, and what it means: a table takes fewer instructions than a test per bit. */
-#define ASKED (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP)
+#define ERRORS (EPOLLERR | EPOLLHUP)
 #define BOTH (ALOOP_READABLE | ALOOP_WRITABLE)
-#define WITH(errors)                                                                                           \
-  [EPOLLIN | (errors)] = BOTH, [EPOLLOUT | (errors)] = BOTH,                                                   \
-             [EPOLLIN | EPOLLOUT | (errors)] = BOTH, [errors] = BOTH
-static const uint8_t meaning[ASKED + 1] = {
-    [EPOLLIN] = ALOOP_READABLE,
-    [EPOLLOUT] = ALOOP_WRITABLE,
-    [EPOLLIN | EPOLLOUT] = BOTH,
-    WITH(EPOLLERR),
-    WITH(EPOLLHUP),
-    WITH(EPOLLERR | EPOLLHUP),
+
+/* What the kernel keeps for us: the second half of an aloop_poll_event_t. */
+typedef struct mark {
+  int32_t fd;
+  uint32_t token;
+} mark_t;
+
+/* Where the kernel packs its event (x86), it is laid out like ours, and its batch is our batch. */
+enum {
+  SAME_LAYOUT = sizeof(struct epoll_event) == sizeof(aloop_poll_event_t) &&
+                offsetof(struct epoll_event, data) == offsetof(aloop_poll_event_t, fd) &&
+                sizeof(mark_t) == sizeof(epoll_data_t) && (int)ALOOP_READABLE == (int)EPOLLIN &&
+                (int)ALOOP_WRITABLE == (int)EPOLLOUT
 };
 
 typedef struct epoll {
@@ -75,16 +79,17 @@ static void close_state(void *state) {
   aloop__poller_free(&allocator, self);
 }
 
-static int control(const epoll_t *self, int operation, int fd, uint64_t token, uint32_t events) {
+static int control(const epoll_t *self, int operation, int fd, uint32_t token, uint32_t events) {
+  mark_t mark = {fd, token};
   struct epoll_event event = {
       .events = (events & ALOOP_READABLE ? (uint32_t)EPOLLIN : 0) |
                 (events & ALOOP_WRITABLE ? (uint32_t)EPOLLOUT : 0),
-      .data.u64 = token,
   };
+  memcpy(&event.data, &mark, sizeof mark);
   return epoll_ctl(self->fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
-static int update(void *state, int fd, uint64_t token, uint32_t before, uint32_t after) {
+static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
   const epoll_t *self = state;
   int operation = after == 0 ? EPOLL_CTL_DEL : before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   int error = control(self, operation, fd, token, after);
@@ -109,15 +114,32 @@ static ALOOP_NOINLINE int wait_until(epoll_t *self, struct epoll_event *ready, i
   return epoll_wait(self->fd, ready, room, aloop__poller_millis(timeout));
 }
 
-static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
-  epoll_t *self = state;
-  struct epoll_event ready[BATCH];
-  int room = capacity < BATCH ? capacity : BATCH;
+static int wait_for(epoll_t *self, struct epoll_event *ready, int room, int64_t timeout) {
   int found = timeout > 0 ? wait_until(self, ready, room, timeout)
                           : epoll_wait(self->fd, ready, room, timeout < 0 ? -1 : 0);
-  if (found < 0) return errno == EINTR ? 0 : -errno;
+  if (ALOOP_LIKELY(found >= 0)) return found;
+  return errno == EINTR ? 0 : -errno;
+}
+
+static int wait_and_copy(epoll_t *self, aloop_poll_event_t *events, int capacity, int64_t timeout) {
+  struct epoll_event ready[BATCH];
+  int found = wait_for(self, ready, capacity < BATCH ? capacity : BATCH, timeout);
+  for (int i = 0; i < found; i++) {
+    mark_t mark;
+    memcpy(&mark, &ready[i].data, sizeof mark);
+    uint32_t set = ready[i].events & ERRORS ? (uint32_t)BOTH
+                                            : (ready[i].events & EPOLLIN ? (uint32_t)ALOOP_READABLE : 0) |
+                                                  (ready[i].events & EPOLLOUT ? (uint32_t)ALOOP_WRITABLE : 0);
+    events[i] = (aloop_poll_event_t){.events = set, .fd = mark.fd, .token = mark.token};
+  }
+  return found;
+}
+
+static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
+  if (!SAME_LAYOUT) return wait_and_copy(state, events, capacity, timeout);
+  int found = wait_for(state, (struct epoll_event *)(void *)events, capacity, timeout);
   for (int i = 0; i < found; i++)
-    events[i] = (aloop_poll_event_t){.token = ready[i].data.u64, .events = meaning[ready[i].events & ASKED]};
+    if (ALOOP_UNLIKELY(events[i].events & ERRORS)) events[i].events = BOTH;
   return found;
 }
 

@@ -39,7 +39,7 @@ enum { BATCH = 128 }; /* filters taken per call: 8 KiB of stack where a kevent i
 #endif
 
 typedef struct watch {
-  uint64_t token;
+  uint32_t token;
   uint64_t wait; /* the last wait that reported it, */
   int place;     /* and where in its events */
 } watch_t;
@@ -106,7 +106,7 @@ static int change(const kqueue_t *self, int fd, uint32_t before, uint32_t after)
   return error;
 }
 
-static int update(void *state, int fd, uint64_t token, uint32_t before, uint32_t after) {
+static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
   kqueue_t *self = state;
   if (fd < 0) return ALOOP_EBADF;
   if (after == 0) {
@@ -144,7 +144,7 @@ static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int
     if (watch->wait != self->wait) {
       watch->wait = self->wait;
       watch->place = count;
-      events[count++] = (aloop_poll_event_t){.token = watch->token};
+      events[count++] = (aloop_poll_event_t){.fd = (int)ready[i].ident, .token = watch->token};
     }
     events[watch->place].events |= translate(&ready[i]);
   }

@@ -23,7 +23,7 @@
 typedef struct poll_set {
   struct pollfd *fds;
   size_t fds_room;
-  uint64_t *tokens; /* beside fds */
+  uint32_t *tokens; /* beside fds */
   size_t tokens_room;
   uint32_t *places; /* by descriptor: position in fds + 1; 0: not watched */
   size_t places_room;
@@ -72,7 +72,7 @@ static void forget(poll_set_t *self, int fd) {
   self->places[fd] = 0;
 }
 
-static int update(void *state, int fd, uint64_t token, uint32_t before, uint32_t after) {
+static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
   (void)before; /* `places` knows */
   poll_set_t *self = state;
   if (fd < 0) return ALOOP_EBADF;
@@ -118,8 +118,8 @@ static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int
   for (int filled = 0; filled < found; place = place + 1 < self->count ? place + 1 : 0) {
     struct pollfd *entry = &self->fds[place];
     if (entry->revents == 0) continue;
-    events[filled].token = self->tokens[place];
-    events[filled++].events = translate(entry->revents);
+    events[filled++] = (aloop_poll_event_t){
+        .events = translate(entry->revents), .fd = entry->fd, .token = self->tokens[place]};
     if (entry->revents & POLLNVAL) entry->fd = ~entry->fd;
   }
   self->next = place;

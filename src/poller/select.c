@@ -26,7 +26,7 @@ typedef struct select_set {
   int end;  /* above the highest descriptor watched */
   int next; /* where the next look begins */
   aloop_allocator_t allocator;
-  uint64_t tokens[FD_SETSIZE];
+  uint32_t tokens[FD_SETSIZE];
 } select_set_t;
 
 static int open_state(void *arg, const aloop_allocator_t *allocator, void **state) {
@@ -63,7 +63,7 @@ static void watch(select_set_t *self, int fd, uint32_t events) {
   while (self->end > 0 && !watched(self, self->end - 1)) self->end--;
 }
 
-static int update(void *state, int fd, uint64_t token, uint32_t before, uint32_t after) {
+static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
   (void)before; /* the sets know */
   select_set_t *self = state;
   if (fd < 0) return ALOOP_EBADF;
@@ -79,7 +79,8 @@ static int take_dead(select_set_t *self, aloop_poll_event_t *events, int capacit
   int count = 0;
   for (int fd = 0; fd < self->end && count < capacity; fd++) {
     if (!watched(self, fd) || fcntl(fd, F_GETFD) >= 0) continue;
-    events[count++] = (aloop_poll_event_t){self->tokens[fd], ALOOP_READABLE | ALOOP_WRITABLE};
+    events[count++] =
+        (aloop_poll_event_t){.events = ALOOP_READABLE | ALOOP_WRITABLE, .fd = fd, .token = self->tokens[fd]};
     watch(self, fd, 0);
   }
   return count;
@@ -94,8 +95,9 @@ static int take_ready(select_set_t *self, const fd_set *readers, const fd_set *w
     bool readable = FD_ISSET(fd, readers), writable = FD_ISSET(fd, writers);
     if (!readable && !writable) continue;
     events[count++] = (aloop_poll_event_t){
-        .token = self->tokens[fd],
         .events = (readable ? (uint32_t)ALOOP_READABLE : 0) | (writable ? (uint32_t)ALOOP_WRITABLE : 0),
+        .fd = fd,
+        .token = self->tokens[fd],
     };
     bits -= readable + writable;
   }

@@ -58,7 +58,7 @@ static void close_state(void *state) {
   aloop__poller_free(&allocator, self);
 }
 
-static int update(void *state, int fd, uint64_t token, uint32_t before, uint32_t after) {
+static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
   virtual_t *self = state;
   int error = aloop__poller_poll.update(self->poll, fd, token, before, after);
   if (error < 0) return error;

@@ -32,7 +32,7 @@
 
 enum { R = ALOOP_READABLE, W = ALOOP_WRITABLE, RW = R | W, ROOM = 64 };
 static const int64_t MS = 1000000;
-static const uint64_t TOKEN = 0xfedcba9876543210u; /* all 64 bits count */
+static const uint32_t TOKEN = 0xfedcba98u; /* all 32 bits count */
 
 typedef struct bed {
   env_t *env;
@@ -88,11 +88,11 @@ static int64_t poller_time(const bed_t *bed) {
   return bed->table->now != NULL ? bed->table->now(bed->poller) : real_time();
 }
 
-static int update(bed_t *bed, int fd, uint64_t token, uint32_t before, uint32_t after) {
+static int update(bed_t *bed, int fd, uint32_t token, uint32_t before, uint32_t after) {
   return bed->table->update(bed->poller, fd, token, before, after);
 }
 
-static void watch(bed_t *bed, int fd, uint64_t token, uint32_t events) {
+static void watch(bed_t *bed, int fd, uint32_t token, uint32_t events) {
   assert_int_equal(update(bed, fd, token, 0, events), 0);
 }
 
@@ -103,7 +103,7 @@ static int wait_for(bed_t *bed, aloop_poll_event_t *events, int capacity, int64_
 }
 
 /* The events of the only descriptor that is ready, which must be the one with this token; 0 if none is. */
-static uint32_t look(bed_t *bed, uint64_t token) {
+static uint32_t look(bed_t *bed, uint32_t token) {
   aloop_poll_event_t events[ROOM];
   int count = wait_for(bed, events, ROOM, 0);
   if (count == 0) return 0;
@@ -418,7 +418,7 @@ static void many_closed_descriptors_fit_few_places(void **state) {
   bed_t *bed = *state;
   int fds[10][2];
   for (int i = 0; i < 10; i++) make_socketpair(fds[i]);
-  for (uint64_t i = 0; i < 10; i++) watch(bed, fds[i][0], i, RW);
+  for (uint32_t i = 0; i < 10; i++) watch(bed, fds[i][0], i, RW);
   for (int i = 0; i < 10; i++) close_both(fds[i]);
   aloop_poll_event_t events[3];
   int reported = 0;
@@ -484,7 +484,7 @@ static ghost_t make_ghost(bed_t *bed) {
 }
 
 /* What is reported under the other token, in a few calls. */
-static uint32_t look_past_ghosts(bed_t *bed, uint64_t token) {
+static uint32_t look_past_ghosts(bed_t *bed, uint32_t token) {
   aloop_poll_event_t events[ROOM];
   uint32_t seen = 0;
   for (int call = 0; call < 3; call++) {
@@ -632,7 +632,7 @@ static void few_places_starve_nobody(void **state) {
   enum { N = 50, PLACES = 7 };
   int fds[N][2];
   for (int i = 0; i < N; i++) make_socketpair(fds[i]);
-  for (uint64_t i = 0; i < N; i++) watch(bed, fds[i][0], i, W);
+  for (uint32_t i = 0; i < N; i++) watch(bed, fds[i][0], i, W);
   for (int round = 0; round < 3; round++) {
     bool seen[N] = {0};
     int different = 0;
@@ -658,11 +658,11 @@ static void finds_the_ready_ones_among_very_many(void **state) {
   assert_non_null(fds);
   for (int i = 0; i < pairs; i++) {
     make_socketpair(fds[i]);
-    watch(bed, fds[i][0], (uint64_t)i, R);
+    watch(bed, fds[i][0], (uint32_t)i, R);
   }
   for (int i = 0; i < pairs; i += 97) {
     put(fds[i][1]);
-    assert_int_equal(look(bed, (uint64_t)i), R);
+    assert_int_equal(look(bed, (uint32_t)i), R);
     take(fds[i][0]);
   }
   for (int i = 0; i < pairs; i++) put(fds[i][1]);
@@ -675,7 +675,7 @@ static void finds_the_ready_ones_among_very_many(void **state) {
   }
   assert_int_equal(found, pairs);
   for (int i = 0; i < pairs; i++) {
-    assert_int_equal(update(bed, fds[i][0], (uint64_t)i, R, 0), 0);
+    assert_int_equal(update(bed, fds[i][0], (uint32_t)i, R, 0), 0);
     close_both(fds[i]);
   }
   free(fds);
@@ -702,7 +702,7 @@ static void only_select_refuses_high_numbers(void **state) {
 typedef struct model {
   int fds[2];
   uint32_t events;
-  uint64_t token;
+  uint32_t token;
   int waiting; /* bytes to read */
 } model_t;
 
@@ -721,7 +721,7 @@ static void assert_agrees(bed_t *bed, const model_t *models, int count) {
   assert_int_equal(found, expected);
 }
 
-static void random_step(bed_t *bed, model_t *model, uint64_t *next_token) {
+static void random_step(bed_t *bed, model_t *model, uint32_t *next_token) {
   uint32_t after = (uint32_t)rand() & RW;
   switch (rand() % 6) {
   case 0: /* open */
@@ -757,7 +757,7 @@ static void agrees_with_a_model_over_random_steps(void **state) {
   enum { N = 20 };
   model_t models[N];
   for (int i = 0; i < N; i++) models[i] = (model_t){.fds = {-1, -1}};
-  uint64_t next_token = 0;
+  uint32_t next_token = 0;
   srand(1);
   for (int step = 0; step < 5000; step++) {
     random_step(bed, &models[rand() % N], &next_token);
@@ -817,14 +817,14 @@ static void many_descriptors_survive_every_failing_allocation(void **state) {
   for (int i = 0; i < N; i++) {
     make_socketpair(fds[i]);
     env->fail_from = env->calls + 1;
-    int rc = update(bed, fds[i][0], (uint64_t)i, 0, R);
+    int rc = update(bed, fds[i][0], (uint32_t)i, 0, R);
     env->fail_from = 0;
     if (rc != 0) assert_int_equal(rc, ALOOP_ENOMEM);
-    if (rc != 0) watch(bed, fds[i][0], (uint64_t)i, R);
+    if (rc != 0) watch(bed, fds[i][0], (uint32_t)i, R);
   }
   for (int i = 0; i < N; i++) {
     put(fds[i][1]);
-    assert_int_equal(look(bed, (uint64_t)i), R);
+    assert_int_equal(look(bed, (uint32_t)i), R);
     take(fds[i][0]);
   }
   for (int i = 0; i < N; i++) close_both(fds[i]);
