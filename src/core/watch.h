@@ -23,8 +23,6 @@ struct aloop__watch {
   const aloop__watch_ops_t *ops;
   int fd;
   uint32_t generation;
-  uint32_t read_entry; /* low half of the deque position of the queued callback, if it is still there */
-  uint32_t write_entry;
   uint32_t interest; /* ALOOP_READABLE | ALOOP_WRITABLE as the poller knows it; 0: not registered */
 };
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "future/future.h"
 #include "net/driver.h"
 #include "net/write.h"
 
@@ -57,27 +58,24 @@ static void end(aloop_transport_t *transport, int error) {
   int64_t sent;
   aloop_future_t *future = take_off(transport, &sent);
   if (error < 0)
-    aloop_future_set_error(future, error, NULL);
+    aloop__future_fail(future, error, NULL);
   else
-    aloop_future_set_value(future, sent);
+    aloop__future_finish(future, sent);
   give_back(transport);
-  aloop_future_unref(future);
 }
 
 void aloop__sendfile_lost(aloop_transport_t *transport, int error) {
   int64_t sent;
   aloop_future_t *future = take_off(transport, &sent);
-  aloop_future_set_error(future, error, "the connection ended during sendfile");
-  aloop_future_unref(future);
+  aloop__future_fail(future, error, "the connection ended during sendfile");
 }
 
 static void cancelled(aloop_future_t *future, void *arg) {
   (void)future;
   aloop_transport_t *transport = arg;
   int64_t sent;
-  aloop_future_t *own = take_off(transport, &sent);
+  take_off(transport, &sent);
   give_back(transport);
-  aloop_future_unref(own);
 }
 
 static void account(aloop__sendfile_t *op, int64_t n) {
@@ -166,12 +164,12 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
                                unsigned flags) {
   if (transport == NULL) return NULL;
   aloop_t *loop = transport->object.loop;
-  aloop_future_t *future = aloop_future_new_from(loop, transport->object.origin);
+  aloop_future_t *future = aloop__future_new(loop, transport->object.origin);
   if (future == NULL || aloop_future_done(future)) return future;
   const char *message;
   int rc = refuse(transport, file, offset, count, &message);
   if (rc < 0) {
-    aloop_future_set_error(future, rc, message);
+    aloop__future_fail(future, rc, message != NULL ? "%s" : NULL, message);
     return future;
   }
   aloop__sendfile_t *op = aloop__memory_zero(loop, sizeof *op);
@@ -180,11 +178,11 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
     aloop_future_unref(future);
     return NULL;
   }
-  *op = (aloop__sendfile_t){.future = aloop_future_ref(future), .file = file, .offset = offset};
+  *op = (aloop__sendfile_t){.future = future, .file = file, .offset = offset};
   op->left = count == 0 ? INT64_MAX : count;
   op->may_fall_back = (flags & ALOOP_NO_FALLBACK) == 0;
   transport->extras->sendfile = op;
-  aloop_future_on_cancel(future, cancelled, transport);
+  aloop__future_set_operation(future, cancelled, transport);
   aloop__cork_flush(transport);
   if (transport->state < ALOOP__ENDING) {
     transport->flags |= ALOOP__SENDFILE;
