@@ -7,9 +7,9 @@
  * written anyway). Each time the socket takes bytes, one sendfile call moves as many as fit, so a fast reader
  * cannot keep the loop to itself.
  *
- * Where the driver has no sendfile, 64 KiB at a time are read from the file into the loop's shared buffer and
- * put into the stream. That read may wait for a disk; running it in the executor is left to callers who cannot
- * bear that.
+ * Where the driver has no sendfile, 64 KiB at a time are read from the file into a buffer of the operation (not
+ * the loop's: data_received may be reading that) and put into the stream. That read may wait for a disk;
+ * running it in the executor is left to callers who cannot bear that.
  *
  * The file's position is never used and is set to just behind the last byte sent when the operation ends,
  * however it ends. A file that shrinks meanwhile ends the operation early, with the number of bytes there were.
@@ -32,8 +32,10 @@ struct aloop__sendfile {
   int64_t left;   /* INT64_MAX: to the end */
   int64_t sent;
   bool may_fall_back;
-  bool falls_back;
+  char *copy; /* PIECE bytes, once it falls back */
 };
+
+enum { PIECE = 65536 };
 
 /* Takes the operation off its transport and puts the file's position right. */
 static aloop_future_t *take_off(aloop_transport_t *transport, int64_t *sent) {
@@ -43,6 +45,7 @@ static aloop_future_t *take_off(aloop_transport_t *transport, int64_t *sent) {
   lseek(op->file, (off_t)op->offset, SEEK_SET);
   transport->extras->sendfile = NULL;
   transport->flags &= (uint16_t)~ALOOP__SENDFILE;
+  aloop__memory_release(transport->object.loop, op->copy);
   aloop__memory_release(transport->object.loop, op);
   return future;
 }
@@ -86,15 +89,14 @@ static void account(aloop__sendfile_t *op, int64_t n) {
 
 /* One piece of the file through the outbox. Returns false when the operation is over or the socket is full. */
 static bool copy_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
-  char *buffer = aloop__net_of(transport->object.loop)->read_buffer;
-  size_t want = op->left < ALOOP__READ_SIZE ? (size_t)op->left : ALOOP__READ_SIZE;
-  ssize_t n = pread(op->file, buffer, want, (off_t)op->offset);
+  size_t want = op->left < PIECE ? (size_t)op->left : PIECE;
+  ssize_t n = pread(op->file, op->copy, want, (off_t)op->offset);
   if (n <= 0) {
     end(transport, n < 0 ? -errno : 0);
     return false;
   }
   account(op, n);
-  struct iovec part = {.iov_base = buffer, .iov_len = (size_t)n};
+  struct iovec part = {.iov_base = op->copy, .iov_len = (size_t)n};
   aloop__stream_put(transport, &part, 1);
   return transport->state < ALOOP__ENDING && transport->outbox.size == 0;
 }
@@ -109,8 +111,9 @@ static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
   const aloop__driver_t *driver = aloop__net_of(transport->object.loop)->driver;
   ssize_t n = driver->sendfile(transport, op->file, op->offset, op->left);
   if (n == ALOOP_ENOTSUP && op->may_fall_back) {
-    op->falls_back = true;
-    return true;
+    op->copy = aloop__memory_new(transport->object.loop, PIECE);
+    if (op->copy != NULL) return true;
+    n = ALOOP_ENOMEM;
   }
   if (n > 0) {
     account(op, n);
@@ -135,7 +138,7 @@ void aloop__sendfile_go_on(aloop_transport_t *transport) {
       end(transport, 0);
       break;
     }
-    more = op->falls_back ? copy_piece(transport, op) : send_piece(transport, op);
+    more = op->copy != NULL ? copy_piece(transport, op) : send_piece(transport, op);
   }
 }
 
