@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * Names to addresses: what is answered at once, what the helper thread brings, and what becomes of a lookup
- * that nobody waits for any more. getaddrinfo is replaced here for hosts that end in ".test", so that no name
- * server is asked and a lookup takes as long as the test wants. threads: yes
+ * that nobody waits for any more. threads: yes
  */
-#include <arpa/inet.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,109 +15,8 @@
 #include "core/loop.h"
 #include "core/memory.h"
 #include "harness.h"
+#include "names.h"
 #include "net/resolve.h"
-
-/* ---- A getaddrinfo under control ------------------------------------------------------------------------- */
-
-enum { FAKE_FLAG = 0x5a5a };
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static int gate;            /* how many of "slow.test" may go on */
-static int entered;         /* ... and how many have begun */
-static int asked;           /* lookups that get an answer */
-static int freed;           /* ... and answers released */
-static int fake_result;     /* of "fail.test" */
-static int fake_errno;      /* ... and errno */
-static sigset_t fake_mask;  /* what is blocked in the thread of "self.test" */
-static pthread_t fake_from; /* ... and that thread */
-
-static void count(int *counter, int by) {
-  pthread_mutex_lock(&lock);
-  *counter += by;
-  pthread_cond_broadcast(&changed);
-  pthread_mutex_unlock(&lock);
-}
-
-/* Waits for a counter and takes one from it. */
-static void take_one(int *counter) {
-  pthread_mutex_lock(&lock);
-  while (*counter == 0) pthread_cond_wait(&changed, &lock);
-  --*counter;
-  pthread_mutex_unlock(&lock);
-}
-
-/* Every answer was released, by whichever thread came last. */
-static void await_freed(void) {
-  pthread_mutex_lock(&lock);
-  while (freed != asked) pthread_cond_wait(&changed, &lock);
-  pthread_mutex_unlock(&lock);
-}
-
-static struct addrinfo *fake_node(const char *host, const char *port, struct addrinfo *next) {
-  struct addrinfo *node = calloc(1, sizeof *node + sizeof(struct sockaddr_in6));
-  struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)(node + 1);
-  struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)(node + 1);
-  bool six = strchr(host, ':') != NULL;
-  node->ai_flags = FAKE_FLAG;
-  node->ai_protocol = IPPROTO_TCP;
-  node->ai_addr = (struct sockaddr *)(void *)(node + 1);
-  node->ai_addr->sa_family = six ? AF_INET6 : AF_INET;
-  node->ai_addrlen = six ? sizeof *v6 : sizeof *v4;
-  if (six)
-    v6->sin6_port = htons((uint16_t)strtol(port, NULL, 10));
-  else
-    v4->sin_port = htons((uint16_t)strtol(port, NULL, 10));
-  inet_pton(six ? AF_INET6 : AF_INET, host, six ? (void *)&v6->sin6_addr : (void *)&v4->sin_addr);
-  node->ai_next = next;
-  return node;
-}
-
-static int fake_lookup(const char *host, const char *port, struct addrinfo **found) {
-  if (strcmp(host, "self.test") == 0) {
-    fake_from = pthread_self();
-    pthread_sigmask(SIG_SETMASK, NULL, &fake_mask);
-  }
-  if (strcmp(host, "slow.test") == 0) {
-    count(&entered, 1);
-    take_one(&gate);
-  }
-  if (strcmp(host, "fail.test") == 0) {
-    errno = fake_errno;
-    return fake_result;
-  }
-  *found = fake_node("127.0.0.1", port, NULL);
-  if (strcmp(host, "many.test") == 0) *found = fake_node("::1", port, fake_node("127.0.0.1", port, *found));
-  if (strcmp(host, "odd.test") == 0) (*found)->ai_addr->sa_family = AF_UNIX;
-  return 0;
-}
-
-int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
-  typedef int (*real_fn)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-  size_t length = strlen(host);
-  if (length > 5 && strcmp(host + length - 5, ".test") == 0) return fake_lookup(host, port, found);
-  void *symbol = dlsym(RTLD_NEXT, "getaddrinfo");
-  real_fn real;
-  memcpy(&real, &symbol, sizeof real);
-  return real(host, port, hints, found);
-}
-
-void freeaddrinfo(struct addrinfo *found) {
-  typedef void (*real_fn)(struct addrinfo *);
-  if (found->ai_flags == FAKE_FLAG) {
-    while (found != NULL) {
-      struct addrinfo *next = found->ai_next;
-      free(found);
-      found = next;
-    }
-    count(&freed, 1);
-    return;
-  }
-  void *symbol = dlsym(RTLD_NEXT, "freeaddrinfo");
-  real_fn real;
-  memcpy(&real, &symbol, sizeof real);
-  real(found);
-}
 
 /* ---- Asking ---------------------------------------------------------------------------------------------- */
 
@@ -145,8 +40,7 @@ static void take(aloop_t *loop, void *arg, int error, aloop__addresses_t *addres
 static int ask(env_t *env, const aloop__query_t *query, answer_t *answer) {
   *answer = (answer_t){false};
   int rc = aloop__resolve(env->loop, query, &answer->addresses, take, answer, &answer->lookup);
-  if (rc == 1 && strstr(query->host, ".test") != NULL && strcmp(query->host, "fail.test") != 0)
-    count(&asked, 1);
+  if (rc == 1 && strstr(query->host, ".test") != NULL && strcmp(query->host, "fail.test") != 0) names_expect();
   return rc;
 }
 
@@ -175,13 +69,9 @@ static void release(env_t *env, answer_t *answer) {
   aloop__memory_release(env->loop, answer->addresses);
 }
 
-static void open_gate(void) {
-  count(&gate, 1);
-}
-
 static void start_slow(env_t *env, answer_t *answer) {
   assert_int_equal(ask_host(env, "slow.test", AF_UNSPEC, 0, answer), 1);
-  take_one(&entered);
+  names_await_slow();
 }
 
 static void await_post(const env_t *env) {
@@ -281,7 +171,7 @@ static void names_are_looked_up_in_a_thread(void **state) {
   assert_int_equal(answer.calls, 1);
   assert_int_equal(answer.addresses->count, 1);
   assert_address(&answer, 0, "127.0.0.1 port 80");
-  assert_false(pthread_equal(fake_from, pthread_self()));
+  assert_false(pthread_equal(names_thread, pthread_self()));
   release(env, &answer);
 }
 
@@ -330,8 +220,8 @@ static void the_resolvers_errors_have_codes(void **state) {
                                  {EAI_OVERFLOW, 0, ALOOP_EAI_OVERFLOW}, {-1000, 0, ALOOP_EAI_FAIL}};
   for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
     answer_t answer;
-    fake_result = pairs[i][0];
-    fake_errno = pairs[i][1];
+    names_result = pairs[i][0];
+    names_errno = pairs[i][1];
     assert_int_equal(answer_to(env, "fail.test", &answer), pairs[i][2]);
   }
 }
@@ -342,8 +232,8 @@ static void the_thread_takes_no_signals(void **state) {
   sigset_t before, after;
   pthread_sigmask(SIG_SETMASK, NULL, &before);
   assert_int_equal(answer_to(env, "self.test", &answer), 0);
-  assert_true(sigismember(&fake_mask, SIGINT));
-  assert_true(sigismember(&fake_mask, SIGCHLD));
+  assert_true(sigismember(&names_mask, SIGINT));
+  assert_true(sigismember(&names_mask, SIGCHLD));
   pthread_sigmask(SIG_SETMASK, NULL, &after);
   assert_int_equal(sigismember(&before, SIGINT), sigismember(&after, SIGINT));
   release(env, &answer);
@@ -353,7 +243,7 @@ static void many_lookups_go_side_by_side(void **state) {
   env_t *env = *state;
   answer_t answers[8];
   for (int i = 0; i < 8; i++) start_slow(env, &answers[i]);
-  for (int i = 0; i < 8; i++) open_gate();
+  for (int i = 0; i < 8; i++) names_open_gate();
   for (int i = 0; i < 8; i++) {
     run_until(env->loop, &answers[i].came);
     assert_int_equal(answers[i].calls, 1);
@@ -368,8 +258,8 @@ static void a_cancelled_lookup_says_nothing(void **state) {
   answer_t answer;
   start_slow(env, &answer);
   aloop__resolve_cancel(answer.lookup);
-  open_gate();
-  await_freed();
+  names_open_gate();
+  names_await_freed();
   assert_true(aloop_run_once(env->loop, 0) >= 0);
   assert_false(answer.came);
 }
@@ -382,7 +272,7 @@ static void an_answer_on_its_way_can_be_cancelled(void **state) {
   aloop__resolve_cancel(answer.lookup);
   assert_true(aloop_run_once(env->loop, 0) >= 0);
   assert_false(answer.came);
-  await_freed();
+  names_await_freed();
 }
 
 static void cancelling_at_any_moment_is_safe(void **state) {
@@ -395,7 +285,7 @@ static void cancelling_at_any_moment_is_safe(void **state) {
     aloop_run_once(env->loop, 0);
     assert_false(answer.came);
   }
-  await_freed();
+  names_await_freed();
 }
 
 static void closing_the_loop_does_not_wait_for_a_lookup(void **state) {
@@ -404,8 +294,8 @@ static void closing_the_loop_does_not_wait_for_a_lookup(void **state) {
   start_slow(env, &answer);
   env_loop(env, (aloop_options_t){.debug = -1}); /* frees the old one */
   assert_false(answer.came);
-  open_gate();
-  await_freed();
+  names_open_gate();
+  names_await_freed();
   assert_false(answer.came);
 }
 
@@ -415,7 +305,7 @@ static void closing_the_loop_drops_an_answer_on_its_way(void **state) {
   assert_int_equal(ask_host(env, "name.test", AF_UNSPEC, 0, &answer), 1);
   await_post(env);
   env_loop(env, (aloop_options_t){.debug = -1});
-  await_freed();
+  names_await_freed();
   assert_false(answer.came);
 }
 
@@ -428,7 +318,7 @@ static void closing_at_any_moment_is_safe(void **state) {
     env_loop(env, (aloop_options_t){.debug = -1});
     assert_false(answer.came);
   }
-  await_freed();
+  names_await_freed();
 }
 
 static void an_answer_waits_for_memory(void **state) {
@@ -436,7 +326,7 @@ static void an_answer_waits_for_memory(void **state) {
   answer_t answer;
   start_slow(env, &answer);
   env->fail_at = env->calls + 1; /* the first post's, if it needs any */
-  open_gate();
+  names_open_gate();
   run_until(env->loop, &answer.came);
   assert_int_equal(answer.calls, 1);
   if (answer.error == 0) release(env, &answer);
@@ -466,7 +356,7 @@ static void a_forked_child_forgets_the_parents_lookups(void **state) {
   assert_true(child > 0);
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   assert_int_equal(status, 0);
-  open_gate();
+  names_open_gate();
   run_until(env->loop, &answer.came);
   release(env, &answer);
 }
