@@ -30,6 +30,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "net/address.h"
 #include "net/driver.h"
 #include "net/write.h"
 
@@ -42,12 +43,14 @@ static aloop_transport_t *of_object(const aloop__object_t *object) {
 /* ---- The end -------------------------------------------------------------------------------------------- */
 
 static void close_fd(aloop_transport_t *transport) {
+  int fd = transport->fd;
+  transport->fd = -1;
+  if (transport->flags & ALOOP__BORROWED) return;
   if (transport->flags & ALOOP__RESET) {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(transport->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   }
-  close(transport->fd);
-  transport->fd = -1;
+  close(fd);
 }
 
 /* The waiter's connect came to nothing before connection_made. */
@@ -111,6 +114,29 @@ static bool make_protocol(aloop_transport_t *transport) {
   return transport->protocol != NULL;
 }
 
+void aloop__stream_set_nodelay(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+#ifdef SO_NOSIGPIPE
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+}
+
+/* Takes the descriptor, if it is a caller's, and makes the protocol. On failure the descriptor is as it was. */
+static int begin(aloop_transport_t *transport) {
+  aloop__adopted_t before;
+  if ((transport->flags & ALOOP__BORROWED) == 0) return make_protocol(transport) ? 0 : ALOOP_ENOMEM;
+  int rc = aloop__address_adopt(transport->fd, &before);
+  if (rc < 0) return rc;
+  if (!make_protocol(transport)) {
+    aloop__address_give_back(transport->fd, &before);
+    return ALOOP_ENOMEM;
+  }
+  transport->flags &= (uint16_t)~ALOOP__BORROWED;
+  aloop__stream_set_nodelay(transport->fd);
+  return 0;
+}
+
 static void unref_transport(void *value) {
   aloop_transport_unref(value);
 }
@@ -129,8 +155,9 @@ static void made(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
   loop->context = aloop__map_ref(transport->context);
   bool unwanted = transport->waiter != NULL && aloop_future_done(transport->waiter);
-  if (unwanted || !make_protocol(transport)) {
-    fail_waiter(transport, ALOOP_ENOMEM);
+  int rc = unwanted ? ALOOP_ECANCELED : begin(transport);
+  if (rc < 0) {
+    fail_waiter(transport, rc);
     /* If it has ended already, the queued end does the rest, without a call. */
     if (stop(transport, ALOOP_ECANCELED)) finish(transport);
     return;
@@ -202,14 +229,6 @@ static const aloop__kind_t stream_kind = {
 int aloop__stream_check_protocol(const aloop_protocol_t *table) {
   /* The size of the first version: a longer table comes from a newer caller, a shorter one is not one. */
   return table != NULL && table->size >= sizeof *table ? 0 : ALOOP_EINVAL;
-}
-
-void aloop__stream_set_nodelay(int fd) {
-  int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-#ifdef SO_NOSIGPIPE
-  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
 }
 
 aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,

@@ -30,10 +30,11 @@ enum {
   ALOOP__MADE = 64,         /* connection_made was called */
   ALOOP__MADE_DUE = 128,    /* could not be queued for want of memory */
   ALOOP__LOST_DUE = 256,
-  ALOOP__SENDFILE = 512, /* a sendfile owns the write side; reading rests */
-  ALOOP__CORKED = 1024,  /* data_received is running */
-  ALOOP__EXTRAS = 4096,  /* `extras` is there */
-  ALOOP__SHUT = 2048     /* closing or later: the state in a bit, for the one test that each write makes */
+  ALOOP__SENDFILE = 512,  /* a sendfile owns the write side; reading rests */
+  ALOOP__CORKED = 1024,   /* data_received is running */
+  ALOOP__EXTRAS = 4096,   /* `extras` is there */
+  ALOOP__BORROWED = 8192, /* the descriptor is a caller's until connection_made */
+  ALOOP__SHUT = 2048      /* closing or later: the state in a bit, for the one test that each write makes */
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
