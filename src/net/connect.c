@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * create_connection: from a host and a port to a transport, or to the reasons why not.
+ *
+ * A connector walks through three steps: look the host up, look the local host up (if one is wanted), try the
+ * addresses in the resolver's order until one answers. Each step may be over at once (numeric hosts always are)
+ * or go on in a later turn. The connector is the operation behind the caller's future: cancelling it, its
+ * timeout and its failure all end in `release`, which leaves no descriptor, watch, timer or lookup behind.
+ *
+ * Trying one address is an attempt: a socket on its way, with a watch for writability. Attempts are a list,
+ * although there is never more than one by now, and nothing here relies on that: the first that succeeds ends
+ * the others, and each that fails starts the next address. Every failed attempt is noted on the future, so that
+ * the caller learns about all of them and not just one.
+ *
+ * When a socket is connected, the transport takes over the future and the connector is gone. A descriptor of
+ * the caller's skips all of this. It is left as it is until connection_made is about to be called (stream.c):
+ * whatever goes wrong before, it is still the caller's, as it was.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+#include "core/report.h"
+#include "future/future.h"
+#include "net/resolve.h"
+#include "net/stream.h"
+
+#define ORIGIN "aloop_create_connection"
+
+enum { MESSAGE_MAX = 1024 };
+
+typedef struct connector {
+  aloop_t *loop;
+  aloop_future_t *future;
+  const aloop_protocol_t *table;
+  void *arg;
+  aloop__map_t *context; /* of the call */
+  aloop__lookup_t *lookup;
+  aloop__resolved_fn resolved;           /* what a lookup comes back to */
+  const aloop__watch_ops_t *attempt_ops; /* ... and an attempt */
+  aloop__addresses_t *remote;            /* NULL: not looked up yet */
+  aloop__addresses_t *local;
+  size_t next;            /* of the remote addresses */
+  aloop__list_t attempts; /* under way */
+  aloop_handle_t timer;
+  int error; /* of the first failed attempt */
+  aloop_connect_options_t options;
+  char strings[]; /* of the options */
+} connector_t;
+
+typedef struct attempt {
+  aloop__watch_t watch;
+  aloop__list_t link;
+  connector_t *connector;
+  const aloop__address_t *address;
+  int fd;
+} attempt_t;
+
+/* ---- Ends ------------------------------------------------------------------------------------------------ */
+
+/* Frees the attempt. Its socket is the caller's then. */
+static int end_attempt(attempt_t *attempt) {
+  aloop_t *loop = attempt->connector->loop;
+  int fd = attempt->fd;
+  aloop__watch_stop(loop, &attempt->watch);
+  aloop__list_remove(&attempt->link);
+  aloop__memory_release(loop, attempt);
+  return fd;
+}
+
+static void release(connector_t *self) {
+  aloop_t *loop = self->loop;
+  while (!aloop__list_empty(&self->attempts))
+    close(end_attempt(ALOOP_CONTAINER_OF(self->attempts.next, attempt_t, link)));
+  if (self->lookup != NULL) aloop__resolve_cancel(self->lookup);
+  aloop_cancel(loop, &self->timer);
+  aloop__memory_release(loop, self->remote);
+  aloop__memory_release(loop, self->local);
+  aloop__map_unref(loop, self->context);
+  aloop__memory_release(loop, self);
+}
+
+/* The future's stop function. */
+static void stop(aloop_future_t *future, void *arg) {
+  (void)future;
+  release(arg);
+}
+
+static void fail(connector_t *self, int error, const char *message) {
+  aloop_future_t *future = self->future;
+  aloop__future_set_operation(future, NULL, NULL);
+  release(self);
+  aloop_future_set_error(future, error, message);
+}
+
+/* Adds "connect to 127.0.0.1 port 80: connection refused" for each attempt; what does not fit is cut. */
+static void describe_attempts(const connector_t *self, char *text, size_t used) {
+  aloop_attempt_t attempt;
+  char address[ALOOP__ADDRESS_TEXT];
+  const char *from = self->options.local_host;
+  for (size_t i = 0; used < MESSAGE_MAX && aloop_future_attempt(self->future, i, &attempt) == 0; i++) {
+    aloop__address_text((const struct sockaddr *)(const void *)&attempt.address, attempt.address_size, address);
+    int n = snprintf(text + used, MESSAGE_MAX - used, "%sconnect to %s%s%s: %s", used > 0 ? "; " : "", address,
+                     from != NULL ? " from " : "", from != NULL ? from : "", aloop_strerror(attempt.error));
+    used += n > 0 ? (size_t)n : 0;
+  }
+}
+
+static void fail_with_attempts(connector_t *self) {
+  char text[MESSAGE_MAX] = "";
+  describe_attempts(self, text, 0);
+  fail(self, self->error, text);
+}
+
+static void note_failure(connector_t *self, const aloop__address_t *address, int error) {
+  if (self->error == 0) self->error = error;
+  aloop__future_add_attempt(self->future, &address->as.any, address->size, error);
+}
+
+static void timed_out(aloop_t *loop, void *arg) {
+  (void)loop;
+  connector_t *self = arg;
+  char text[MESSAGE_MAX];
+  for (aloop__list_t *at = self->attempts.next; at != &self->attempts; at = at->next)
+    note_failure(self, ALOOP_CONTAINER_OF(at, attempt_t, link)->address, ALOOP_ETIMEDOUT);
+  int n = snprintf(text, sizeof text, "no connection to %s port %d after %" PRId64 " ms", self->options.host,
+                   self->options.port, self->options.timeout / 1000000);
+  if (n > 0) describe_attempts(self, text, (size_t)n);
+  fail(self, ALOOP_ETIMEDOUT, text);
+}
+
+/* ---- From a connected socket to a transport -------------------------------------------------------------- */
+
+/* The stop function once there is a transport. It is called as well when the transport itself ends the
+ * future, and has let go of it by then. */
+static void drop_transport(aloop_future_t *future, void *arg) {
+  (void)future;
+  aloop_transport_t *transport = arg;
+  if (transport->waiter != NULL) aloop__stream_end(transport, ALOOP_ECANCELED);
+}
+
+/* Makes the future wait for connection_made. NULL: out of memory, and nothing has changed. */
+static aloop_transport_t *hand_over(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
+                                    aloop_future_t *future) {
+  aloop_transport_t *transport = aloop__stream_new(loop, fd, table, arg, NULL, future, ORIGIN);
+  if (transport == NULL) return NULL;
+  aloop_future_ref(future);
+  aloop__future_set_operation(future, drop_transport, transport);
+  return transport;
+}
+
+static void succeed(connector_t *self, int fd) {
+  aloop__stream_set_nodelay(fd);
+  if (hand_over(self->loop, fd, self->table, self->arg, self->future) != NULL) {
+    release(self);
+    return;
+  }
+  close(fd);
+  fail(self, ALOOP_ENOMEM, NULL);
+}
+
+/* ---- Attempts -------------------------------------------------------------------------------------------- */
+
+/* Without a port of its own a connection shares local ports with all connections to other places, but only
+ * if the kernel may choose as late as at connect. */
+static void choose_port_late(int fd) {
+#ifdef IP_BIND_ADDRESS_NO_PORT
+  int on = 1;
+  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+#else
+  (void)fd;
+#endif
+}
+
+/* Binds to the first local address of the family that works. */
+static int bind_local(const connector_t *self, int fd, int family) {
+  int error = ALOOP_EADDRNOTAVAIL;
+  if (self->local == NULL) return 0;
+  if (self->options.local_port == 0) choose_port_late(fd);
+  for (size_t i = 0; i < self->local->count; i++) {
+    const aloop__address_t *address = &self->local->list[i];
+    if (address->as.any.sa_family != family) continue;
+    if (bind(fd, &address->as.any, address->size) == 0) return 0;
+    error = -errno;
+  }
+  return error;
+}
+
+/* Returns 0 with the connect under way, 1 if it is connected, or an error. */
+static int connect_socket(const connector_t *self, int fd, const aloop__address_t *address) {
+  int rc = bind_local(self, fd, address->as.any.sa_family);
+  if (rc < 0) return rc;
+  if (connect(fd, &address->as.any, address->size) == 0) return 1;
+  return errno == EINPROGRESS || errno == EINTR ? 0 : -errno;
+}
+
+static int watch_attempt(connector_t *self, int fd, const aloop__address_t *address) {
+  attempt_t *attempt = aloop__memory_zero(self->loop, sizeof *attempt);
+  if (attempt == NULL) return ALOOP_ENOMEM;
+  attempt->connector = self;
+  attempt->address = address;
+  attempt->fd = fd;
+  attempt->watch.fd = -1;
+  aloop__list_append(&self->attempts, &attempt->link);
+  int rc = aloop__watch_claim(self->loop, &attempt->watch, fd, self->attempt_ops);
+  if (rc == 0) rc = aloop__watch_set(self->loop, &attempt->watch, ALOOP_WRITABLE);
+  if (rc < 0) end_attempt(attempt);
+  return rc;
+}
+
+/* Returns 0 with an attempt under way, 1 with a connected socket, or an error. */
+static int try_address(connector_t *self, const aloop__address_t *address, int *connected_fd) {
+  int fd = aloop__address_socket(address);
+  if (fd < 0) return fd;
+  int rc = connect_socket(self, fd, address);
+  if (rc == 0) rc = watch_attempt(self, fd, address);
+  if (rc < 0) close(fd);
+  if (rc == 1) *connected_fd = fd;
+  return rc;
+}
+
+static void try_next(connector_t *self) {
+  while (self->next < self->remote->count) {
+    const aloop__address_t *address = &self->remote->list[self->next++];
+    int fd;
+    int rc = try_address(self, address, &fd);
+    if (rc == 1) succeed(self, fd);
+    if (rc >= 0) return;
+    note_failure(self, address, rc);
+  }
+  if (aloop__list_empty(&self->attempts)) fail_with_attempts(self);
+}
+
+static void connected(aloop_t *loop, void *arg) {
+  attempt_t *attempt = ALOOP_CONTAINER_OF(arg, attempt_t, watch);
+  connector_t *self = attempt->connector;
+  int error = 0;
+  socklen_t size = sizeof error;
+  loop->context = aloop__map_ref(self->context);
+  if (getsockopt(attempt->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) error = errno;
+  if (error == 0) {
+    succeed(self, end_attempt(attempt));
+    return;
+  }
+  note_failure(self, attempt->address, -error);
+  close(end_attempt(attempt));
+  try_next(self);
+}
+
+static const aloop__watch_ops_t attempt_ops = {.name = "connect", .readable = connected, .writable = connected};
+
+/* ---- Looking up ------------------------------------------------------------------------------------------ */
+
+static void lookup_failed(connector_t *self, const char *host, int error) {
+  char text[MESSAGE_MAX];
+  snprintf(text, sizeof text, "look up %s: %s", host != NULL ? host : "the local address",
+           aloop_strerror(error));
+  fail(self, error, text);
+}
+
+static bool wants_local(const connector_t *self) {
+  return self->options.local_host != NULL || self->options.local_port != 0;
+}
+
+/* Looks up what is not known yet and then starts to try. */
+static void go_on(connector_t *self) {
+  const aloop_connect_options_t *options = &self->options;
+  aloop__query_t query = {.host = options->host,
+                          .port = options->port,
+                          .family = options->family,
+                          .type = SOCK_STREAM,
+                          .protocol = options->proto != 0 ? options->proto : IPPROTO_TCP,
+                          .flags = options->flags};
+  int rc = 0;
+  if (self->remote == NULL)
+    rc = aloop__resolve(self->loop, &query, &self->remote, self->resolved, self, &self->lookup);
+  if (rc == 0 && wants_local(self) && self->local == NULL) {
+    query.host = options->local_host;
+    query.port = options->local_port;
+    rc = aloop__resolve(self->loop, &query, &self->local, self->resolved, self, &self->lookup);
+  }
+  if (rc == 0) try_next(self);
+  if (rc < 0) lookup_failed(self, query.host, rc);
+}
+
+static void resolved(aloop_t *loop, void *arg, int error, aloop__addresses_t *addresses) {
+  connector_t *self = arg;
+  self->lookup = NULL;
+  loop->context = aloop__map_ref(self->context);
+  if (error < 0) {
+    lookup_failed(self, self->remote == NULL ? self->options.host : self->options.local_host, error);
+    return;
+  }
+  *(self->remote == NULL ? &self->remote : &self->local) = addresses;
+  go_on(self);
+}
+
+/* ---- Public ---------------------------------------------------------------------------------------------- */
+
+/* Why the options cannot be used, or NULL. */
+static const char *fault_of(const aloop_connect_options_t *options) {
+  if (options->host == NULL) {
+    if (options->port != 0) return "a port needs a host: set options.host";
+    if (options->local_host != NULL || options->local_port != 0)
+      return "a connected fd has its local address: unset local_host and local_port";
+    return NULL;
+  }
+  if (options->fd > 0) return "set either options.host or options.fd, not both";
+  if (options->host[0] == '\0') return "options.host is empty";
+  if (options->port < 1 || options->port > 65535) return "options.port is not in 1..65535";
+  if (options->local_port < 0 || options->local_port > 65535) return "options.local_port is not in 0..65535";
+  if (options->family != AF_UNSPEC && options->family != AF_INET && options->family != AF_INET6)
+    return "options.family is AF_INET, AF_INET6 or 0";
+  if (options->timeout < ALOOP_FOREVER) return "options.timeout is negative";
+  return NULL;
+}
+
+/* A future that failed because of a wrong argument. */
+static aloop_future_t *refuse(aloop_t *loop, int error, const char *rule) {
+  return aloop__future_failed(loop, ORIGIN, aloop__misuse(loop, error, rule), "%s", rule);
+}
+
+static connector_t *new_connector(aloop_t *loop, const aloop_connect_options_t *options) {
+  size_t host = strlen(options->host) + 1;
+  size_t local = options->local_host != NULL ? strlen(options->local_host) + 1 : 0;
+  connector_t *self = aloop__memory_zero(loop, sizeof *self + host + local);
+  if (self == NULL) return NULL;
+  self->loop = loop;
+  self->options = *options;
+  self->options.host = memcpy(self->strings, options->host, host);
+  if (local > 0) self->options.local_host = memcpy(self->strings + host, options->local_host, local);
+  self->context = aloop__map_ref(loop->context);
+  self->resolved = resolved;
+  self->attempt_ops = &attempt_ops;
+  aloop__list_init(&self->attempts);
+  return self;
+}
+
+static int start_timer(connector_t *self) {
+  if (self->options.timeout <= 0) return 0;
+  self->timer = aloop_call_later_from(self->loop, self->options.timeout, timed_out, self, ORIGIN);
+  return aloop_handle_error(self->timer);
+}
+
+static aloop_future_t *connect_host(aloop_t *loop, const aloop_protocol_t *table, void *arg,
+                                    const aloop_connect_options_t *options) {
+  aloop_future_t *future = aloop__future_new(loop, ORIGIN);
+  if (future == NULL || aloop_future_done(future)) return future;
+  connector_t *self = new_connector(loop, options);
+  if (self == NULL) {
+    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+    return future;
+  }
+  self->future = future;
+  self->table = table;
+  self->arg = arg;
+  aloop__future_set_operation(future, stop, self);
+  int rc = start_timer(self);
+  if (rc < 0)
+    fail(self, rc, NULL);
+  else
+    go_on(self);
+  return future;
+}
+
+/* Why a descriptor cannot become a transport: a code, with a reason. */
+static int check_descriptor(aloop_t *loop, int fd, const char **reason) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  struct sockaddr_storage peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) {
+    *reason = errno == ENOTSOCK ? "the descriptor is not a socket" : "the descriptor is not open";
+    return -errno;
+  }
+  if (type != SOCK_STREAM) {
+    *reason = "the descriptor is not a stream socket";
+    return ALOOP_EINVAL;
+  }
+  size = sizeof peer;
+  if (getpeername(fd, (struct sockaddr *)(void *)&peer, &size) < 0) {
+    *reason = "the socket is not connected: connect it, or give a host and a port";
+    return -errno;
+  }
+  if (aloop__watch_find(loop, fd) != NULL) {
+    *reason = "the descriptor is in use by this loop: another transport has it, or add_reader or add_writer";
+    return ALOOP_EBUSY;
+  }
+  return 0;
+}
+
+static aloop_future_t *connect_fd(aloop_t *loop, const aloop_protocol_t *table, void *arg, int fd) {
+  const char *reason = NULL;
+  aloop_future_t *future = aloop__future_new(loop, ORIGIN);
+  if (future == NULL || aloop_future_done(future)) return future;
+  int rc = check_descriptor(loop, fd, &reason);
+  if (rc < 0) {
+    aloop__future_fail(future, rc, "fd %d: %s", fd, reason);
+    return future;
+  }
+  aloop_transport_t *transport = hand_over(loop, fd, table, arg, future);
+  if (transport == NULL)
+    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+  else
+    transport->flags |= ALOOP__BORROWED;
+  return future;
+}
+
+aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                        const aloop_connect_options_t *options) {
+  aloop_connect_options_t copy;
+  if (aloop__loop_thread(loop) < 0) return NULL;
+  if (aloop__stream_check_protocol(protocol) < 0)
+    return refuse(loop, ALOOP_EINVAL, "a connection needs a protocol table with its size set");
+  if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
+    return refuse(loop, ALOOP_EINVAL, "set options.size to sizeof(aloop_connect_options_t)");
+  const char *fault = fault_of(&copy);
+  if (fault != NULL) return refuse(loop, ALOOP_EINVAL, fault);
+  if (copy.host == NULL) return connect_fd(loop, protocol, arg, copy.fd);
+  return connect_host(loop, protocol, arg, &copy);
+}
+
+aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                              int fd) {
+  if (aloop__loop_thread(loop) < 0) return NULL;
+  if (aloop__stream_check_protocol(protocol) < 0)
+    return refuse(loop, ALOOP_EINVAL, "a connection needs a protocol table with its size set");
+  return connect_fd(loop, protocol, arg, fd);
+}
