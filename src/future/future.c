@@ -108,6 +108,19 @@ static aloop_future_t *source_of(const aloop_future_t *future) {
   return (aloop_future_t *)future;
 }
 
+/* aloop__loop_thread, and aloop__loop_enter, without a call where there is nothing to check. */
+static inline int check_thread(aloop_t *loop) {
+  return ALOOP_LIKELY(loop->guard == 0) ? 0 : aloop__loop_thread(loop);
+}
+
+static inline int check_open(aloop_t *loop) {
+  return ALOOP_LIKELY(loop->guard == 0) ? 0 : aloop__loop_enter(loop);
+}
+
+static inline void drop(aloop_future_t *future) {
+  aloop__object_unref(&future->object);
+}
+
 /* ---- Done callbacks -------------------------------------------------------------------------------------- */
 
 static aloop__done_t *done_at(aloop_future_t *future, uint32_t index) {
@@ -148,7 +161,7 @@ static void run_next(aloop_t *loop, void *arg) {
   future->queued--;
   if (future->ran == future->count) future->ran = future->count = 0;
   if (done.fn != NULL) done.fn(future, done.arg);
-  aloop_future_unref(future);
+  drop(future);
 }
 
 /* Queues callbacks of a done future as far as the deque can take them. */
@@ -171,7 +184,7 @@ static void drop_callbacks(aloop_future_t *future) {
     aloop__map_unref(future->object.loop, done_at(future, i)->context);
   uint32_t queued = future->queued;
   future->count = future->ran = future->queued = 0;
-  while (queued-- > 0) aloop_future_unref(future);
+  while (queued-- > 0) drop(future);
 }
 
 /* The callbacks that wait for memory keep the future. */
@@ -206,7 +219,7 @@ static void end(aloop_future_t *future, unsigned state, int64_t value) {
     else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
       stall(future);
   }
-  if (held) aloop_future_unref(future);
+  if (held) drop(future);
 }
 
 static void end_with_object(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy) {
@@ -238,7 +251,7 @@ static void stop(aloop_future_t *future) {
 /* What the calls that end a future from outside begin with. */
 static int enter_end(aloop_future_t *future) {
   if (future == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(future->object.loop);
+  int rc = check_thread(future->object.loop);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (future->operation) stop(future);
@@ -273,20 +286,20 @@ int aloop_future_set_error(aloop_future_t *future, int error, const char *messag
 
 int aloop_future_cancel(aloop_future_t *future) {
   if (future == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(future->object.loop);
+  int rc = check_thread(future->object.loop);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return 0;
   aloop__object_ref(&future->object);
   stop(future);
   if (future->state == ALOOP__PENDING) end_with_number(future, ALOOP__FAILED, ALOOP_ECANCELED);
   rc = aloop_future_cancelled(future);
-  aloop_future_unref(future);
+  drop(future);
   return rc;
 }
 
 int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) {
   if (future == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(future->object.loop);
+  int rc = check_thread(future->object.loop);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (future->operation)
@@ -422,7 +435,7 @@ bool aloop_future_cancelled(const aloop_future_t *future) {
 
 int64_t aloop_future_result(aloop_future_t *future) {
   if (future == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(future->object.loop);
+  int rc = check_thread(future->object.loop);
   if (rc < 0) return rc;
   if (future->state == ALOOP__PENDING) return ALOOP_ENOTDONE;
   future->unread = false;
@@ -478,7 +491,7 @@ int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, voi
   if (future == NULL) return ALOOP_EINVAL;
   aloop_t *loop = future->object.loop;
   if (fn == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a done callback is a function");
-  int rc = aloop__loop_enter(loop);
+  int rc = check_open(loop);
   return rc < 0 ? rc : add_callback(future, fn, arg, loop->context);
 }
 
@@ -511,7 +524,7 @@ static int remove_due(aloop_future_t *future, uint32_t from, aloop_done_fn fn, v
 
 int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
   if (future == NULL || fn == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(future->object.loop);
+  int rc = check_thread(future->object.loop);
   if (rc < 0) return rc;
   if (future->state == ALOOP__PENDING) return remove_waiting(future, fn, arg);
   return remove_due(future, future->ran + future->queued, fn, arg);
