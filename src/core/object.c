@@ -21,14 +21,15 @@ void aloop__object_init(aloop__object_t *object, aloop_t *loop, const aloop__kin
   aloop__loop_hold(loop);
 }
 
-static void unstall(aloop__object_t *object) {
+void aloop__object_unstall(aloop__object_t *object) {
+  if (!object->stalled) return;
   object->stalled = false;
   if (--object->loop->stalled == 0) object->loop->attention &= ~(uint32_t)ALOOP__STALLED;
 }
 
 void aloop__object_end(aloop__object_t *object, void *block) {
   aloop_t *loop = object->loop;
-  if (object->stalled) unstall(object);
+  aloop__object_unstall(object);
   loop->live[object->kind->index]--;
   aloop__list_remove(&object->link);
   aloop__memory_release(loop, block);
@@ -47,6 +48,6 @@ void aloop__object_resume_stalled(aloop_t *loop) {
     aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
     if (!object->stalled) continue;
     if (!object->kind->resume(object)) return;
-    unstall(object);
+    aloop__object_unstall(object);
   }
 }

@@ -53,6 +53,7 @@ static inline void aloop__object_unref(aloop__object_t *object) {
 }
 
 void aloop__object_stall(aloop__object_t *object);
+void aloop__object_unstall(aloop__object_t *object);
 
 /* Each turn, while anything is stalled. */
 void aloop__object_resume_stalled(aloop_t *loop);

@@ -364,8 +364,7 @@ static void close_future(aloop__object_t *object) {
   else
     drop_callbacks(future);
   if (!object->stalled) return;
-  object->stalled = false;
-  object->loop->stalled--;
+  aloop__object_unstall(object);
   aloop__object_unref(object);
 }
 

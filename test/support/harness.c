@@ -91,6 +91,24 @@ void env_loop(env_t *env, aloop_options_t options) {
   aloop_set_exception_handler(env->loop, collect_report, env);
 }
 
+void trace_step(aloop_t *loop, void *arg) {
+  (void)loop;
+  step_t *step = arg;
+  trace_t *trace = step->trace;
+  if (trace->length + 1 < sizeof trace->text) trace->text[trace->length++] = step->letter;
+}
+
+void trace_done(aloop_future_t *future, void *arg) {
+  assert_true(aloop_future_done(future));
+  trace_step(aloop_future_loop(future), arg);
+}
+
+int run_turn(aloop_t *loop) {
+  int rc = aloop_run_once(loop, 0);
+  if (rc < 0) fail_msg("aloop_run_once: %s", aloop_error_name(rc));
+  return rc;
+}
+
 void run_until(aloop_t *loop, const bool *flag) {
   int64_t limit = wall() + 30 * (int64_t)1000000000;
   while (!*flag) {

@@ -40,6 +40,23 @@ typedef struct env {
  * in). */
 void env_loop(env_t *env, aloop_options_t options);
 
+/* What ran, in order: schedule trace_step with a step_t, then compare trace.text. */
+typedef struct trace {
+  char text[128];
+  size_t length;
+} trace_t;
+
+typedef struct step {
+  trace_t *trace;
+  char letter;
+} step_t;
+
+void trace_step(aloop_t *loop, void *step);
+void trace_done(aloop_future_t *future, void *step);
+
+/* One turn that does not wait. Returns how many callbacks ran. */
+int run_turn(aloop_t *loop);
+
 /* Runs turns until *flag is set; fails the test after `turns_max` turns or 30 s of real time. */
 void run_until(aloop_t *loop, const bool *flag);
 

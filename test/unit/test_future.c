@@ -12,31 +12,6 @@
 
 #include "future/future.h"
 
-/* What ran, in order. */
-typedef struct trace {
-  char text[64];
-  size_t length;
-} trace_t;
-
-typedef struct step {
-  trace_t *trace;
-  char letter;
-} step_t;
-
-static void note(const step_t *step) {
-  step->trace->text[step->trace->length++] = step->letter;
-}
-
-static void on_done(aloop_future_t *future, void *arg) {
-  assert_true(aloop_future_done(future));
-  note(arg);
-}
-
-static void on_turn(aloop_t *loop, void *arg) {
-  (void)loop;
-  note(arg);
-}
-
 static void count_call(aloop_future_t *future, void *arg) {
   (void)future;
   ++*(int *)arg;
@@ -49,10 +24,6 @@ static void count_destroy(void *arg) {
 static void ignore_turn(aloop_t *loop, void *arg) {
   (void)loop;
   (void)arg;
-}
-
-static void turn(aloop_t *loop) {
-  assert_true(aloop_run_once(loop, 0) >= 0);
 }
 
 /* Fills the ready deque until its next entry needs memory. */
@@ -243,12 +214,13 @@ static void callbacks_run_in_order_and_never_inline(void **state) {
   step_t steps[] = {{&trace, '1'}, {&trace, 'a'}, {&trace, 'b'}, {&trace, 'c'},
                     {&trace, 'd'}, {&trace, 'e'}, {&trace, '2'}};
   aloop_future_t *future = aloop_future_new(env->loop);
-  for (int i = 1; i <= 5; i++) assert_int_equal(aloop_future_add_done_callback(future, on_done, &steps[i]), 0);
-  aloop_call_soon(env->loop, on_turn, &steps[0]);
+  for (int i = 1; i <= 5; i++)
+    assert_int_equal(aloop_future_add_done_callback(future, trace_done, &steps[i]), 0);
+  aloop_call_soon(env->loop, trace_step, &steps[0]);
   aloop_future_set_value(future, 0);
-  aloop_call_soon(env->loop, on_turn, &steps[6]);
+  aloop_call_soon(env->loop, trace_step, &steps[6]);
   assert_int_equal(trace.length, 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_string_equal(trace.text, "1abcde2");
   aloop_future_unref(future);
 }
@@ -259,11 +231,11 @@ static void a_done_future_calls_back_through_the_deque_too(void **state) {
   step_t steps[] = {{&trace, '1'}, {&trace, '2'}, {&trace, '3'}};
   aloop_future_t *future = aloop_future_new(env->loop);
   aloop_future_set_value(future, 0);
-  aloop_call_soon(env->loop, on_turn, &steps[0]);
-  assert_int_equal(aloop_future_add_done_callback(future, on_done, &steps[1]), 0);
-  aloop_call_soon(env->loop, on_turn, &steps[2]);
+  aloop_call_soon(env->loop, trace_step, &steps[0]);
+  assert_int_equal(aloop_future_add_done_callback(future, trace_done, &steps[1]), 0);
+  aloop_call_soon(env->loop, trace_step, &steps[2]);
   assert_int_equal(trace.length, 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_string_equal(trace.text, "123");
   aloop_future_unref(future);
 }
@@ -275,7 +247,7 @@ typedef struct chain {
 
 static void add_next(aloop_future_t *future, void *arg) {
   chain_t *chain = arg;
-  note(chain->next);
+  trace_step(aloop_future_loop(future), chain->next);
   if (--chain->left > 0) assert_int_equal(aloop_future_add_done_callback(future, add_next, chain), 0);
 }
 
@@ -288,11 +260,11 @@ static void what_a_callback_adds_runs_next_turn(void **state) {
   for (int i = 0; i < 2; i++) aloop_future_add_done_callback(future, add_next, &chains[i]);
   aloop_future_set_value(future, 0);
   for (int i = 0; i < 20; i++) {
-    turn(env->loop);
+    run_turn(env->loop);
     assert_int_equal(trace.length, 2 * (i + 1));
   }
-  aloop_future_add_done_callback(future, on_done, &end);
-  turn(env->loop);
+  aloop_future_add_done_callback(future, trace_done, &end);
+  run_turn(env->loop);
   assert_string_equal(trace.text, "abababababababababababababababababababab.");
   assert_true(future->more->capacity < 8);
   aloop_future_unref(future);
@@ -307,7 +279,7 @@ static void removing_takes_every_equal_pair(void **state) {
   assert_int_equal(aloop_future_remove_done_callback(future, count_call, &x), 3);
   assert_int_equal(aloop_future_remove_done_callback(future, count_call, &x), 0);
   aloop_future_set_value(future, 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(x, 0);
   assert_int_equal(y, 2);
   aloop_future_unref(future);
@@ -320,7 +292,7 @@ static void a_queued_callback_cannot_be_removed(void **state) {
   aloop_future_add_done_callback(future, count_call, &calls);
   aloop_future_set_value(future, 0);
   assert_int_equal(aloop_future_remove_done_callback(future, count_call, &calls), 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(calls, 1);
   aloop_future_unref(future);
 }
@@ -334,7 +306,7 @@ static void callbacks_keep_the_future(void **state) {
   aloop_future_set_result(future, 0, &destroyed, count_destroy);
   aloop_future_unref(future);
   assert_int_equal(destroyed, 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(calls, 2);
   assert_int_equal(destroyed, 1);
 }
@@ -345,7 +317,7 @@ static void a_forgotten_pending_future_calls_nobody(void **state) {
   aloop_future_t *future = aloop_future_new(env->loop);
   for (int i = 0; i < 5; i++) aloop_future_add_done_callback(future, count_call, &calls);
   aloop_future_unref(future);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(calls, 0);
 }
 
@@ -379,7 +351,7 @@ static void a_callback_runs_in_the_context_of_its_adding(void **state) {
   aloop_context_unref(context);
   aloop_future_add_done_callback(future, look_up, &lookup);
   aloop_future_set_value(future, 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_string_equal(lookup.seen[0], "inner");
   assert_string_equal(lookup.seen[1], "nothing");
   aloop_future_unref(future);
@@ -420,7 +392,7 @@ static void a_fatal_stop_leaves_the_other_callbacks_queued(void **state) {
   aloop_future_unref(future);
   assert_int_equal(aloop_run_forever(env->loop), ALOOP_EIO);
   assert_int_equal(calls, 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(calls, 1);
 }
 
@@ -456,7 +428,7 @@ static void cancelling_stops_the_operation_first(void **state) {
   assert_true(aloop_future_cancelled(future));
   assert_int_equal(aloop_future_result(future), ALOOP_ECANCELED);
   assert_int_equal(aloop_future_cancel(future), 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(stops, 1);
   assert_int_equal(calls, 1);
   assert_int_equal(aloop_future_on_cancel(future, count_call, &stops), ALOOP_EDONE);
@@ -701,7 +673,7 @@ static void steady_use_allocates_nothing(void **state) {
     assert_non_null(future);
     assert_int_equal(aloop_future_add_done_callback(future, count_call, &calls), 0);
     aloop_future_set_value(future, i);
-    turn(env->loop);
+    run_turn(env->loop);
     aloop_future_unref(future);
   }
   assert_int_equal(calls, 100);
@@ -713,17 +685,18 @@ static void a_full_deque_delays_callbacks_but_loses_none(void **state) {
   step_t steps[] = {{&trace, 'a'}, {&trace, 'b'}, {&trace, 'c'}, {&trace, 'd'}};
   int destroyed = 0;
   aloop_future_t *future = aloop_future_new(env->loop);
-  for (int i = 0; i < 3; i++) aloop_future_add_done_callback(future, on_done, &steps[i]);
+  for (int i = 0; i < 3; i++) aloop_future_add_done_callback(future, trace_done, &steps[i]);
   aloop_call_soon(env->loop, ignore_turn, NULL);
   fill_deque(env->loop);
   env->fail_from = 1;
   aloop_future_set_result(future, 0, &destroyed, count_destroy);
   assert_true(future->object.stalled);
-  assert_int_equal(aloop_future_add_done_callback(future, on_done, &steps[3]), 0); /* room is there already */
+  assert_int_equal(aloop_future_add_done_callback(future, trace_done, &steps[3]),
+                   0); /* room is there already */
   aloop_future_unref(future);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_next_timeout(env->loop), 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_string_equal(trace.text, "abcd");
   assert_int_equal(destroyed, 1);
   assert_int_equal(env->loop->stalled, 0);
@@ -743,6 +716,7 @@ static void a_stalled_future_ends_with_the_loop(void **state) {
   aloop_close(env->loop);
   assert_int_equal(calls, 0);
   assert_int_equal(destroyed, 1);
+  assert_int_equal(env->loop->stalled, 0);
 }
 
 static void callbacks_of_a_stalled_future_can_be_removed(void **state) {
@@ -756,8 +730,8 @@ static void callbacks_of_a_stalled_future_can_be_removed(void **state) {
   env->fail_from = 0;
   assert_int_equal(aloop_future_remove_done_callback(future, count_call, &calls), 1);
   aloop_future_unref(future);
-  turn(env->loop);
-  turn(env->loop);
+  run_turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(calls, 0);
   assert_int_equal(env->loop->stalled, 0);
 }
@@ -771,8 +745,8 @@ static void adding_to_a_done_future_may_fail(void **state) {
   env->fail_from = 1;
   assert_int_equal(aloop_future_add_done_callback(future, count_call, &calls), ALOOP_ENOMEM);
   env->fail_from = 0;
-  turn(env->loop);
-  turn(env->loop);
+  run_turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(calls, 0);
   aloop_future_unref(future);
 }
@@ -789,9 +763,9 @@ static void life_of_futures(env_t *env) {
   if (futures[1] != NULL) assert_int_equal(aloop_future_set_error(futures[1], ALOOP_EIO, "message"), 0);
   if (futures[2] != NULL) assert_int_equal(aloop_future_cancel(futures[2]), 1);
   for (int i = 0; i < 3; i++) aloop_future_unref(futures[i]);
-  turn(env->loop);
+  run_turn(env->loop);
   env->fail_from = 0;
-  for (int i = 0; i < 3; i++) turn(env->loop);
+  for (int i = 0; i < 3; i++) run_turn(env->loop);
   assert_int_equal(calls, added);
   assert_int_equal(destroyed, futures[0] != NULL);
 }
@@ -886,7 +860,7 @@ static void a_queued_callback_of_the_library_can_be_taken_back(void **state) {
   aloop__future_watch(future, count_call, &x);
   aloop_future_set_value(future, 0);
   aloop__future_unwatch(future, count_call, &x);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(x, 0);
   assert_int_equal(y, 1);
   aloop_future_unref(future);
@@ -930,7 +904,7 @@ static void debug_mode_refuses_other_threads(void **state) {
   aloop_set_debug(env->loop, true);
   aloop_future_t *future = aloop_future_new(env->loop);
   aloop_call_soon(env->loop, ask_another_thread, future);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_false(aloop_future_done(future));
   assert_int_equal(env->reports, 5);
   aloop_future_unref(future);

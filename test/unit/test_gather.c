@@ -14,10 +14,6 @@ static void virtual_loop(env_t *env) {
   env_loop(env, (aloop_options_t){.poller = "virtual", .debug = -1});
 }
 
-static void turn(aloop_t *loop) {
-  assert_true(aloop_run_once(loop, 0) >= 0);
-}
-
 static void make(env_t *env, aloop_future_t *futures[COUNT]) {
   for (int i = 0; i < COUNT; i++) futures[i] = aloop_future_new(env->loop);
 }
@@ -42,7 +38,7 @@ static void gather_is_done_when_all_are(void **state) {
   for (int i = COUNT - 1; i >= 0; i--) {
     assert_false(aloop_future_done(outer));
     aloop_future_set_value(futures[i], 10 + i);
-    turn(env->loop);
+    run_turn(env->loop);
   }
   assert_int_equal(aloop_future_result(outer), COUNT);
   for (size_t i = 0; i < COUNT; i++) {
@@ -79,7 +75,7 @@ static void the_first_error_ends_gather(void **state) {
   keep(futures);
   aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
   aloop_future_set_error(futures[1], ALOOP_EIO, "bad sector");
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
   assert_string_equal(aloop_future_message(outer), "bad sector");
   assert_false(aloop_future_done(futures[0])); /* they go on */
@@ -108,12 +104,12 @@ static void errors_after_the_first_count_as_read(void **state) {
   aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
   aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
   aloop_future_set_error(futures[1], ALOOP_EPIPE, NULL); /* its callback is queued when the first one runs */
-  turn(env->loop);
+  run_turn(env->loop);
   aloop_future_set_error(futures[2], ALOOP_EBADF, NULL);
   assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
   aloop_future_unref(outer);
   release(futures);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(env->reports, 0);
 }
 
@@ -125,7 +121,7 @@ static void an_unread_error_of_gather_is_reported_once(void **state) {
   aloop_future_detach(aloop_gather(env->loop, futures, COUNT, 0));
   for (int i = 0; i < COUNT; i++) aloop_future_set_error(futures[i], ALOOP_EIO, NULL);
   release(futures);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(env->reports, 1);
   assert_int_equal(env->report_errors[0], ALOOP_EIO);
 }
@@ -138,11 +134,11 @@ static void errors_can_be_returned(void **state) {
   aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, ALOOP_RETURN_ERRORS);
   aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
   aloop_future_cancel(futures[1]);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_false(aloop_future_done(outer));
   aloop_future_set_value(futures[2], 2);
   release(futures);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), COUNT);
   assert_int_equal(aloop_future_result(aloop_future_child(outer, 0)), ALOOP_EIO);
   assert_true(aloop_future_cancelled(aloop_future_child(outer, 1)));
@@ -165,7 +161,7 @@ static void a_cancelled_child_is_an_error(void **state) {
   keep(futures);
   aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
   aloop_future_cancel(futures[1]);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), ALOOP_ECANCELED);
   assert_false(aloop_future_done(futures[0]));
   release(futures);
@@ -191,7 +187,7 @@ static void cancelling_gather_cancels_all_at_once(void **state) {
   assert_true(aloop_future_cancelled(aloop_future_child(outer, 1)));
   assert_true(aloop_future_cancelled(outer));
   aloop_future_unref(outer);
-  turn(env->loop);
+  run_turn(env->loop);
 }
 
 static void a_future_may_be_given_twice(void **state) {
@@ -200,7 +196,7 @@ static void a_future_may_be_given_twice(void **state) {
   aloop_future_t *futures[] = {future, aloop_future_ref(future), aloop_future_ref(future)};
   aloop_future_t *outer = aloop_gather(env->loop, futures, COUNT, 0);
   aloop_future_set_value(future, 4);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), COUNT);
   assert_int_equal(aloop_future_result(aloop_future_child(outer, 2)), 4);
   aloop_future_unref(outer);
@@ -208,7 +204,7 @@ static void a_future_may_be_given_twice(void **state) {
   aloop_future_t *again[] = {future, aloop_future_ref(future)};
   outer = aloop_gather(env->loop, again, 2, 0);
   aloop_future_set_error(future, ALOOP_EIO, NULL);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
   aloop_future_unref(outer);
 }
@@ -294,7 +290,7 @@ static void a_detached_gather_ends_with_the_loop(void **state) {
   aloop_future_t *futures[COUNT];
   make(env, futures);
   aloop_future_detach(aloop_gather(env->loop, futures, COUNT, 0));
-  turn(env->loop);
+  run_turn(env->loop);
 }
 
 static void on_a_closed_loop_gather_has_failed(void **state) {
@@ -317,10 +313,10 @@ static void wait_for_all_counts_errors_as_ends(void **state) {
   aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_ALL_COMPLETED);
   aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
   aloop_future_cancel(futures[1]);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_false(aloop_future_done(outer));
   aloop_future_set_value(futures[2], 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), COUNT);
   aloop_future_unref(outer);
   release(futures);
@@ -333,10 +329,10 @@ static void wait_may_end_with_the_first(void **state) {
   make(env, futures);
   keep(futures);
   aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_FIRST_COMPLETED);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_false(aloop_future_done(outer));
   aloop_future_set_value(futures[1], 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), 1);
   assert_false(aloop_future_done(futures[0]));
   aloop_future_unref(outer);
@@ -351,7 +347,7 @@ static void wait_counts_all_that_are_done_by_then(void **state) {
   aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_FIRST_COMPLETED);
   aloop_future_set_value(futures[1], 0);
   aloop_future_set_value(futures[2], 0);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), 2);
   aloop_future_unref(outer);
   release(futures);
@@ -364,10 +360,10 @@ static void wait_may_end_with_the_first_error(void **state) {
   keep(futures);
   aloop_future_t *outer = aloop_wait(env->loop, futures, COUNT, ALOOP_FOREVER, ALOOP_FIRST_EXCEPTION);
   aloop_future_cancel(futures[0]); /* no exception */
-  turn(env->loop);
+  run_turn(env->loop);
   assert_false(aloop_future_done(outer));
   aloop_future_set_error(futures[1], ALOOP_EIO, NULL);
-  turn(env->loop);
+  run_turn(env->loop);
   assert_int_equal(aloop_future_result(outer), 2);
   aloop_future_unref(outer);
   aloop_future_result(futures[1]);
@@ -396,7 +392,7 @@ static void a_wait_that_is_over_has_no_timer(void **state) {
     aloop_future_t *outer = aloop_wait(env->loop, &future, 1, ALOOP_SECONDS(1), ALOOP_ALL_COMPLETED);
     if (way == 1) aloop_future_set_value(future, 0);
     if (way == 2) assert_int_equal(aloop_future_cancel(outer), 1);
-    turn(env->loop);
+    run_turn(env->loop);
     assert_true(aloop_future_done(outer));
     assert_int_equal(aloop_future_cancelled(future), false);
     assert_int_equal(env->loop->timers.live, 0);
@@ -424,7 +420,7 @@ static void sleep_together(env_t *env) {
   aloop_future_t *kept = aloop_future_ref(inner[2]);
   aloop_future_t *futures[] = {aloop_gather(loop, inner, 3, 0), aloop_sleep(loop, ALOOP_MILLIS(2))};
   aloop_future_t *outer = aloop_wait(loop, futures, 2, ALOOP_MILLIS(5), ALOOP_ALL_COMPLETED);
-  turn(loop);
+  run_turn(loop);
   if (kept != NULL && !aloop_future_done(kept)) aloop_future_set_error(kept, ALOOP_EIO, "message");
   env->fail_from = 0;
   if (outer != NULL) assert_int_equal(run_future(loop, outer), 2);

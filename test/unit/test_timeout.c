@@ -12,10 +12,6 @@ static aloop_t *virtual_loop(env_t *env) {
   return env->loop;
 }
 
-static void turn(aloop_t *loop) {
-  assert_true(aloop_run_once(loop, 0) >= 0);
-}
-
 static void count_stop(aloop_future_t *future, void *arg) {
   (void)future;
   ++*(int *)arg;
@@ -46,7 +42,7 @@ static void sleeping_for_nothing_takes_one_turn(void **state) {
     aloop_future_t *future = aloop_sleep(loop, delays[i]);
     assert_false(aloop_future_done(future));
     assert_int_equal(aloop_next_timeout(loop), 0);
-    turn(loop);
+    run_turn(loop);
     assert_int_equal(aloop_future_result(future), 0);
     aloop_future_unref(future);
   }
@@ -55,7 +51,7 @@ static void sleeping_for_nothing_takes_one_turn(void **state) {
 static void sleeping_for_ever_does_not_overflow(void **state) {
   aloop_t *loop = virtual_loop(*state);
   aloop_future_t *future = aloop_sleep(loop, INT64_MAX);
-  turn(loop);
+  run_turn(loop);
   assert_false(aloop_future_done(future));
   aloop_future_unref(future);
 }
@@ -117,7 +113,7 @@ static void wait_for_forwards_the_value(void **state) {
   aloop_future_t *outer = aloop_wait_for(inner, ALOOP_SECONDS(1));
   assert_ptr_equal(aloop_future_child(outer, 0), inner);
   aloop_future_set_value(inner, 9);
-  turn(loop);
+  run_turn(loop);
   assert_int_equal(aloop_future_result(outer), 9);
   assert_int_equal(loop->timers.live, 0);
   aloop_future_unref(outer);
@@ -130,7 +126,7 @@ static void wait_for_forwards_the_error(void **state) {
   aloop_future_t *outer = aloop_wait_for(aloop_future_ref(inner), ALOOP_SECONDS(1));
   aloop_future_set_error(inner, ALOOP_EIO, "why");
   aloop_future_unref(inner);
-  turn(loop);
+  run_turn(loop);
   assert_string_equal(aloop_future_message(outer), "why");
   assert_int_equal(aloop_future_result(outer), ALOOP_EIO);
   aloop_future_unref(outer);
@@ -144,8 +140,8 @@ static void a_forwarded_error_that_nobody_reads_is_reported_once(void **state) {
   aloop_future_t *outer = aloop_wait_for(aloop_shield(aloop_future_ref(inner)), ALOOP_SECONDS(1));
   aloop_future_set_error(inner, ALOOP_EIO, "why");
   aloop_future_unref(inner);
-  turn(loop);
-  turn(loop);
+  run_turn(loop);
+  run_turn(loop);
   aloop_future_unref(outer);
   assert_int_equal(env->reports, 1);
   assert_string_equal(env->report_messages[0], "future error was never retrieved: why");
@@ -204,7 +200,7 @@ static void cancelling_wait_for_cancels_the_operation(void **state) {
   assert_int_equal(stops, 1);
   assert_true(aloop_future_cancelled(inner));
   assert_int_equal(loop->timers.live, 0);
-  turn(loop);
+  run_turn(loop);
   aloop_future_unref(outer);
 }
 
@@ -213,7 +209,7 @@ static void a_cancelled_operation_cancels_wait_for(void **state) {
   aloop_future_t *inner = aloop_future_new(loop);
   aloop_future_t *outer = aloop_wait_for(inner, ALOOP_SECONDS(1));
   aloop_future_cancel(inner);
-  turn(loop);
+  run_turn(loop);
   assert_true(aloop_future_cancelled(outer));
   aloop_future_unref(outer);
 }
@@ -253,7 +249,7 @@ static void a_detached_wait_for_still_limits(void **state) {
   aloop_future_detach(aloop_wait_for(aloop_future_ref(inner), 10));
   assert_int_equal(run_future(loop, inner), ALOOP_ECANCELED);
   aloop_future_unref(inner);
-  turn(loop);
+  run_turn(loop);
 }
 
 /* ---- The object of a forwarded result ------------------------------------------------------------------------ */
@@ -283,7 +279,7 @@ static void the_outer_future_keeps_the_object_alive(void **state) {
   aloop_future_set_result(inner, 2, &destroyed, count_destroy);
   aloop_future_t *outer = aloop_shield(inner);
   assert_int_equal(aloop_future_result(outer), 2);
-  turn(loop);
+  run_turn(loop);
   assert_int_equal(destroyed, 0);
   aloop_future_unref(outer);
   assert_int_equal(destroyed, 1);
@@ -300,7 +296,7 @@ static void a_shielded_operation_survives(void **state) {
   assert_false(aloop_future_done(inner));
   aloop_future_unref(outer);
   assert_int_equal(aloop_future_set_value(inner, 1), 0);
-  turn(loop);
+  run_turn(loop);
   assert_int_equal(aloop_future_result(inner), 1);
   aloop_future_unref(inner);
 }
@@ -310,7 +306,7 @@ static void a_cancelled_operation_cancels_its_shield(void **state) {
   aloop_future_t *inner = aloop_future_new(loop);
   aloop_future_t *outer = aloop_shield(inner);
   aloop_future_cancel(inner);
-  turn(loop);
+  run_turn(loop);
   assert_true(aloop_future_cancelled(outer));
   aloop_future_unref(outer);
 }
@@ -364,7 +360,7 @@ static void limited_sleeps(env_t *env) {
   aloop_t *loop = env->loop;
   aloop_future_t *late = aloop_wait_for(aloop_sleep(loop, ALOOP_MILLIS(9)), ALOOP_MILLIS(3));
   aloop_future_t *early = aloop_wait_for(aloop_shield(aloop_sleep(loop, ALOOP_MILLIS(1))), ALOOP_MILLIS(3));
-  turn(loop);
+  run_turn(loop);
   aloop_run_once(loop, ALOOP_MILLIS(1));
   env->fail_from = 0;
   if (late != NULL) assert_int_equal(run_future(loop, late), ALOOP_ETIMEDOUT);
