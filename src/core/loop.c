@@ -327,11 +327,11 @@ static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
  * next poll. */
 ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int count) {
   loop->events += (uint64_t)count;
-  for (; count > 0; count--, event++) {
+  for (; count > 0 && ALOOP_LIKELY(loop->stop_error == 0); count--, event++) {
     bool found = true;
     if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) found = deliver(loop, event, ALOOP_READABLE);
-    if (ALOOP_UNLIKELY(loop->stop_error != 0)) break;
-    if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE)) found = deliver(loop, event, ALOOP_WRITABLE);
+    if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE) && loop->stop_error == 0)
+      found = deliver(loop, event, ALOOP_WRITABLE);
     if (ALOOP_UNLIKELY(!found)) drop_event(loop);
   }
 }
