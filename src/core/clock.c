@@ -19,7 +19,8 @@ int64_t aloop__clock_monotonic(void) {
 }
 
 int64_t aloop__clock_now(const aloop_t *loop) {
-  return loop->poller->now != NULL ? loop->poller->now(loop->poller_state) : aloop__clock_monotonic();
+  if (loop->poller->now == NULL) return aloop__clock_monotonic();
+  return loop->poller->now(loop->poller_state) + loop->clock_offset;
 }
 
 int64_t aloop_update_time(aloop_t *loop) {

@@ -19,8 +19,11 @@ int aloop__loop_rebuild(aloop_t *loop) {
   void *fresh;
   int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &fresh);
   if (rc < 0) return rc;
+  int64_t before = aloop__clock_now(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = fresh;
+  int64_t after = aloop__clock_now(loop);
+  if (after < before) loop->clock_offset += before - after; /* a clock of its own began again */
   aloop__watch_register_all(loop);
   return 0;
 }

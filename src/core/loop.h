@@ -72,6 +72,7 @@ struct aloop {
   const aloop_poller_t *poller;
   void *poller_state;
   void *poller_arg;
+  int64_t clock_offset;     /* what a poller's own clock lost when it was opened anew */
   aloop__watch_t **watches; /* by descriptor */
   int watches_size;
   uint32_t watches_count;
