@@ -207,8 +207,9 @@ typedef struct aloop_poller {
   void (*close)(void *state);
   /* Changes what fd is watched for from `before` to `after` (sets of ALOOP_READABLE | ALOOP_WRITABLE; 0: not
    * watched). Level-triggered. Must report ALOOP_EPERM for a descriptor that cannot be watched (regular file on
-   * epoll). A removal (after == 0) of a descriptor that was closed behind our back succeeds. The token changes
-   * only when before == 0. */
+   * epoll). A removal (after == 0) of a descriptor that was closed behind our back succeeds. Events carry
+   * the token of the last update. When before == after the descriptor is registered anew: its number may mean
+   * another file than before. */
   int (*update)(void *state, int fd, uint32_t token, uint32_t before, uint32_t after);
   /* Waits at most `timeout` ns (rounded up, never down; negative: forever; 0: only looks) and fills
    * events[0..capacity). Returns their number; 0 on timeout or when interrupted by a signal. Each fd appears at

@@ -313,9 +313,11 @@ ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32
   return true;
 }
 
-/* An event that nobody waits for. A poller that reports nothing else is opened anew (see watch.c). */
+/* An event that nobody waits for. If a callback of this batch stopped a watch, that is why; a poller that goes
+ * on reporting without such a reason is opened anew (see watch.c). */
 static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
   loop->stale++;
+  if (loop->stop_poll == loop->polls || loop->stale_poll == loop->polls) return;
   loop->stale_run = loop->stale_poll + 1 == loop->polls ? loop->stale_run + 1 : 1;
   loop->stale_poll = loop->polls;
   if (loop->stale_run < STALE_POLLS_MAX) return;

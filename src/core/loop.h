@@ -65,8 +65,9 @@ struct aloop {
   uint8_t skipped;     /* turns since the kernel was asked for I/O */
   uint8_t skip_check;  /* ... after how many the ticks are looked at again */
   uint32_t stalled;    /* objects to resume */
-  uint32_t stale_run;  /* polls in a row with nothing but stale events */
+  uint32_t stale_run;  /* polls in a row with stale events that no stopped watch explains */
   uint64_t stale_poll; /* the last of them */
+  uint64_t stop_poll;  /* the last poll before a watch was stopped */
   uint64_t poll_ticks;
 
   const aloop_poller_t *poller;

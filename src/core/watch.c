@@ -3,14 +3,15 @@
  * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two
  * loads; it grows to the largest descriptor and costs 8 bytes for each.
  *
-* Two things make descriptor reuse harmless. A watch is unregistered before its descriptor can be closed, in
- * the call that stops it. Every registration has a generation in its token, and an event whose token does not
- * match the table is dropped. A queued callback is found again through its deque position and dropped when its
- * direction is no longer watched, so nothing runs for a watch that was stopped earlier in the same turn.
+ * Descriptors are reused, and that must be harmless. A watch is unregistered before its descriptor can be
+ * closed, in the call that stops it. Every registration has a generation, its token, and an event is delivered
+ * only if the table has a watch of that generation at that moment; so nothing is called for a watch that was
+ * stopped earlier in the same turn. add_reader on a descriptor that has a reader registers it anew, because it
+ * may have been closed behind our back and mean another file by now.
  *
  * A descriptor closed behind our back while a duplicate keeps the kernel's registration alive can report for
- * ever what nobody can unregister. Polls that bring only such events are counted, and after 64 in a row the
- * poller is opened anew.
+ * ever what nobody can unregister. Polls with events that no watch explains, not even one stopped since, are
+ * counted, and after 64 in a row the poller is opened anew.
  *
  * add_reader and add_writer are watches too, made here: one block per descriptor holds both callbacks.
  */
@@ -70,8 +71,20 @@ int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
   uint32_t before = watch->interest;
   if (before == interest) return 0;
   int rc = loop->poller->update(loop->poller_state, watch->fd, watch->generation, before, interest);
-  if (rc < 0 && interest != 0) return rc;
+  /* Wanting less cannot fail: at worst the descriptor was closed behind our back. */
+  if (rc < 0 && (interest & ~before) != 0) return rc;
   watch->interest = interest;
+  return 0;
+}
+
+/* Registers what is watched once more, under a new generation: the descriptor may have been closed behind our
+ * back and mean another file by now, and what still comes for the old one shall be told apart. */
+static int renew(aloop_t *loop, aloop__watch_t *watch) {
+  uint32_t generation = ++loop->generation;
+  int rc = loop->poller->update(loop->poller_state, watch->fd, generation, watch->interest, watch->interest);
+  if (rc < 0) return rc;
+  watch->generation = generation;
+  loop->stop_poll = loop->polls;
   return 0;
 }
 
@@ -80,6 +93,7 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
   aloop__watch_set(loop, watch, 0);
   loop->watches[watch->fd] = NULL;
   loop->watches_count--;
+  loop->stop_poll = loop->polls;
   watch->fd = -1;
 }
 
@@ -90,7 +104,6 @@ int aloop__watch_register_all(aloop_t *loop) {
     if (watch == NULL || watch->interest == 0) continue;
     int rc = loop->poller->update(loop->poller_state, fd, watch->generation, 0, watch->interest);
     if (rc == 0) continue;
-    watch->interest = 0;
     result = rc;
     aloop_error_context_t context = aloop__report_context("a descriptor could not be watched again", rc);
     context.fd = fd;
@@ -163,7 +176,9 @@ static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t c
   user_watch_t *user = NULL;
   rc = open_user(loop, fd, &user);
   if (rc < 0) return rc;
-  rc = aloop__watch_set(loop, &user->watch, user->watch.interest | direction);
+  bool replace = (user->watch.interest & direction) != 0;
+  rc = replace ? renew(loop, &user->watch)
+               : aloop__watch_set(loop, &user->watch, user->watch.interest | direction);
   if (rc < 0) {
     close_user_if_idle(loop, user);
     return rc;

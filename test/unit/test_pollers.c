@@ -316,6 +316,20 @@ static void a_change_keeps_the_token(void **state) {
   close_both(fds);
 }
 
+static void a_change_can_change_the_token(void **state) {
+  bed_t *bed = *state;
+  int fds[2];
+  make_socketpair(fds);
+  put(fds[1]);
+  watch(bed, fds[0], 1, RW);
+  assert_int_equal(look(bed, 1), RW);
+  assert_int_equal(update(bed, fds[0], 2, RW, RW), 0);
+  assert_int_equal(look(bed, 2), RW);
+  assert_int_equal(update(bed, fds[0], 3, RW, R), 0);
+  assert_int_equal(look(bed, 3), R);
+  close_both(fds);
+}
+
 static void is_silent_after_removal(void **state) {
   bed_t *bed = *state;
   int fds[2];
@@ -1004,8 +1018,8 @@ TESTS(T(reports_what_is_readable), T(reports_what_is_writable), T(reports_both_d
       T(reports_only_what_was_asked_for), T(reports_an_always_ready_descriptor_each_time),
       T(tells_descriptors_apart), T(reports_a_hang_up_of_a_socket), T(reports_the_end_of_a_pipe_to_its_reader),
       T(reports_the_end_of_a_pipe_to_its_writer), T(reports_an_error_to_the_reader),
-      T(reports_an_error_in_both_directions), T(a_change_keeps_the_token), T(is_silent_after_removal),
-      T(watches_again_under_another_token), T(refuses_a_closed_descriptor),
+      T(reports_an_error_in_both_directions), T(a_change_keeps_the_token), T(a_change_can_change_the_token),
+      T(is_silent_after_removal), T(watches_again_under_another_token), T(refuses_a_closed_descriptor),
       T(a_refused_descriptor_can_be_watched_once_open), T(treats_a_regular_file_as_it_documents),
       T(removal_after_close_succeeds), T(a_closed_descriptor_is_reported_at_most_once),
       T(a_closed_descriptor_does_not_hide_the_others), T(many_closed_descriptors_fit_few_places),
