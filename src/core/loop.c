@@ -214,17 +214,6 @@ ALOOP_INLINE int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
   return limit >= 0 && limit < wait ? limit : wait;
 }
 
-static bool may_skip_poll(aloop_t *loop) {
-  if ((loop->attention & ALOOP__STOPPING) || loop->head == loop->tail || loop->skipped >= SKIPS_MAX)
-    return false;
-  uint8_t skipped = ++loop->skipped;
-  if (skipped < loop->skip_check) return true;
-  uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
-  if (spent >= aloop__clock_ticks_20us()) return false;
-  loop->skip_check = (uint8_t)(spent * 4 < aloop__clock_ticks_20us() ? skipped * 4 : skipped + 1);
-  return true;
-}
-
 /* The kernel was asked: counts start anew, the cached time is old. */
 ALOOP_INLINE void note_poll(aloop_t *loop) {
   loop->polls++;
@@ -236,7 +225,6 @@ ALOOP_INLINE void note_poll(aloop_t *loop) {
 
 /* Step 2. Returns the number of events, or the poller's error. */
 ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch, bool posted_to) {
-  if (timeout == 0 && may_skip_poll(loop)) return 0;
   if (ALOOP_UNLIKELY(posted_to) && timeout != 0 && !aloop__mailbox_sleep(loop)) timeout = 0;
   uint64_t begun = timeout != 0 ? aloop__clock_ticks() : 0;
   int n = loop->poller->wait(loop->poller_state, batch, BATCH, timeout);
@@ -254,7 +242,7 @@ ALOOP_INLINE void take_mailbox(aloop_t *loop, bool posted_to) {
 
 /* Step 4. */
 ALOOP_INLINE void queue_timers(aloop_t *loop) {
-  if (loop->timers.heap_size > 0 && loop->now_age == 0) aloop__timers_queue_due(loop, aloop_update_time(loop));
+  if (loop->timers.heap_size > 0) aloop__timers_queue_due(loop, aloop_update_time(loop));
 }
 
 /* The rest of a callback's surroundings: what it set in its context ends with it. */
@@ -347,7 +335,7 @@ ALOOP_INLINE void end_turn(aloop_t *loop) {
 #endif
 }
 
-ALOOP_INLINE int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
+static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   bool posted_to = aloop__mailbox_in_use(&loop->mailbox);
   int count = poll_events(loop, work_out_timeout(loop, limit), batch, posted_to);
   if (ALOOP_UNLIKELY(count < 0)) return count;
@@ -359,6 +347,30 @@ ALOOP_INLINE int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   run_ready(loop, scheduled);
   run_io(loop, batch, count);
   run_ready(loop, timers);
+  end_turn(loop);
+  return 0;
+}
+
+/* The clock has to be looked at: whether the kernel may go on waiting for its turn, and until when. */
+static ALOOP_NOINLINE bool may_skip_on(aloop_t *loop) {
+  uint32_t skipped = loop->skipped;
+  uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
+  if (skipped > SKIPS_MAX || spent >= aloop__clock_ticks_20us()) return false;
+  uint32_t next = spent * 4 < aloop__clock_ticks_20us() ? skipped * 4 : skipped + 1;
+  loop->skip_check = (uint8_t)(next < SKIPS_MAX + 1 ? next : SKIPS_MAX + 1);
+  return true;
+}
+
+/* Whether this turn can do without asking the kernel: callbacks wait, and it was asked a moment ago. */
+ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
+  if (loop->head == loop->tail || loop->attention != 0) return false;
+  return ++loop->skipped < loop->skip_check || may_skip_on(loop);
+}
+
+/* The turn of callbacks that keep callbacks coming: steps 3, 5 and 6. */
+ALOOP_INLINE int skipping_turn(aloop_t *loop) {
+  take_mailbox(loop, aloop__mailbox_in_use(&loop->mailbox));
+  run_ready(loop, loop->tail);
   end_turn(loop);
   return 0;
 }
@@ -417,8 +429,12 @@ int aloop_run_forever(aloop_t *loop) {
   aloop_poll_event_t batch[BATCH];
   aloop__map_t *base = loop->context;
   loop->context = NULL;
-  do rc = is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
-  while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
+  do {
+    if (may_skip_poll(loop))
+      rc = skipping_turn(loop);
+    else
+      rc = is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
+  } while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
   loop->context = base;
   return end_run(loop, rc);
 }

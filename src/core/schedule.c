@@ -20,29 +20,30 @@ static aloop_handle_t failure(int error) {
   return (aloop_handle_t){(uint64_t)-error};
 }
 
-/* The slow half of the guard: 0 or why the call is refused. */
-static ALOOP_NOINLINE int guarded(aloop_t *loop) {
+static aloop_handle_t put(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  uint64_t position = loop->tail++;
+  loop->ring[position & loop->mask] = (aloop__entry_t){fn, arg, loop->context, origin};
+  return (aloop_handle_t){position};
+}
+
+/* Everything unusual about call_soon, out of line so that the usual needs no stack. */
+static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, aloop_callback_fn fn, void *arg,
+                                                const char *origin) {
   int rc = aloop__loop_enter(loop);
-  if (rc == 0) aloop__loop_armed(loop);
-  return rc;
+  if (rc < 0) return failure(rc);
+  if (fn == NULL) return failure(aloop__misuse(loop, ALOOP_EINVAL, "a callback is scheduled with a function"));
+  if (aloop__ready_full(loop) && aloop__ready_grow(loop) < 0) return failure(ALOOP_ENOMEM);
+  aloop__map_ref(loop->context);
+  aloop_handle_t handle = put(loop, fn, arg, origin);
+  aloop__loop_armed(loop);
+  return handle;
 }
 
 aloop_handle_t aloop_call_soon_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
-  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL))
-    return failure(aloop__misuse(loop, ALOOP_EINVAL, "a callback is scheduled on a loop, with a function"));
-  if (ALOOP_UNLIKELY(loop->guard != 0)) {
-    int rc = guarded(loop);
-    if (rc < 0) return failure(rc);
-  }
-  if (ALOOP_UNLIKELY(aloop__ready_full(loop)) && aloop__ready_grow(loop) < 0) return failure(ALOOP_ENOMEM);
-  uint64_t position = loop->tail++;
-  aloop__entry_t *entry = &loop->ring[position & loop->mask];
-  entry->fn = fn;
-  entry->arg = arg;
-  entry->context = loop->context;
-  if (ALOOP_UNLIKELY(loop->context != NULL)) aloop__map_ref(loop->context);
-  entry->origin = origin;
-  return (aloop_handle_t){position};
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL) || ALOOP_UNLIKELY(loop->guard != 0) ||
+      ALOOP_UNLIKELY(loop->context != NULL) || ALOOP_UNLIKELY(aloop__ready_full(loop)))
+    return put_slowly(loop, fn, arg, origin);
+  return put(loop, fn, arg, origin);
 }
 
 static aloop_handle_t add_timer(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
