@@ -800,6 +800,19 @@ static void open_survives_every_failing_allocation(void **state) {
   bed->table->close(poller);
 }
 
+static void open_tells_when_descriptors_are_short(void **state) {
+  bed_t *bed = *state;
+  struct rlimit before, none;
+  getrlimit(RLIMIT_NOFILE, &before);
+  none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &none);
+  void *poller = NULL;
+  int rc = bed->table->open(NULL, &bed->env->allocator, &poller);
+  setrlimit(RLIMIT_NOFILE, &before);
+  assert_int_equal(rc, bed->knows_files ? ALOOP_EMFILE : 0);
+  if (rc == 0) bed->table->close(poller);
+}
+
 static void a_failing_allocation_changes_nothing(void **state) {
   bed_t *bed = *state;
   env_t *env = bed->env;
@@ -1031,8 +1044,8 @@ TESTS(T(reports_what_is_readable), T(reports_what_is_writable), T(reports_both_d
       T(the_backend_descriptor_tells_when_a_wait_would_not_block), T(few_places_starve_nobody),
       T(finds_the_ready_ones_among_very_many), T(only_select_refuses_high_numbers),
       T(agrees_with_a_model_over_random_steps), T(open_survives_every_failing_allocation),
-      T(a_failing_allocation_changes_nothing), T(many_descriptors_survive_every_failing_allocation),
-      T(the_virtual_clock_jumps_to_the_nanosecond),
+      T(open_tells_when_descriptors_are_short), T(a_failing_allocation_changes_nothing),
+      T(many_descriptors_survive_every_failing_allocation), T(the_virtual_clock_jumps_to_the_nanosecond),
       T(the_virtual_clock_stands_still_while_descriptors_are_ready),
       T(the_virtual_clock_lets_a_busy_program_end), T(the_virtual_clock_stops_at_the_end_of_time),
       T(the_virtual_clock_has_patience_with_real_peers), T(the_virtual_clock_loses_its_patience),
