@@ -228,29 +228,37 @@ static void burst(options_t *options) {
   putchar('\n');
 }
 
+static void print_times(const char *name, const int64_t *times, long rounds, long count) {
+  double *values = bench_alloc((size_t)rounds * sizeof *values);
+  for (long i = 0; i < rounds; i++) values[i] = (double)times[i] / (double)count;
+  printf(" %s=%.2f", name, median(values + 1, rounds - 1)); /* the first grows arrays */
+  free(values);
+}
+
 static void timers(options_t *options) {
-  long count = options->count ? options->count : 1000000;
+  long count = options->count ? options->count : 1000000, rounds = options->repeat + 1;
   int64_t *delays = random_delays(count, 60000000000, 3600000000000);
-  double *inserts = bench_alloc((size_t)options->repeat * sizeof *inserts);
-  double *cancels = bench_alloc((size_t)options->repeat * sizeof *cancels);
-  for (long i = -1; i < options->repeat; i++) {
-    int64_t insert = 0, cancel = 0;
-    peer_timers(count, delays, &insert, &cancel);
-    if (i < 0) continue;
-    inserts[i] = (double)insert / (double)count;
-    cancels[i] = (double)cancel / (double)count;
-  }
-  printf("%s timers insert_ns=%.2f cancel_ns=%.2f\n", peer_name, median(inserts, options->repeat),
-         median(cancels, options->repeat));
+  int64_t *inserts = bench_alloc((size_t)rounds * sizeof *inserts);
+  int64_t *cancels = bench_alloc((size_t)rounds * sizeof *cancels);
+  peer_timers(count, delays, rounds, inserts, cancels);
+  printf("%s timers", peer_name);
+  print_times("insert_ns", inserts, rounds, count);
+  print_times("cancel_ns", cancels, rounds, count);
+  putchar('\n');
   free(inserts);
   free(cancels);
   free(delays);
 }
 
 static void fire(options_t *options) {
-  long count = options->count ? options->count : 1000000;
-  int64_t *delays = random_delays(count, 1000000, 1000000000);
-  printf("%s fire ns=%.2f\n", peer_name, (double)peer_fire(count, delays) / (double)count);
+  long count = options->count ? options->count : 1000000, rounds = options->repeat + 1;
+  int64_t *delays = random_delays(count, 1000000, 250000000);
+  int64_t *times = bench_alloc((size_t)rounds * sizeof *times);
+  peer_fire(count, delays, rounds, times);
+  printf("%s fire", peer_name);
+  print_times("ns", times, rounds, count);
+  putchar('\n');
+  free(times);
   free(delays);
 }
 

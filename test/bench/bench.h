@@ -34,11 +34,13 @@ int64_t peer_chain(long count);
 /* `rounds` times: `size` callbacks are scheduled, then all of them run. */
 int64_t peer_burst(long size, long rounds);
 
-/* Starts `count` timers of these delays (ns), then cancels them in the order they were started. */
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel);
+/* On one loop, `rounds` times: starts `count` timers of these delays (ns), cancels them in the order they were
+ * started, turns once. The times of each round go to inserts[] and cancels[]. */
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels);
 
-/* Starts `count` timers, sleeps until all are due, then measures until the last one was called. */
-int64_t peer_fire(long count, const int64_t *delays);
+/* On one loop, `rounds` times: starts `count` timers, sleeps until all are due, then measures until the last was
+ * called. */
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times);
 
 /* Has `timers` timers of `timeout` ns running and pushes `total` of them, in this order (repeated), back to
  * their full timeout, 1000 in each turn of the loop. */

@@ -81,6 +81,7 @@ typedef struct timers {
   const int64_t *delays;
   const uint32_t *order;
   aloop_handle_t *handles;
+  aloop_t *loop;
   int64_t timeout, insert, start, took;
   long count, total, done, left;
 } timers_t;
@@ -94,13 +95,23 @@ static int64_t start_timers(aloop_t *loop, timers_t *timers, aloop_callback_fn f
   return last;
 }
 
-static void run_timers(timers_t *timers, aloop_callback_fn first) {
-  aloop_t *loop = new_loop();
-  timers->handles = bench_alloc((size_t)timers->count * sizeof *timers->handles);
-  aloop_call_soon(loop, first, timers);
-  aloop_run_forever(loop);
-  aloop_free(loop);
+static timers_t *timers_new(long count, const int64_t *delays) {
+  timers_t *timers = bench_alloc(sizeof *timers);
+  *timers = (timers_t){.loop = new_loop(), .delays = delays, .count = count};
+  timers->handles = bench_alloc((size_t)count * sizeof *timers->handles);
+  return timers;
+}
+
+static void timers_free(timers_t *timers) {
+  aloop_free(timers->loop);
   free(timers->handles);
+  free(timers);
+}
+
+/* Calls `first` inside the loop and runs it until finish() is called. */
+static void run_from_callback(timers_t *timers, aloop_callback_fn first) {
+  aloop_call_soon(timers->loop, first, timers);
+  aloop_run_forever(timers->loop);
 }
 
 static void finish(aloop_t *loop, void *arg) {
@@ -124,23 +135,30 @@ static void insert_and_cancel(aloop_t *loop, void *arg) {
   aloop_call_soon(loop, finish, timers); /* in the next turn, so that work put off is measured too */
 }
 
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
-  timers_t timers = {.delays = delays, .count = count};
-  run_timers(&timers, insert_and_cancel);
-  *insert = timers.insert;
-  *cancel = timers.took;
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels) {
+  timers_t *timers = timers_new(count, delays);
+  for (long round = 0; round < rounds; round++) {
+    run_from_callback(timers, insert_and_cancel);
+    inserts[round] = timers->insert;
+    cancels[round] = timers->took;
+  }
+  timers_free(timers);
 }
 
 static void insert_and_sleep(aloop_t *loop, void *arg) {
   timers_t *timers = arg;
-  bench_sleep_until(aloop_time(loop) + start_timers(loop, timers, on_timer) + 2000000);
+  bench_sleep_until(bench_now() + start_timers(loop, timers, on_timer) + 2000000);
   timers->start = bench_now();
 }
 
-int64_t peer_fire(long count, const int64_t *delays) {
-  timers_t timers = {.delays = delays, .count = count, .left = count};
-  run_timers(&timers, insert_and_sleep);
-  return timers.took;
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
+  timers_t *timers = timers_new(count, delays);
+  for (long round = 0; round < rounds; round++) {
+    timers->left = count;
+    run_from_callback(timers, insert_and_sleep);
+    times[round] = timers->took;
+  }
+  timers_free(timers);
 }
 
 static void rearm_some(aloop_t *loop, void *arg) {
@@ -163,9 +181,14 @@ static void insert_and_rearm(aloop_t *loop, void *arg) {
 }
 
 int64_t peer_rearm(long count, int64_t timeout, long total, const uint32_t *order) {
-  timers_t timers = {.timeout = timeout, .count = count, .total = total, .order = order};
-  run_timers(&timers, insert_and_rearm);
-  return timers.took;
+  timers_t *timers = timers_new(count, NULL);
+  timers->timeout = timeout;
+  timers->total = total;
+  timers->order = order;
+  run_from_callback(timers, insert_and_rearm);
+  int64_t took = timers->took;
+  timers_free(timers);
+  return took;
 }
 
 /* ---- Posts ----------------------------------------------------------------------------------------------- */

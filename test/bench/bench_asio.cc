@@ -97,28 +97,34 @@ static int64_t start_timers(std::vector<timer_type> &timers, const int64_t *dela
   return last;
 }
 
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels) {
   loop_context context;
   auto timers = new_timers(context, count);
-  long left = count;
-  int64_t start = bench_now();
-  start_timers(timers, delays, left);
-  int64_t middle = bench_now();
-  for (auto &timer : timers) timer.cancel();
-  context.run();
-  *insert = middle - start;
-  *cancel = bench_now() - middle;
+  for (long round = 0; round < rounds; round++) {
+    long left = count;
+    int64_t start = bench_now();
+    start_timers(timers, delays, left);
+    int64_t middle = bench_now();
+    for (auto &timer : timers) timer.cancel();
+    context.run();
+    context.restart();
+    inserts[round] = middle - start;
+    cancels[round] = bench_now() - middle;
+  }
 }
 
-int64_t peer_fire(long count, const int64_t *delays) {
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
   loop_context context;
   auto timers = new_timers(context, count);
-  long left = count;
-  bench_sleep_until(bench_now() + start_timers(timers, delays, left) + 2000000);
-  int64_t start = bench_now();
-  context.run();
-  int64_t took = bench_now() - start;
-  return left == 0 ? took : -1;
+  for (long round = 0; round < rounds; round++) {
+    long left = count;
+    bench_sleep_until(bench_now() + start_timers(timers, delays, left) + 2000000);
+    int64_t start = bench_now();
+    context.run();
+    times[round] = bench_now() - start;
+    context.restart();
+    if (left != 0) bench_die("not every timer was called");
+  }
 }
 
 int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {

@@ -102,40 +102,47 @@ static ev_timer *new_timers(struct ev_loop *loop, long count) {
   return timers;
 }
 
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
-  struct ev_loop *loop = new_loop();
-  ev_timer *timers = new_timers(loop, count);
-  int64_t start = bench_now();
-  for (long i = 0; i < count; i++) {
-    ev_timer_set(&timers[i], to_seconds(delays[i]), 0);
-    ev_timer_start(loop, &timers[i]);
-  }
-  int64_t middle = bench_now();
-  for (long i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
-  ev_run(loop, EVRUN_NOWAIT);
-  *insert = middle - start;
-  *cancel = bench_now() - middle;
-  ev_loop_destroy(loop);
-  free(timers);
-}
-
-int64_t peer_fire(long count, const int64_t *delays) {
-  struct ev_loop *loop = new_loop();
-  ev_timer *timers = new_timers(loop, count);
+/* Returns the longest delay. */
+static int64_t start_timers(struct ev_loop *loop, ev_timer *timers, long count, const int64_t *delays) {
   int64_t last = 0;
-  timers_left = count;
   for (long i = 0; i < count; i++) {
     ev_timer_set(&timers[i], to_seconds(delays[i]), 0);
     ev_timer_start(loop, &timers[i]);
     if (delays[i] > last) last = delays[i];
   }
-  bench_sleep_until(bench_now() + last + 2000000);
-  int64_t start = bench_now();
-  ev_run(loop, 0);
-  int64_t took = bench_now() - start;
+  return last;
+}
+
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels) {
+  struct ev_loop *loop = new_loop();
+  ev_timer *timers = new_timers(loop, count);
+  for (long round = 0; round < rounds; round++) {
+    int64_t start = bench_now();
+    start_timers(loop, timers, count, delays);
+    int64_t middle = bench_now();
+    for (long i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
+    ev_run(loop, EVRUN_NOWAIT);
+    inserts[round] = middle - start;
+    cancels[round] = bench_now() - middle;
+  }
   ev_loop_destroy(loop);
   free(timers);
-  return timers_left == 0 ? took : -1;
+}
+
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
+  struct ev_loop *loop = new_loop();
+  ev_timer *timers = new_timers(loop, count);
+  for (long round = 0; round < rounds; round++) {
+    timers_left = count;
+    ev_now_update(loop);
+    bench_sleep_until(bench_now() + start_timers(loop, timers, count, delays) + 2000000);
+    int64_t start = bench_now();
+    ev_run(loop, 0);
+    times[round] = bench_now() - start;
+    if (timers_left != 0) bench_die("not every timer was called");
+  }
+  ev_loop_destroy(loop);
+  free(timers);
 }
 
 int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {

@@ -110,20 +110,16 @@ typedef struct timers {
   struct event *events;
   const int64_t *delays;
   long count, left;
-  int64_t insert, canceled, start;
+  int64_t insert, start;
 } timers_t;
 
-static timers_t timers_new(long count, const int64_t *delays) {
-  return (timers_t){.base = new_base(EVENT_BASE_FLAG_NOLOCK),
-                    .events = bench_alloc((size_t)count * sizeof(struct event)),
-                    .delays = delays,
-                    .count = count,
-                    .left = count};
-}
-
-static void timers_assign(timers_t *timers) {
-  for (long i = 0; i < timers->count; i++)
+static timers_t *timers_new(long count, const int64_t *delays) {
+  timers_t *timers = bench_alloc(sizeof *timers);
+  *timers = (timers_t){.base = new_base(EVENT_BASE_FLAG_NOLOCK), .delays = delays, .count = count};
+  timers->events = bench_alloc((size_t)count * sizeof *timers->events);
+  for (long i = 0; i < count; i++)
     event_assign(&timers->events[i], timers->base, -1, 0, count_down, &timers->left);
+  return timers;
 }
 
 static int64_t timers_start(timers_t *timers) {
@@ -139,6 +135,7 @@ static int64_t timers_start(timers_t *timers) {
 static void timers_free(timers_t *timers) {
   event_base_free(timers->base);
   free(timers->events);
+  free(timers);
 }
 
 static void insert_and_cancel(evutil_socket_t fd, short events, void *arg) {
@@ -151,13 +148,14 @@ static void insert_and_cancel(evutil_socket_t fd, short events, void *arg) {
   for (long i = 0; i < timers->count; i++) event_del(&timers->events[i]);
 }
 
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
-  timers_t timers = timers_new(count, delays);
-  timers_assign(&timers);
-  run_from_callback(timers.base, insert_and_cancel, &timers);
-  *cancel = bench_now() - timers.start;
-  *insert = timers.insert;
-  timers_free(&timers);
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels) {
+  timers_t *timers = timers_new(count, delays);
+  for (long round = 0; round < rounds; round++) {
+    run_from_callback(timers->base, insert_and_cancel, timers);
+    cancels[round] = bench_now() - timers->start;
+    inserts[round] = timers->insert;
+  }
+  timers_free(timers);
 }
 
 static void insert_and_sleep(evutil_socket_t fd, short events, void *arg) {
@@ -167,13 +165,15 @@ static void insert_and_sleep(evutil_socket_t fd, short events, void *arg) {
   timers->start = bench_now();
 }
 
-int64_t peer_fire(long count, const int64_t *delays) {
-  timers_t timers = timers_new(count, delays);
-  timers_assign(&timers);
-  run_from_callback(timers.base, insert_and_sleep, &timers);
-  int64_t took = bench_now() - timers.start;
-  timers_free(&timers);
-  return timers.left == 0 ? took : -1;
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
+  timers_t *timers = timers_new(count, delays);
+  for (long round = 0; round < rounds; round++) {
+    timers->left = count;
+    run_from_callback(timers->base, insert_and_sleep, timers);
+    times[round] = bench_now() - timers->start;
+    if (timers->left != 0) bench_die("not every timer was called");
+  }
+  timers_free(timers);
 }
 
 typedef struct rearm {

@@ -136,38 +136,47 @@ static void heap_remove(heap_t *heap, uint32_t place) {
     heap_down(heap, place, last);
 }
 
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels) {
   heap_t heap = heap_new(count);
-  int64_t start = bench_now();
-  for (long i = 0; i < count; i++) heap_insert(&heap, start + delays[i], (uint32_t)i);
-  int64_t middle = bench_now();
-  for (long i = 0; i < count; i++) heap_remove(&heap, heap.places[i]);
-  *insert = middle - start;
-  *cancel = bench_now() - middle;
+  for (long round = 0; round < rounds; round++) {
+    int64_t start = bench_now();
+    for (long i = 0; i < count; i++) heap_insert(&heap, start + delays[i], (uint32_t)i);
+    int64_t middle = bench_now();
+    for (long i = 0; i < count; i++) heap_remove(&heap, heap.places[i]);
+    inserts[round] = middle - start;
+    cancels[round] = bench_now() - middle;
+  }
   heap_free(&heap);
 }
 
-int64_t peer_fire(long count, const int64_t *delays) {
-  heap_t heap = heap_new(count);
-  long left = count;
-  bench_call_t *calls = bench_alloc((size_t)count * sizeof *calls);
-  int64_t now = bench_now(), last = 0;
-  for (long i = 0; i < count; i++) {
-    calls[i] = (bench_call_t){count_down, &left};
-    heap_insert(&heap, now + delays[i], (uint32_t)i);
-    if (now + delays[i] > last) last = now + delays[i];
-  }
-  bench_sleep_until(last + 1000000);
-  int64_t start = now = bench_now();
-  while (heap.count > 0 && heap.entries[0].when <= now) {
-    bench_call_t *call = &calls[heap.entries[0].timer];
-    heap_remove(&heap, 0);
+static void fire_due(heap_t *heap, const bench_call_t *calls, int64_t now) {
+  while (heap->count > 0 && heap->entries[0].when <= now) {
+    const bench_call_t *call = &calls[heap->entries[0].timer];
+    heap_remove(heap, 0);
     call->fn(call->arg);
   }
-  int64_t took = bench_now() - start;
+}
+
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
+  heap_t heap = heap_new(count);
+  long left;
+  bench_call_t *calls = bench_alloc((size_t)count * sizeof *calls);
+  for (long i = 0; i < count; i++) calls[i] = (bench_call_t){count_down, &left};
+  for (long round = 0; round < rounds; round++) {
+    int64_t now = bench_now(), last = 0;
+    left = count;
+    for (long i = 0; i < count; i++) {
+      heap_insert(&heap, now + delays[i], (uint32_t)i);
+      if (now + delays[i] > last) last = now + delays[i];
+    }
+    bench_sleep_until(last + 1000000);
+    int64_t start = bench_now();
+    fire_due(&heap, calls, start);
+    times[round] = bench_now() - start;
+    if (left != 0) bench_die("not every timer was called");
+  }
   heap_free(&heap);
   free(calls);
-  return left == 0 ? took : -1;
 }
 
 /* Pushing back only notes the new deadline; a timer that reaches the top of the heap too early is moved then.

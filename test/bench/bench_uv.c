@@ -102,36 +102,46 @@ static uv_timer_t *new_timers(uv_loop_t *loop, long count) {
   return timers;
 }
 
-void peer_timers(long count, const int64_t *delays, int64_t *insert, int64_t *cancel) {
-  uv_loop_t *loop = peer_loop_new();
-  uv_timer_t *timers = new_timers(loop, count);
-  int64_t start = bench_now();
-  for (long i = 0; i < count; i++) uv_timer_start(&timers[i], on_timer, (uint64_t)to_ms(delays[i]), 0);
-  int64_t middle = bench_now();
-  for (long i = 0; i < count; i++) uv_timer_stop(&timers[i]);
-  uv_run(loop, UV_RUN_NOWAIT);
-  *insert = middle - start;
-  *cancel = bench_now() - middle;
-  peer_loop_free(loop);
-  free(timers);
-}
-
-int64_t peer_fire(long count, const int64_t *delays) {
-  uv_loop_t *loop = peer_loop_new();
-  uv_timer_t *timers = new_timers(loop, count);
+/* Returns the longest delay. */
+static int64_t start_timers(uv_timer_t *timers, long count, const int64_t *delays) {
   int64_t last = 0;
-  timers_left = count;
   for (long i = 0; i < count; i++) {
     uv_timer_start(&timers[i], on_timer, (uint64_t)to_ms(delays[i]), 0);
     if (delays[i] > last) last = delays[i];
   }
-  bench_sleep_until(bench_now() + last + 2000000);
-  int64_t start = bench_now();
-  uv_run(loop, UV_RUN_DEFAULT);
-  int64_t took = bench_now() - start;
+  return last;
+}
+
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_timer_t *timers = new_timers(loop, count);
+  for (long round = 0; round < rounds; round++) {
+    int64_t start = bench_now();
+    start_timers(timers, count, delays);
+    int64_t middle = bench_now();
+    for (long i = 0; i < count; i++) uv_timer_stop(&timers[i]);
+    uv_run(loop, UV_RUN_NOWAIT);
+    inserts[round] = middle - start;
+    cancels[round] = bench_now() - middle;
+  }
   peer_loop_free(loop);
   free(timers);
-  return timers_left == 0 ? took : -1;
+}
+
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_timer_t *timers = new_timers(loop, count);
+  for (long round = 0; round < rounds; round++) {
+    timers_left = count;
+    uv_update_time(loop);
+    bench_sleep_until(bench_now() + start_timers(timers, count, delays) + 2000000);
+    int64_t start = bench_now();
+    uv_run(loop, UV_RUN_DEFAULT);
+    times[round] = bench_now() - start;
+    if (timers_left != 0) bench_die("not every timer was called");
+  }
+  peer_loop_free(loop);
+  free(timers);
 }
 
 int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {
