@@ -231,7 +231,8 @@ static void burst(options_t *options) {
 static void print_times(const char *name, const int64_t *times, long rounds, long count) {
   double *values = bench_alloc((size_t)rounds * sizeof *values);
   for (long i = 0; i < rounds; i++) values[i] = (double)times[i] / (double)count;
-  printf(" %s=%.2f", name, median(values + 1, rounds - 1)); /* the first grows arrays */
+  double middle = median(values + 1, rounds - 1); /* the first round grows arrays */
+  printf(" %s=%.2f min_%s=%.2f", name, middle, name, values[1]);
   free(values);
 }
 
