@@ -215,9 +215,17 @@ static void fire(aloop_t *loop, void *arg) {
   fn(loop, user);
 }
 
+/* Whether a timer is due. A key that is not due is left as it is, however stale: a busy connection that pushes its
+ * timer back with every request would otherwise pay for putting it right almost as often. */
+static bool due(aloop__timers_t *timers, int64_t now) {
+  if (timers->heap_size == 0 || timers->heap[0].when > now) return false;
+  settle(timers);
+  return timers->heap[0].when <= now;
+}
+
 void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
   aloop__timers_t *timers = &loop->timers;
-  while (aloop__timers_next(loop) <= now) {
+  while (due(timers, now)) {
     uint32_t slot = timers->heap[0].slot;
     aloop__timer_t *timer = &timers->slots[slot];
     if (!aloop__ready_push(loop, fire, (void *)(uintptr_t)slot)) return;
