@@ -20,11 +20,13 @@
 #define ALOOP_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define ALOOP_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define ALOOP_NOINLINE __attribute__((noinline))
+#define ALOOP_PREFETCH(address) __builtin_prefetch(address, 1)
 #define ALOOP_INLINE static inline __attribute__((always_inline))
 #else
 #define ALOOP_LIKELY(condition) (condition)
 #define ALOOP_UNLIKELY(condition) (condition)
 #define ALOOP_NOINLINE
+#define ALOOP_PREFETCH(address) ((void)0)
 #define ALOOP_INLINE static inline
 #endif
 

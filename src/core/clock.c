@@ -33,6 +33,5 @@ int64_t aloop_update_time(aloop_t *loop) {
 
 int64_t aloop_time(aloop_t *loop) {
   if (loop == NULL) return ALOOP_EINVAL;
-  if (loop->in_turn && loop->now_age == loop->callbacks + 1) return loop->now;
-  return aloop_update_time(loop);
+  return aloop__loop_time(loop);
 }

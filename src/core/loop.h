@@ -156,7 +156,8 @@ void aloop__loop_armed(aloop_t *loop);
 
 /* loop->now, read from the clock if it was not yet in this callback. */
 static inline int64_t aloop__loop_time(aloop_t *loop) {
-  return aloop_time(loop);
+  if (ALOOP_LIKELY(loop->in_turn && loop->now_age == loop->callbacks + 1)) return loop->now;
+  return aloop_update_time(loop);
 }
 
 /* The wake-up descriptor. */

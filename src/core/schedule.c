@@ -14,8 +14,6 @@
 #include "core/clock.h"
 #include "core/report.h"
 
-#define TIMER_BIT (UINT64_C(1) << 63)
-
 static aloop_handle_t failure(int error) {
   return (aloop_handle_t){(uint64_t)-error};
 }
@@ -59,7 +57,7 @@ static aloop_handle_t add_timer(aloop_t *loop, int64_t when, int64_t period, alo
 
 /* now + delay without overflow. */
 static int64_t after(aloop_t *loop, int64_t delay) {
-  int64_t now = aloop_time(loop);
+  int64_t now = aloop__loop_time(loop);
   return delay > ALOOP__NEVER - 1 - now ? ALOOP__NEVER - 1 : now + delay;
 }
 
@@ -107,10 +105,10 @@ static aloop__entry_t *soon_entry(const aloop_t *loop, aloop_handle_t handle) {
 }
 
 int aloop_cancel(aloop_t *loop, aloop_handle_t *handle) {
-  int rc = aloop__loop_thread(loop);
+  int rc = ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0) ? aloop__loop_thread(loop) : 0;
   if (rc < 0) return rc;
   if (handle == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_cancel takes the address of a handle");
-  aloop__timer_t *timer = aloop__timers_find(loop, *handle);
+  aloop__timer_t *timer = aloop__timers_slot(&loop->timers, *handle);
   aloop__entry_t *entry = timer == NULL ? soon_entry(loop, *handle) : NULL;
   if (timer != NULL)
     aloop__timers_cancel(loop, timer);
@@ -127,7 +125,7 @@ int aloop_reschedule(aloop_t *loop, const aloop_handle_t *handle, int64_t when) 
   if (rc < 0) return rc;
   if (handle == NULL)
     return aloop__misuse(loop, ALOOP_EINVAL, "aloop_reschedule takes the address of a handle");
-  aloop__timer_t *timer = aloop__timers_find(loop, *handle);
+  aloop__timer_t *timer = aloop__timers_slot(&loop->timers, *handle);
   if (timer == NULL) return ALOOP_ENOENT;
   aloop__timers_move(loop, timer, when == ALOOP__NEVER ? when - 1 : when);
   return 0;
@@ -143,10 +141,11 @@ bool aloop_handle_cancelled(aloop_handle_t handle) {
 }
 
 bool aloop_handle_pending(const aloop_t *loop, aloop_handle_t handle) {
-  return loop != NULL && (aloop__timers_find(loop, handle) != NULL || soon_entry(loop, handle) != NULL);
+  return loop != NULL &&
+         (aloop__timers_slot(&loop->timers, handle) != NULL || soon_entry(loop, handle) != NULL);
 }
 
 int64_t aloop_handle_when(const aloop_t *loop, aloop_handle_t handle) {
-  const aloop__timer_t *timer = loop != NULL ? aloop__timers_find(loop, handle) : NULL;
+  const aloop__timer_t *timer = loop != NULL ? aloop__timers_slot(&loop->timers, handle) : NULL;
   return timer != NULL ? timer->when : ALOOP_ENOENT;
 }

@@ -9,12 +9,15 @@
  *   wrap-around: first made, first run among equals.
  * - Adding and removing are O(log n); removal uses the place, so a cancelled timer leaves nothing behind.
  * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in
- *   the heap is then too early; it is put right when it comes to the top, because key <= true deadline always
+ *   the heap is then too early; it is put right when that moment comes, because key <= true deadline always
  *   holds.
  * - A due timer leaves the heap and waits in the ready deque like any callback; cancelling it there drops the
  *   deque entry.
  * - A repeating timer goes back into the heap before its callback runs, on the grid of its first deadline;
  *   beats that were missed are skipped, so a stalled loop does not catch up in a burst.
+ *
+ * A million timers do not fit into any cache, so what bounds their speed is waiting for memory: the children of
+ * a heap node lie in one cache line, and slots are fetched a little before they are needed.
  *
  * Slots are recycled with a new generation, and a handle is (generation, slot): a stale handle finds nothing.
  * When the ready deque cannot grow, due timers stay in the heap and are tried again next turn.
@@ -25,57 +28,57 @@
 #include "core/loop.h"
 #include "core/memory.h"
 
+#include <string.h>
+
 enum { FREE, WAITING, READY };
-enum { ARITY = 4, FIRST_CAPACITY = 16 };
+enum { ARITY = 4, FIRST_CAPACITY = 16, CACHE_LINE = 64, LOOK_AHEAD = 4 };
 
-/* The top bit tells timer handles from positions of the deque. */
-#define TIMER_BIT (UINT64_C(1) << 63)
-#define GENERATION_MASK UINT32_C(0x7fffffff)
-
-static bool before(const aloop__timer_key_t *a, const aloop__timer_key_t *b) {
-  return (a->when < b->when) | ((a->when == b->when) & ((int32_t)(a->order - b->order) < 0));
+static inline bool before(const aloop__timer_key_t *a, const aloop__timer_key_t *b) {
+  if (ALOOP_LIKELY(a->when != b->when)) return a->when < b->when;
+  return (int32_t)(a->order - b->order) < 0;
 }
 
-static void place(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
-  timers->heap[at] = key;
-  timers->places[key.slot] = at;
+static inline void place(aloop__timers_t *timers, uint32_t at, const aloop__timer_key_t *key) {
+  timers->heap[at] = *key;
+  timers->places[key->slot] = at;
 }
 
-static void sift_up(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
+static inline void sift_up(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
   while (at > 0) {
     uint32_t parent = (at - 1) / ARITY;
     if (!before(&key, &timers->heap[parent])) break;
-    place(timers, at, timers->heap[parent]);
+    place(timers, at, &timers->heap[parent]);
     at = parent;
   }
-  place(timers, at, key);
+  place(timers, at, &key);
 }
 
 /* The first of up to four children. Written so that the compiler selects instead of jumping: the outcome is
  * random. */
-static uint32_t first_child(const aloop__timer_key_t *heap, uint32_t child, uint32_t size) {
-  if (child + ARITY <= size) {
-    uint32_t left = child + (uint32_t)before(&heap[child + 1], &heap[child]);
-    uint32_t right = child + 2 + (uint32_t)before(&heap[child + 3], &heap[child + 2]);
-    return before(&heap[right], &heap[left]) ? right : left;
+static inline const aloop__timer_key_t *first_child(const aloop__timer_key_t *child,
+                                                    const aloop__timer_key_t *end) {
+  if (ALOOP_LIKELY(child + ARITY <= end)) {
+    const aloop__timer_key_t *left = child + before(&child[1], &child[0]);
+    const aloop__timer_key_t *right = child + 2 + before(&child[3], &child[2]);
+    return before(right, left) ? right : left;
   }
-  uint32_t best = child;
-  for (uint32_t other = child + 1; other < size; other++)
-    if (before(&heap[other], &heap[best])) best = other;
+  const aloop__timer_key_t *best = child;
+  for (const aloop__timer_key_t *other = child + 1; other < end; other++)
+    if (before(other, best)) best = other;
   return best;
 }
 
 static void sift_down(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
-  uint32_t size = timers->heap_size;
+  const aloop__timer_key_t *heap = timers->heap, *end = heap + timers->heap_size;
   for (;;) {
-    uint32_t child = at * ARITY + 1;
-    if (child >= size) break;
-    child = first_child(timers->heap, child, size);
-    if (!before(&timers->heap[child], &key)) break;
-    place(timers, at, timers->heap[child]);
-    at = child;
+    const aloop__timer_key_t *child = heap + (size_t)at * ARITY + 1;
+    if (child >= end) break;
+    child = first_child(child, end);
+    if (!before(child, &key)) break;
+    place(timers, at, child);
+    at = (uint32_t)(child - heap);
   }
-  place(timers, at, key);
+  place(timers, at, &key);
 }
 
 static void heap_add(aloop__timers_t *timers, uint32_t slot) {
@@ -92,6 +95,20 @@ static void heap_remove(aloop__timers_t *timers, uint32_t at) {
     sift_down(timers, at, last);
 }
 
+/* The heap begins 16 bytes before a cache line, so that the four children of a node share one. */
+static bool grow_heap(aloop_t *loop, size_t capacity) {
+  aloop__timers_t *timers = &loop->timers;
+  char *block = aloop__memory_new(loop, capacity * sizeof *timers->heap + CACHE_LINE);
+  if (block == NULL) return false;
+  size_t to_line = CACHE_LINE - (uintptr_t)block % CACHE_LINE;
+  aloop__timer_key_t *heap = (void *)(block + (to_line + CACHE_LINE - sizeof *heap) % CACHE_LINE);
+  if (timers->heap_size > 0) memcpy(heap, timers->heap, timers->heap_size * sizeof *heap);
+  aloop__memory_release(loop, timers->heap_block);
+  timers->heap_block = block;
+  timers->heap = heap;
+  return true;
+}
+
 static int grow(aloop_t *loop) {
   aloop__timers_t *timers = &loop->timers;
   size_t capacity = timers->capacity == 0 ? FIRST_CAPACITY : (size_t)timers->capacity * 2;
@@ -102,9 +119,7 @@ static int grow(aloop_t *loop) {
   void *places = aloop__memory_resize(loop, timers->places, capacity * sizeof *timers->places);
   if (places == NULL) return ALOOP_ENOMEM;
   timers->places = places;
-  void *heap = aloop__memory_resize(loop, timers->heap, capacity * sizeof *timers->heap);
-  if (heap == NULL) return ALOOP_ENOMEM;
-  timers->heap = heap;
+  if (!grow_heap(loop, capacity)) return ALOOP_ENOMEM;
   timers->capacity = (uint32_t)capacity;
   return 0;
 }
@@ -126,7 +141,7 @@ static uint32_t take_slot(aloop_t *loop) {
 static void give_slot(aloop__timers_t *timers, aloop__timer_t *timer) {
   uint32_t slot = (uint32_t)(timer - timers->slots);
   timer->state = FREE;
-  timer->generation = (timer->generation + 1) & GENERATION_MASK;
+  timer->generation = (timer->generation + 1) & ALOOP__TIMER_GENERATION;
   timers->places[slot] = timers->free;
   timers->free = slot;
   timers->live--;
@@ -142,7 +157,7 @@ void aloop__timers_close(aloop_t *loop) {
     if (timers->slots[slot].state != FREE) aloop__map_unref(loop, timers->slots[slot].context);
   aloop__memory_release(loop, timers->slots);
   aloop__memory_release(loop, timers->places);
-  aloop__memory_release(loop, timers->heap);
+  aloop__memory_release(loop, timers->heap_block);
   aloop__timers_init(timers);
 }
 
@@ -152,18 +167,20 @@ aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, al
   uint32_t slot = take_slot(loop);
   if (ALOOP_UNLIKELY(slot == ALOOP__NO_SLOT)) return (aloop_handle_t){(uint64_t)-ALOOP_ENOMEM};
   aloop__timer_t *timer = &timers->slots[slot];
+  uint32_t order = timers->order++;
   timer->fn = fn;
   timer->arg = arg;
-  timer->context = aloop__map_ref(loop->context);
+  timer->context = loop->context;
+  if (ALOOP_UNLIKELY(loop->context != NULL)) aloop__map_ref(loop->context);
   timer->origin = origin;
   timer->when = when;
   timer->period = period;
-  timer->order = timers->order++;
+  timer->order = order;
   timer->state = WAITING;
   timers->live++;
-  heap_add(timers, slot);
+  sift_up(timers, timers->heap_size++, (aloop__timer_key_t){when, order, slot});
   if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK) && timers->places[slot] == 0) aloop__loop_armed(loop);
-  return (aloop_handle_t){TIMER_BIT | (uint64_t)timer->generation << 32 | slot};
+  return (aloop_handle_t){ALOOP__TIMER_BIT | (uint64_t)timer->generation << 32 | slot};
 }
 
 /* Puts keys right whose timers were moved back, until the top is true. */
@@ -200,6 +217,10 @@ static int64_t next_beat(const aloop__timer_t *timer, int64_t now) {
 static void fire(aloop_t *loop, void *arg) {
   aloop__timers_t *timers = &loop->timers;
   aloop__timer_t *timer = &timers->slots[(uintptr_t)arg];
+  if (loop->tail - loop->head > LOOK_AHEAD) {
+    const aloop__entry_t *soon = &loop->ring[(loop->head + LOOK_AHEAD) & loop->mask];
+    if (soon->fn == fire) ALOOP_PREFETCH(&timers->slots[(uintptr_t)soon->arg]);
+  }
   aloop_callback_fn fn = timer->fn;
   void *user = timer->arg;
   if (timer->period == 0) {
@@ -215,12 +236,18 @@ static void fire(aloop_t *loop, void *arg) {
   fn(loop, user);
 }
 
-/* Whether a timer is due. A key that is not due is left as it is, however stale: a busy connection that pushes its
- * timer back with every request would otherwise pay for putting it right almost as often. */
+/* Whether a timer is due. A key that is not due is left as it is, however stale: a busy connection that pushes
+ * its timer back with every request would otherwise pay for putting it right almost as often. */
 static bool due(aloop__timers_t *timers, int64_t now) {
   if (timers->heap_size == 0 || timers->heap[0].when > now) return false;
   settle(timers);
   return timers->heap[0].when <= now;
+}
+
+/* The next to leave the heap are among the children of the top. Their slots lie anywhere in memory. */
+static inline void fetch_next(const aloop__timers_t *timers) {
+  for (uint32_t at = 1; at <= ARITY && at < timers->heap_size; at++)
+    ALOOP_PREFETCH(&timers->slots[timers->heap[at].slot]);
 }
 
 void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
@@ -234,15 +261,12 @@ void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
     timer->state = READY;
     loop->lag[lag_bucket(now - timer->when)]++;
     heap_remove(timers, 0);
+    fetch_next(timers);
   }
 }
 
 aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle) {
-  uint32_t slot = (uint32_t)handle.id;
-  uint32_t generation = (uint32_t)(handle.id >> 32) & GENERATION_MASK;
-  if ((handle.id & TIMER_BIT) == 0 || slot >= loop->timers.used) return NULL;
-  aloop__timer_t *timer = &loop->timers.slots[slot];
-  return timer->state != FREE && timer->generation == generation ? timer : NULL;
+  return aloop__timers_slot(&loop->timers, handle);
 }
 
 /* Takes a live timer out of the heap or the deque. */
@@ -255,7 +279,7 @@ static void take_out(aloop_t *loop, aloop__timer_t *timer) {
 
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer) {
   take_out(loop, timer);
-  aloop__map_unref(loop, timer->context);
+  if (ALOOP_UNLIKELY(timer->context != NULL)) aloop__map_unref(loop, timer->context);
   give_slot(&loop->timers, timer);
 }
 

@@ -31,6 +31,7 @@ typedef struct aloop__timers {
   aloop__timer_t *slots;
   uint32_t *places; /* slot -> heap index; for a free slot the next free one */
   aloop__timer_key_t *heap;
+  void *heap_block; /* the memory that heap lies in */
   uint32_t heap_size;
   uint32_t capacity; /* of all three */
   uint32_t used;     /* slots ever used */
@@ -39,6 +40,9 @@ typedef struct aloop__timers {
   uint32_t live;     /* timers waiting or ready */
 } aloop__timers_t;
 
+/* The top bit tells timer handles from positions of the deque. */
+#define ALOOP__TIMER_BIT (UINT64_C(1) << 63)
+#define ALOOP__TIMER_GENERATION UINT32_C(0x7fffffff)
 #define ALOOP__NO_SLOT UINT32_MAX
 #define ALOOP__NEVER INT64_MAX
 
@@ -55,8 +59,17 @@ int64_t aloop__timers_next(aloop_t *loop);
 /* Phase 5 of the turn: queues what is due at `now`, by deadline, first made first among equals. */
 void aloop__timers_queue_due(aloop_t *loop, int64_t now);
 
-/* Takes part in aloop_cancel and friends: the slot of a live timer handle, or NULL. */
+/* Takes part in aloop_cancel and friends: the slot of a live timer handle, or NULL. The generation of a free
+ * slot has not been given to any handle yet, so comparing it is enough. */
+static inline aloop__timer_t *aloop__timers_slot(const aloop__timers_t *timers, aloop_handle_t handle) {
+  uint32_t slot = (uint32_t)handle.id;
+  if ((handle.id & ALOOP__TIMER_BIT) == 0 || slot >= timers->used) return NULL;
+  aloop__timer_t *timer = &timers->slots[slot];
+  uint32_t generation = (uint32_t)(handle.id >> 32) & ALOOP__TIMER_GENERATION;
+  return timer->generation == generation ? timer : NULL;
+}
 aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle);
+
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer);
 
 /* When out of memory for the context etc. never fails: moving needs no memory. */
