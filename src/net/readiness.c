@@ -63,10 +63,8 @@ static bool read_buffered(aloop_transport_t *transport, aloop__net_t *net, size_
   void *buffer;
   size_t size;
   int rc = aloop__stream_get_buffer(transport, &buffer, &size);
-  if (rc < 0) {
-    aloop__stream_end(transport, rc);
-    return false;
-  }
+  if (rc < 0) aloop__stream_end(transport, rc);
+  if (rc <= 0) return false;
   ssize_t n = recv(transport->fd, buffer, size, 0);
   if (n <= 0) {
     received_none(transport, n);

@@ -263,10 +263,15 @@ void aloop__stream_update_reading(aloop_transport_t *transport) {
 }
 
 int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t *size) {
+  const aloop_protocol_t *table = transport->table;
+  void *protocol = transport->protocol;
   *size = 0;
-  int rc = transport->table->get_buffer(transport, transport->protocol, ALOOP__READ_SIZE, buffer, size);
+  int rc = table->get_buffer(transport, protocol, ALOOP__READ_SIZE, buffer, size);
   if (rc < 0) return rc;
-  return *size > 0 ? 0 : ALOOP_ENOBUFS;
+  /* It may have paused or ended the connection, or handed it to a protocol that has other memory. */
+  if (!aloop__stream_wants_read(transport) || transport->table != table || transport->protocol != protocol)
+    return 0;
+  return *size > 0 ? 1 : ALOOP_ENOBUFS;
 }
 
 void aloop__stream_received_eof(aloop_transport_t *transport) {

@@ -358,6 +358,20 @@ static void pausing_inside_data_received_holds_back_the_rest(void **state) {
   end_tape(&tape, peer);
 }
 
+static void pausing_inside_get_buffer_holds(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env, .on[BUFFER] = pause_transport};
+  int peer = open_tape(&tape, &buffered_protocol);
+  say(peer, "wait");
+  settle(env->loop);
+  assert_int_equal(tape.size, 0);
+  tape.on[BUFFER] = NULL;
+  aloop_transport_resume_reading(tape.transport);
+  settle(env->loop);
+  assert_memory_equal(tape.bytes, "wait", 4);
+  end_tape(&tape, peer);
+}
+
 static void resuming_a_closing_connection_does_nothing(void **state) {
   env_t *env = *state;
   tape_t tape = {.env = env};
@@ -463,6 +477,27 @@ static void a_switch_inside_get_buffer_loses_no_byte(void **state) {
   assert_int_equal(tape.calls[DATA], 1);
   assert_memory_equal(tape.bytes, "for the new one", 15);
   end_tape(&tape, peer);
+}
+
+static void hand_over(tape_t *tape) {
+  assert_int_equal(aloop_transport_set_protocol(tape->transport, &buffered_protocol, tape->arg), 0);
+}
+
+static void a_buffer_of_the_old_protocol_is_not_used(void **state) {
+  env_t *env = *state;
+  tape_t new = {.env = env};
+  tape_t old = {.env = env, .on[BUFFER] = hand_over, .arg = &new};
+  int peer = open_tape(&old, &buffered_protocol);
+  new.transport = aloop_transport_ref(old.transport);
+  say(peer, "for the new one");
+  settle(env->loop);
+  assert_int_equal(old.calls[UPDATED], 0);
+  assert_int_equal(new.size, 15);
+  assert_memory_equal(new.bytes, "for the new one", 15);
+  assert_int_equal(aloop_transport_set_protocol(old.transport, &buffered_protocol, &old), 0);
+  aloop_transport_unref(new.transport);
+  free(new.bytes);
+  end_tape(&old, peer);
 }
 
 static void a_new_protocol_gets_the_end(void **state) {
@@ -910,10 +945,11 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(eof_closes_without_a_callback_too), T(eof_can_keep_the_connection_for_writing),
       T(eof_is_told_once_though_reading_is_resumed), T(eof_waits_while_reading_is_paused),
       T(pausing_inside_connection_made_holds), T(pausing_and_resuming_twice_is_once),
-      T(pausing_inside_data_received_holds_back_the_rest), T(resuming_a_closing_connection_does_nothing),
-      T(an_error_of_a_callback_ends_the_connection), T(an_end_inside_a_failing_callback_comes_first),
-      T(a_buffer_without_room_is_an_error), T(a_buffered_protocol_reads_into_its_memory),
-      T(protocols_switch_inside_callbacks), T(a_switch_inside_get_buffer_loses_no_byte),
+      T(pausing_inside_data_received_holds_back_the_rest), T(pausing_inside_get_buffer_holds),
+      T(resuming_a_closing_connection_does_nothing), T(an_error_of_a_callback_ends_the_connection),
+      T(an_end_inside_a_failing_callback_comes_first), T(a_buffer_without_room_is_an_error),
+      T(a_buffered_protocol_reads_into_its_memory), T(protocols_switch_inside_callbacks),
+      T(a_switch_inside_get_buffer_loses_no_byte), T(a_buffer_of_the_old_protocol_is_not_used),
       T(a_new_protocol_gets_the_end), T(a_table_without_size_is_refused), T(an_empty_table_reads_and_closes),
       T(a_factory_that_fails_refuses_the_connection), T(the_waiter_learns_after_connection_made),
       T(a_cancelled_connection_is_dropped_unseen), T(closing_the_loop_first_fails_the_waiter),
