@@ -112,8 +112,9 @@ static bool is_corked(const aloop_transport_t *transport) {
 }
 
 size_t aloop__cork_size(const aloop_transport_t *transport) {
+  if (!is_corked(transport)) return 0; /* perhaps on a loop that is closed and has no cork any more */
   const aloop__cork_t *cork = cork_of(transport);
-  return is_corked(transport) ? total_of(cork->iov, cork->parts) : 0;
+  return total_of(cork->iov, cork->parts);
 }
 
 static void empty(aloop__cork_t *cork) {

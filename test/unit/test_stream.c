@@ -746,6 +746,20 @@ static void a_lost_transport_answers_every_call(void **state) {
   aloop_transport_unref(transport);
 }
 
+static void a_transport_outlives_its_loop(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  int peer = open_tape(&tape, &plain_protocol);
+  aloop_transport_t *transport = aloop_transport_ref(tape.transport);
+  aloop_close(env->loop);
+  call_everything(transport);
+  aloop_free(env->loop);
+  env->loop = NULL;
+  call_everything(transport);
+  release_tape(&tape, peer);
+  aloop_transport_unref(transport);
+}
+
 static void null_is_no_transport(void **state) {
   (void)state;
   aloop_transport_unref(NULL);
@@ -954,7 +968,7 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(a_factory_that_fails_refuses_the_connection), T(the_waiter_learns_after_connection_made),
       T(a_cancelled_connection_is_dropped_unseen), T(closing_the_loop_first_fails_the_waiter),
       T(the_descriptor_belongs_to_the_transport), T(descriptors_are_reused_without_mixing_bytes),
-      T(a_lost_transport_answers_every_call), T(null_is_no_transport),
+      T(a_lost_transport_answers_every_call), T(a_transport_outlives_its_loop), T(null_is_no_transport),
       T(closing_the_loop_ends_open_connections), T(closing_the_loop_calls_a_queued_end_once),
       T(connections_may_touch_each_other_while_the_loop_closes), T(a_busy_connection_leaves_room_for_others),
       T(out_of_memory_never_loses_an_end), T(an_end_that_cannot_be_queued_comes_later),
