@@ -195,9 +195,14 @@ static void close_object(aloop__object_t *object) {
     context.origin = object->origin;
     aloop_call_exception_handler(object->loop, &context);
   }
+  aloop_t *loop = object->loop;
+  aloop__map_t *outer = loop->context;
+  loop->context = aloop__map_ref(transport->context);
   stop(transport, ALOOP_ECLOSED);
   fail_waiter(transport, ALOOP_ECLOSED);
   finish(transport);
+  aloop__map_unref(loop, loop->context);
+  loop->context = outer;
 }
 
 static void destroy(aloop__object_t *object) {

@@ -846,6 +846,51 @@ typedef struct contexts {
   int seen;
 } contexts_t;
 
+static void look_at_context(tape_t *tape) {
+  contexts_t *contexts = tape->arg;
+  assert_string_equal(aloop_var_get(tape->env->loop, contexts->var, "nothing"), "ours");
+  contexts->seen++;
+}
+
+static void make_in_context(aloop_t *loop, void *arg) {
+  tape_t *tape = arg;
+  contexts_t *contexts = tape->arg;
+  assert_int_equal(aloop_var_set(loop, contexts->var, "ours", NULL, NULL), 0);
+  int fds[2];
+  make_socketpair(fds);
+  attach_tape(tape, &plain_protocol, fds[0]);
+  say(fds[1], "x");
+  shutdown(fds[1], SHUT_WR);
+  tape->answer[AT_EOF] = 1;
+  tape->size = (size_t)fds[1]; /* handed over; data_received resets it */
+}
+
+static void callbacks_see_the_context_of_creation(void **state) {
+  env_t *env = *state;
+  for (int end = 0; end < 2; end++) {
+    contexts_t contexts = {0};
+    assert_int_equal(aloop_var_new("whose", &contexts.var), 0);
+    tape_t tape = {.env = env, .arg = &contexts};
+    tape.on[MADE] = tape.on[DATA] = tape.on[AT_EOF] = tape.on[LOST] = look_at_context;
+    aloop_call_soon(env->loop, make_in_context, &tape);
+    aloop_run_once(env->loop, 0);
+    int peer = (int)tape.size;
+    tape.size = 0;
+    settle(env->loop);
+    if (end == 0) {
+      aloop_transport_abort(tape.transport);
+      settle(env->loop);
+    } else {
+      aloop_close(env->loop);
+    }
+    assert_string_equal(tape.events, "MDEL");
+    assert_int_equal(contexts.seen, 4);
+    assert_string_equal(aloop_var_get(env->loop, contexts.var, "nothing"), "nothing");
+    release_tape(&tape, peer);
+    aloop_var_unref(contexts.var);
+  }
+}
+
 static void refill(tape_t *tape) {
   fill(*(int *)tape->arg);
 }
@@ -970,6 +1015,6 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(the_descriptor_belongs_to_the_transport), T(descriptors_are_reused_without_mixing_bytes),
       T(a_lost_transport_answers_every_call), T(a_transport_outlives_its_loop), T(null_is_no_transport),
       T(closing_the_loop_ends_open_connections), T(closing_the_loop_calls_a_queued_end_once),
-      T(connections_may_touch_each_other_while_the_loop_closes), T(a_busy_connection_leaves_room_for_others),
-      T(out_of_memory_never_loses_an_end), T(an_end_that_cannot_be_queued_comes_later),
-      T(a_transport_is_in_the_metrics_and_the_dump))
+      T(connections_may_touch_each_other_while_the_loop_closes), T(callbacks_see_the_context_of_creation),
+      T(a_busy_connection_leaves_room_for_others), T(out_of_memory_never_loses_an_end),
+      T(an_end_that_cannot_be_queued_comes_later), T(a_transport_is_in_the_metrics_and_the_dump))
