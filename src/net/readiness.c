@@ -26,6 +26,9 @@
 
 enum { FLUSH_PARTS = 64, ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
 
+/* Of a read, in bytes of the budget: a tiny buffer must not mean a quarter of a million system calls. */
+enum { LEAST_COST = 4096 };
+
 /* BSD has a socket option instead, set when the transport is made. */
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -71,8 +74,9 @@ static bool read_buffered(aloop_transport_t *transport, aloop__net_t *net, size_
     return false;
   }
   aloop__stream_received(transport, &net->cork, buffer, (size_t)n, send_now);
-  if ((size_t)n < size || (size_t)n >= *budget) return false;
-  *budget -= (size_t)n;
+  size_t cost = n > LEAST_COST ? (size_t)n : LEAST_COST;
+  if ((size_t)n < size || cost >= *budget) return false;
+  *budget -= cost;
   return aloop__stream_wants_read(transport);
 }
 

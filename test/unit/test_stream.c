@@ -922,6 +922,13 @@ static void a_busy_connection_leaves_room_for_others(void **state) {
   assert_true(read_in_one_turn(env, &buffered_protocol, 0, &calls) <= ALOOP__READ_BUDGET + 4096);
 }
 
+static void a_tiny_buffer_does_not_keep_the_loop_busy(void **state) {
+  env_t *env = *state;
+  long calls;
+  read_in_one_turn(env, &buffered_protocol, 1, &calls);
+  assert_true(calls <= 256);
+}
+
 /* ---- Out of memory -------------------------------------------------------------------------------------- */
 
 static void scenario_life(env_t *env) {
@@ -1016,5 +1023,6 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(a_lost_transport_answers_every_call), T(a_transport_outlives_its_loop), T(null_is_no_transport),
       T(closing_the_loop_ends_open_connections), T(closing_the_loop_calls_a_queued_end_once),
       T(connections_may_touch_each_other_while_the_loop_closes), T(callbacks_see_the_context_of_creation),
-      T(a_busy_connection_leaves_room_for_others), T(out_of_memory_never_loses_an_end),
-      T(an_end_that_cannot_be_queued_comes_later), T(a_transport_is_in_the_metrics_and_the_dump))
+      T(a_busy_connection_leaves_room_for_others), T(a_tiny_buffer_does_not_keep_the_loop_busy),
+      T(out_of_memory_never_loses_an_end), T(an_end_that_cannot_be_queued_comes_later),
+      T(a_transport_is_in_the_metrics_and_the_dump))
