@@ -81,9 +81,11 @@ static void lost(aloop_t *loop, void *arg) {
 /* Always behind connection_made. */
 static void queue_lost(aloop_transport_t *transport) {
   bool made_waits = (transport->flags & ALOOP__MADE_DUE) != 0;
-  if (!made_waits && aloop__ready_push(transport->object.loop, lost, transport)) return;
-  transport->flags |= ALOOP__LOST_DUE;
-  aloop__object_stall(&transport->object);
+  if (made_waits || !aloop__ready_push(transport->object.loop, lost, transport)) {
+    transport->flags |= ALOOP__LOST_DUE;
+    aloop__object_stall(&transport->object);
+  }
+  aloop__loop_armed(transport->object.loop);
 }
 
 /* Everything about an end but its announcement. Returns false if it has ended before. */
@@ -256,6 +258,7 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol
   transport->server = server;
   transport->waiter = waiter;
   transport->context = aloop__map_ref(loop->context);
+  aloop__loop_armed(loop);
   return transport;
 }
 

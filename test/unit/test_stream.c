@@ -929,6 +929,27 @@ static void a_tiny_buffer_does_not_keep_the_loop_busy(void **state) {
   assert_true(calls <= 256);
 }
 
+static void count_hook(aloop_t *loop, void *arg) {
+  (void)loop;
+  ++*(int *)arg;
+}
+
+static void a_host_learns_of_connections_made_and_ended_between_turns(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  int hooks = 0;
+  int fds[2];
+  make_socketpair(fds);
+  assert_int_equal(aloop_set_armed_hook(env->loop, count_hook, &hooks), 0);
+  attach_tape(&tape, &plain_protocol, fds[0]);
+  assert_true(hooks > 0);
+  settle(env->loop);
+  hooks = 0;
+  aloop_transport_abort(tape.transport);
+  assert_true(hooks > 0);
+  end_tape(&tape, fds[1]);
+}
+
 /* ---- Out of memory -------------------------------------------------------------------------------------- */
 
 static void scenario_life(env_t *env) {
@@ -1024,5 +1045,5 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(closing_the_loop_ends_open_connections), T(closing_the_loop_calls_a_queued_end_once),
       T(connections_may_touch_each_other_while_the_loop_closes), T(callbacks_see_the_context_of_creation),
       T(a_busy_connection_leaves_room_for_others), T(a_tiny_buffer_does_not_keep_the_loop_busy),
-      T(out_of_memory_never_loses_an_end), T(an_end_that_cannot_be_queued_comes_later),
-      T(a_transport_is_in_the_metrics_and_the_dump))
+      T(a_host_learns_of_connections_made_and_ended_between_turns), T(out_of_memory_never_loses_an_end),
+      T(an_end_that_cannot_be_queued_comes_later), T(a_transport_is_in_the_metrics_and_the_dump))
