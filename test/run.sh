@@ -185,8 +185,8 @@ build() {
   shift
   mkdir -p "$out/$name"
   { configure "$name" "$@" && cmake --build "$out/$name" -j "$jobs"; } >"$out/$name.build.log" 2>&1 && return
-  grep -v '^\[[0-9/]*\] \(Building\|Linking\)' "$out/$name.build.log" | tail -n 200
-  echo "stage $name: the build failed"
+  awk '/FAILED:|CMake Error|error:|[*][*][*] / { on = 1 } on' "$out/$name.build.log" | head -n 100
+  echo "stage $name: the build failed; all of it is in $out/$name.build.log"
   failed=$((failed + 1))
   return 1
 }
