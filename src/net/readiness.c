@@ -17,7 +17,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #if ALOOP_HAVE_LINUX_SENDFILE
+#include <pthread.h>
+#include <signal.h>
 #include <sys/sendfile.h>
+#include <time.h>
 #endif
 
 #include "net/driver.h"
@@ -158,10 +161,32 @@ static int flush(aloop_transport_t *transport) {
   return watch_writable(transport, true);
 }
 
+#if ALOOP_HAVE_LINUX_SENDFILE
+/* sendfile knows no MSG_NOSIGNAL. The SIGPIPE of a connection that is gone, which comes also when some bytes were
+ * taken before, is held back in this thread and taken away, unless one was waiting already. */
+static ssize_t sendfile_without_signal(int fd, int file, off_t *at, size_t count) {
+  const struct timespec at_once = {0};
+  sigset_t mask, before, pending;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGPIPE);
+  sigemptyset(&pending);
+  pthread_sigmask(SIG_BLOCK, &mask, &before);
+  bool was_blocked = sigismember(&before, SIGPIPE) == 1;
+  if (was_blocked) sigpending(&pending);
+  ssize_t n = sendfile(fd, file, at, count);
+  int error = errno;
+  if (n != (ssize_t)count && sigismember(&pending, SIGPIPE) == 0) sigtimedwait(&mask, NULL, &at_once);
+  if (!was_blocked) pthread_sigmask(SIG_SETMASK, &before, NULL);
+  errno = error;
+  return n;
+}
+#endif
+
 static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
 #if ALOOP_HAVE_LINUX_SENDFILE
   off_t at = (off_t)offset;
-  ssize_t n = sendfile(transport->fd, file, &at, (size_t)(count < SENDFILE_MAX ? count : SENDFILE_MAX));
+  size_t size = (size_t)(count < SENDFILE_MAX ? count : SENDFILE_MAX);
+  ssize_t n = sendfile_without_signal(transport->fd, file, &at, size);
   if (n < 0 && (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) return ALOOP_ENOTSUP;
   return result_of(n);
 #else
