@@ -9,30 +9,17 @@
 
 #include "aloop.h"
 
-typedef struct aloop__cell {
-  _Atomic uint64_t turn; /* equal to its ticket when free, ticket + 1 when filled */
-  aloop_callback_fn fn;
-  void *arg;
-  const char *origin;
-} aloop__cell_t;
+typedef struct aloop__page aloop__page_t;
 
-typedef struct aloop__letter {
-  _Atomic(struct aloop__letter *) next;
-  aloop_callback_fn fn;
-  void *arg;
-  const char *origin;
-} aloop__letter_t;
-
+/* Members that different threads write lie on different cache lines. */
 typedef struct aloop__mailbox {
-  _Atomic uint64_t state; /* next ticket << 2 | CLOSED | SLEEPING */
-  _Atomic(aloop__cell_t *) cells;
-  _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only */
+  _Atomic uint64_t state;                        /* next ticket << 2 | CLOSED | SLEEPING */
+  _Atomic(_Atomic(aloop__page_t *) *) directory; /* pages by number; NULL until the first post */
+  _Atomic(aloop__page_t *) spare;                /* one empty page, or NULL */
+  _Atomic uint32_t wakers;                       /* posters that are about to write the wake-up */
+  char apart[64];
+  _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only, like sleep_from */
   _Atomic uint64_t sleep_from; /* the ticket whose owner wakes the loop */
-  _Atomic uint64_t overflow;   /* letters not yet taken */
-  _Atomic uint32_t wakers;     /* posters that are about to write the wake-up */
-  _Atomic(aloop__letter_t *) last;
-  aloop__letter_t *first;
-  aloop__letter_t stub;
 } aloop__mailbox_t;
 
 void aloop__mailbox_init(aloop__mailbox_t *mailbox);
@@ -44,7 +31,7 @@ void aloop__mailbox_after_fork(aloop_t *loop);
 void aloop__mailbox_close(aloop_t *loop);
 void aloop__mailbox_free(aloop_t *loop);
 
-/* Phase 3 of the turn: moves what was posted to the ready deque. */
+/* Moves what was posted to the ready deque, some at a time. */
 void aloop__mailbox_take(aloop_t *loop);
 
 /* Before a wait: false if something was posted meanwhile, and the wait must not happen. */
@@ -56,7 +43,7 @@ bool aloop__mailbox_pending(const aloop_t *loop);
 
 /* Whether anybody has ever posted: until then none of the steps above is needed. */
 static inline bool aloop__mailbox_in_use(const aloop__mailbox_t *mailbox) {
-  return atomic_load_explicit(&mailbox->cells, memory_order_relaxed) != NULL;
+  return atomic_load_explicit(&mailbox->directory, memory_order_relaxed) != NULL;
 }
 
 #endif
