@@ -318,9 +318,9 @@ ALOOP_API const aloop_policy_t *aloop_get_policy(void);
 ALOOP_API int aloop_after_fork(aloop_t *loop);
 
 /* For hosting this loop in another: a descriptor that is readable when a turn would find I/O (ALOOP_ENOTSUP if
- * the poller has none), and the ns until the next turn is due (0: now, ALOOP_FOREVER: only I/O). The hook is
- * called whenever that moment moves closer while no turn runs; it may only note the fact. NULL removes it.
- * [loop] */
+ * the poller has none; another one after aloop_after_fork), and the ns until the next turn is due (0: now,
+ * ALOOP_FOREVER: only I/O). The hook is called whenever that moment moves closer while no turn runs; it may
+ * only note the fact. NULL removes it. [loop] */
 ALOOP_API int aloop_backend_fd(const aloop_t *loop);
 ALOOP_API int64_t aloop_next_timeout(aloop_t *loop);
 ALOOP_API int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg);
@@ -347,7 +347,7 @@ ALOOP_API aloop_handle_t aloop_call_every(aloop_t *loop, int64_t period, aloop_c
 
 /* loop.call_soon_threadsafe: as call_soon, from any thread, in the order of each thread's calls; wakes the loop
  * if it sleeps. Lock-free. `arg` must stay valid until fn ran or the loop is closed. Errors: ALOOP_ECLOSED,
- * ALOOP_ENOMEM. [any], until aloop_free begins. */
+ * ALOOP_ENOMEM (also with two million posts waiting). [any], until aloop_free begins. */
 ALOOP_API int aloop_call_soon_threadsafe(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
 /* The same with the place of the call written out, for language bindings. `origin` is borrowed and must be
