@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * threads: yes
+ *
+ * Posts from other threads: nothing lost, nothing out of order, one wake-up per sleep, refusal after close.
+ */
+#include "harness.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "core/loop.h"
+
+enum { RING = 1024 };
+
+static void count(aloop_t *loop, void *arg) {
+  (void)loop;
+  ++*(int *)arg;
+}
+
+static void stop(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_stop(loop);
+}
+
+/* ---- One thread ---------------------------------------------------------------------------------------------- */
+
+/* Numbers that must arrive in order; arg points into `numbers`, whose value is its index. */
+typedef struct line {
+  int next;
+  int numbers[5 * RING];
+} line_t;
+
+static void in_line(aloop_t *loop, void *arg) {
+  (void)loop;
+  int number = *(int *)arg;
+  line_t *line = ALOOP_CONTAINER_OF((int *)arg - number, line_t, numbers);
+  assert_int_equal(number, line->next++);
+}
+
+static void posts_keep_their_order_beyond_the_ring(void **state) {
+  env_t *env = *state;
+  static line_t line;
+  for (int i = 0; i < 5 * RING; i++) line.numbers[i] = i;
+  for (int round = 0; round < 3; round++) {
+    line.next = 0;
+    for (int i = 0; i < 5 * RING; i++) {
+      assert_int_equal(aloop_call_soon_threadsafe(env->loop, in_line, &line.numbers[i]), 0);
+      if (i == RING + 100) run_turn(env->loop);
+    }
+    while (line.next < 5 * RING) run_turn(env->loop);
+  }
+  aloop_metrics_t metrics = {.size = sizeof metrics};
+  aloop_metrics(env->loop, &metrics);
+  assert_int_equal(metrics.posts, 3 * 5 * RING);
+}
+
+static void a_post_before_the_first_run_arrives(void **state) {
+  env_t *env = *state;
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, stop, NULL), 0);
+  assert_int_equal(aloop_next_timeout(env->loop), 0);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+}
+
+static void post_again(aloop_t *loop, void *arg) {
+  int *left = arg;
+  if (--*left == 0)
+    aloop_stop(loop);
+  else
+    assert_int_equal(aloop_call_soon_threadsafe(loop, post_again, arg), 0);
+}
+
+static void a_callback_may_post_to_its_own_loop(void **state) {
+  env_t *env = *state;
+  int left = 3 * RING;
+  aloop_call_soon(env->loop, post_again, &left);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  assert_int_equal(left, 0);
+}
+
+static void nonsense_is_refused(void **state) {
+  env_t *env = *state;
+  assert_int_equal(aloop_call_soon_threadsafe(NULL, count, NULL), ALOOP_EINVAL);
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, NULL, NULL), ALOOP_EINVAL);
+}
+
+static void after_close_posts_are_refused(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  for (int i = 0; i < 2 * RING; i++) assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), 0);
+  aloop_close(env->loop);
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), ALOOP_ECLOSED);
+  assert_int_equal(calls, 0);
+}
+
+static void lack_of_memory_is_told_to_the_poster(void **state) {
+  env_t *env = *state;
+  int calls = 0, posted = 0;
+  env->fail_from = 1;
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), ALOOP_ENOMEM);
+  env->fail_from = 0;
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), 0);
+  env->fail_from = 1;
+  int rc = 0;
+  while (rc == 0 && ++posted < 2 * RING) rc = aloop_call_soon_threadsafe(env->loop, count, &calls);
+  assert_int_equal(rc, ALOOP_ENOMEM);
+  assert_int_equal(posted, RING);
+  /* The deque cannot take them all either: they arrive as there is room. */
+  for (int i = 0; i < 2 * RING && calls < RING; i++) run_turn(env->loop);
+  assert_int_equal(calls, RING);
+}
+
+static void post_some(env_t *env) {
+  int calls = 0, posted = 0;
+  for (int i = 0; i < RING + 50; i++) posted += aloop_call_soon_threadsafe(env->loop, count, &calls) == 0;
+  run_turn(env->loop);
+  for (int i = 0; i < 10; i++) posted += aloop_call_soon_threadsafe(env->loop, count, &calls) == 0;
+  env->fail_from = 0;
+  for (int i = 0; i < 5; i++) run_turn(env->loop);
+  assert_int_equal(calls, posted);
+}
+
+static void every_allocation_may_fail(void **state) {
+  torture(*state, post_some);
+}
+
+typedef struct seen {
+  aloop_var_t *var;
+  void *value;
+} seen_t;
+
+static void look_up(aloop_t *loop, void *arg) {
+  seen_t *seen = arg;
+  seen->value = aloop_var_get(loop, seen->var, NULL);
+}
+
+static void a_post_has_no_context(void **state) {
+  env_t *env = *state;
+  seen_t seen = {.value = env};
+  assert_int_equal(aloop_var_new("v", &seen.var), 0);
+  assert_int_equal(aloop_var_set(env->loop, seen.var, env, NULL, NULL), 0);
+  aloop_call_soon_threadsafe(env->loop, look_up, &seen);
+  while (seen.value == env) run_turn(env->loop);
+  assert_null(seen.value);
+  aloop_var_unref(seen.var);
+}
+
+/* ---- Wake-ups ------------------------------------------------------------------------------------------------ */
+
+/* How many times the wake-up was written since it was last heard; it stays as it is. */
+static int wake_ups(const aloop_t *loop) {
+  uint64_t words[64];
+  ssize_t n = read(loop->wake.fd, words, sizeof words);
+  if (n <= 0) return 0;
+  assert_int_equal(write(loop->wake_write, words, (size_t)n), n);
+  return loop->wake_write == loop->wake.fd ? (int)words[0] : (int)(n / (ssize_t)sizeof words[0]);
+}
+
+/* The poll poller; but when the loop goes to sleep for ever, `posts` callbacks are posted to it. */
+typedef struct sleeper {
+  void *poll;
+  const aloop_poller_t *table;
+  aloop_t *loop;
+  int posts;
+  int sleeps;
+  int writes;
+  int calls;
+} sleeper_t;
+
+static int sleeper_open(void *arg, const aloop_allocator_t *allocator, void **state) {
+  sleeper_t *sleeper = arg;
+  sleeper->table = aloop_poller_find("poll");
+  *state = sleeper;
+  return sleeper->table->open(NULL, allocator, &sleeper->poll);
+}
+
+static void sleeper_close(void *state) {
+  sleeper_t *sleeper = state;
+  sleeper->table->close(sleeper->poll);
+}
+
+static int sleeper_update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
+  sleeper_t *sleeper = state;
+  return sleeper->table->update(sleeper->poll, fd, token, before, after);
+}
+
+static int sleeper_wait(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
+  sleeper_t *sleeper = state;
+  if (timeout < 0) {
+    sleeper->sleeps++;
+    for (int i = 0; i < sleeper->posts; i++)
+      assert_int_equal(aloop_call_soon_threadsafe(sleeper->loop, count, &sleeper->calls), 0);
+    sleeper->writes += wake_ups(sleeper->loop);
+  }
+  return sleeper->table->wait(sleeper->poll, events, capacity, timeout);
+}
+
+static const aloop_poller_t sleeper_table = {.size = sizeof(aloop_poller_t),
+                                             .name = "sleeper",
+                                             .open = sleeper_open,
+                                             .close = sleeper_close,
+                                             .update = sleeper_update,
+                                             .wait = sleeper_wait};
+
+static void each_sleep_costs_one_wake_up(void **state) {
+  env_t *env = *state;
+  int posts[] = {1, 7, 100, RING, 3 * RING};
+  for (int way = 0; way < 5; way++) {
+    sleeper_t sleeper = {.posts = posts[way]};
+    env_loop(env, (aloop_options_t){.poller_table = &sleeper_table, .poller_arg = &sleeper, .debug = -1});
+    sleeper.loop = env->loop;
+    for (int sleep = 1; sleep <= 10; sleep++) {
+      while (sleeper.sleeps < sleep) assert_true(aloop_run_once(env->loop, ALOOP_FOREVER) >= 0);
+      while (sleeper.calls < sleep * posts[way]) run_turn(env->loop);
+      assert_int_equal(sleeper.writes, sleep);
+    }
+    aloop_close(env->loop); /* before the sleeper goes */
+  }
+}
+
+static void a_busy_loop_is_not_woken(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  aloop_call_soon_threadsafe(env->loop, count, &calls); /* the first one wakes in any case */
+  while (calls == 0) run_turn(env->loop);
+  run_turn(env->loop);
+  for (int i = 0; i < 100; i++) aloop_call_soon_threadsafe(env->loop, count, &calls);
+  assert_int_equal(wake_ups(env->loop), 0);
+  run_turn(env->loop);
+  assert_int_equal(calls, 101);
+}
+
+/* ---- Several threads ----------------------------------------------------------------------------------------- */
+
+enum { PRODUCERS = 4, EACH = 20000 };
+
+typedef struct producer {
+  aloop_t *loop;
+  pthread_t thread;
+  int numbers[EACH];
+  int next;
+  int *total;
+} producer_t;
+
+static void from_producer(aloop_t *loop, void *arg) {
+  int number = *(int *)arg;
+  producer_t *producer = ALOOP_CONTAINER_OF((int *)arg - number, producer_t, numbers);
+  assert_int_equal(number, producer->next++);
+  if (++*producer->total == PRODUCERS * EACH) aloop_stop(loop);
+}
+
+static void *produce(void *arg) {
+  producer_t *producer = arg;
+  for (int i = 0; i < EACH; i++) {
+    if (aloop_call_soon_threadsafe(producer->loop, from_producer, &producer->numbers[i]) < 0) return arg;
+    if (i % 977 == 0) sched_yield(); /* let the loop fall asleep now and then */
+  }
+  return NULL;
+}
+
+static void each_producer_keeps_its_order(void **state) {
+  env_t *env = *state;
+  static producer_t producers[PRODUCERS];
+  int total = 0;
+  for (int i = 0; i < PRODUCERS; i++) {
+    producers[i].loop = env->loop;
+    producers[i].next = 0;
+    producers[i].total = &total;
+    for (int j = 0; j < EACH; j++) producers[i].numbers[j] = j;
+    assert_int_equal(pthread_create(&producers[i].thread, NULL, produce, &producers[i]), 0);
+  }
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  for (int i = 0; i < PRODUCERS; i++) {
+    void *failed;
+    pthread_join(producers[i].thread, &failed);
+    assert_null(failed);
+    assert_int_equal(producers[i].next, EACH);
+  }
+}
+
+/* Ping-pong: each post meets a loop that sleeps or is about to. */
+typedef struct pong {
+  aloop_t *loop;
+  atomic_int heard;
+  int rounds;
+} pong_t;
+
+static void hear(aloop_t *loop, void *arg) {
+  pong_t *pong = arg;
+  if (atomic_fetch_add(&pong->heard, 1) + 1 == pong->rounds) aloop_stop(loop);
+}
+
+static void *ping(void *arg) {
+  pong_t *pong = arg;
+  for (int i = 0; i < pong->rounds; i++) {
+    while (atomic_load(&pong->heard) < i) sched_yield();
+    if (aloop_call_soon_threadsafe(pong->loop, hear, pong) < 0) return arg;
+  }
+  return NULL;
+}
+
+static void no_wake_up_is_lost(void **state) {
+  env_t *env = *state;
+  pong_t pong = {.loop = env->loop, .rounds = 5000};
+  pthread_t thread;
+  void *failed;
+  assert_int_equal(pthread_create(&thread, NULL, ping, &pong), 0);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  pthread_join(thread, &failed);
+  assert_null(failed);
+}
+
+typedef struct racer {
+  aloop_t *loop;
+  pthread_t thread;
+  atomic_int *started;
+  int calls;
+  int last;
+} racer_t;
+
+static void *post_until_closed(void *arg) {
+  racer_t *racer = arg;
+  atomic_fetch_add(racer->started, 1);
+  for (int i = 0; racer->last == 0; i++) {
+    racer->last = aloop_call_soon_threadsafe(racer->loop, count, &racer->calls);
+    if (i > RING) sched_yield(); /* three posters are faster than one loop: do not fill the memory */
+  }
+  return NULL;
+}
+
+static void posting_may_race_closing(void **state) {
+  env_t *env = *state;
+  for (int round = 0; round < 20; round++) {
+    env_loop(env, (aloop_options_t){.debug = -1});
+    racer_t racers[3] = {0};
+    atomic_int started = 0;
+    for (int i = 0; i < 3; i++) {
+      racers[i].loop = env->loop;
+      racers[i].started = &started;
+      assert_int_equal(pthread_create(&racers[i].thread, NULL, post_until_closed, &racers[i]), 0);
+    }
+    while (atomic_load(&started) < 3) sched_yield();
+    for (int i = 0; i < round; i++) run_turn(env->loop);
+    assert_int_equal(aloop_close(env->loop), 0);
+    for (int i = 0; i < 3; i++) {
+      pthread_join(racers[i].thread, NULL);
+      assert_int_equal(racers[i].last, ALOOP_ECLOSED);
+    }
+  }
+}
+
+static void *stop_soon(void *loop) {
+  aloop_call_soon_threadsafe(loop, stop, NULL);
+  return NULL;
+}
+
+static void loops_in_two_threads_do_not_meet(void **state) {
+  env_t *env = *state;
+  aloop_t *other;
+  pthread_t thread;
+  assert_int_equal(aloop_new(NULL, &other), 0);
+  assert_int_equal(pthread_create(&thread, NULL, stop_soon, other), 0);
+  assert_int_equal(aloop_run_forever(other), 0);
+  pthread_join(thread, NULL);
+  assert_int_equal(run_turn(env->loop), 0);
+  aloop_free(other);
+}
+
+TESTS(T(posts_keep_their_order_beyond_the_ring), T(a_post_before_the_first_run_arrives),
+      T(a_callback_may_post_to_its_own_loop), T(nonsense_is_refused), T(after_close_posts_are_refused),
+      T(lack_of_memory_is_told_to_the_poster), T(every_allocation_may_fail), T(a_post_has_no_context),
+      T(each_sleep_costs_one_wake_up), T(a_busy_loop_is_not_woken), T(each_producer_keeps_its_order),
+      T(no_wake_up_is_lost), T(posting_may_race_closing), T(loops_in_two_threads_do_not_meet))
