@@ -74,6 +74,7 @@ int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct io
     size_t left = iov[i].iov_len;
     size_t skipped = skip < left ? skip : left;
     skip -= skipped;
+    if (skipped == left) continue; /* an empty part may have no address */
     data += skipped;
     left -= skipped;
     size_t n = into != NULL ? add_bytes(into, data, left) : 0;
