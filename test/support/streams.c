@@ -19,7 +19,8 @@ enum { TURNS_MAX = 100000 };
 
 static void note(tape_t *tape, char letter) {
   if (tape->events_count > 0 && letter == 'D' && tape->events[tape->events_count - 1] == 'D') return;
-  if (tape->events_count < sizeof tape->events - 1) tape->events[tape->events_count++] = letter;
+  if (tape->events_count == sizeof tape->events - 1) tape->events_count--; /* the first and the last count */
+  tape->events[tape->events_count++] = letter;
 }
 
 static int called(tape_t *tape, int which, char letter) {
