@@ -56,8 +56,8 @@ enum {
 typedef struct aloop__cork {
   const char *data; /* what the data_received that is running was given; its transport has the flag CORKED */
   size_t data_size;
-  size_t used; /* of the cork buffer */
   int parts;
+  uint32_t used; /* of the cork buffer; beside `parts`, so that one store empties both */
   struct iovec iov[ALOOP__CORK_PARTS];
 } aloop__cork_t;
 

@@ -117,19 +117,14 @@ size_t aloop__cork_size(const aloop_transport_t *transport) {
   return total_of(cork->iov, cork->parts);
 }
 
-static void empty(aloop__cork_t *cork) {
-  cork->parts = 0;
-  cork->used = 0;
-}
-
 void aloop__cork_drop(aloop_transport_t *transport) {
-  if (is_corked(transport)) empty(cork_of(transport));
+  if (is_corked(transport)) aloop__cork_empty(cork_of(transport));
 }
 
 /* Sends all parts. They were accepted, so nothing can be refused here: out of memory ends the connection. */
 static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork) {
   int parts = cork->parts;
-  empty(cork);
+  aloop__cork_empty(cork);
   int rc = send_or_keep(transport, cork->iov, parts, total_of(cork->iov, parts));
   if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
@@ -143,7 +138,6 @@ void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork) {
 }
 
 void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssize_t n) {
-  cork->used = 0;
   if (n < 0 && n != ALOOP_EAGAIN) {
     aloop__stream_end(transport, (int)n);
     return;
@@ -171,7 +165,7 @@ static bool gather(aloop_transport_t *transport, const char *data, size_t size) 
   if (size > ALOOP__CORK_SIZE - cork->used) return false;
   char *copy = aloop__net_of(transport->object.loop)->cork_buffer + cork->used;
   memcpy(copy, data, size);
-  cork->used += size;
+  cork->used += (uint32_t)size;
   add_part(cork, copy, size);
   return true;
 }

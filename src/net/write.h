@@ -20,6 +20,11 @@ void aloop__cork_flush(aloop_transport_t *transport);
 /* Forgets what was gathered. */
 void aloop__cork_drop(aloop_transport_t *transport);
 
+static inline void aloop__cork_empty(aloop__cork_t *cork) {
+  cork->parts = 0;
+  cork->used = 0;
+}
+
 /* Gathered bytes of this transport. */
 size_t aloop__cork_size(const aloop_transport_t *transport);
 
@@ -47,7 +52,7 @@ ALOOP_INLINE void aloop__stream_received(aloop_transport_t *transport, aloop__co
   transport->flags &= (uint16_t)~ALOOP__CORKED;
   if (ALOOP_LIKELY(cork->parts == 1) && ALOOP_LIKELY(unusual == 0)) {
     ssize_t n = send(transport, cork->iov, 1);
-    cork->parts = 0;
+    aloop__cork_empty(cork);
     if (ALOOP_UNLIKELY(n != (ssize_t)cork->iov[0].iov_len)) aloop__cork_end_sent(transport, cork, n);
   } else if (cork->parts > 0) {
     aloop__cork_end(transport, cork);
