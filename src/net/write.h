@@ -44,10 +44,12 @@ ALOOP_INLINE void aloop__stream_received(aloop_transport_t *transport, aloop__co
   cork->data = data;
   cork->data_size = size;
   transport->flags |= ALOOP__CORKED;
-  if (ALOOP_UNLIKELY(table->get_buffer != NULL))
-    rc = table->buffer_updated != NULL ? table->buffer_updated(transport, transport->protocol, size) : 0;
-  else if (ALOOP_LIKELY(table->data_received != NULL))
+  if (ALOOP_UNLIKELY(table->get_buffer != NULL)) {
+    cork->data_size = 0; /* the memory is the protocol's, which may change it as soon as a write returns */
+    if (table->buffer_updated != NULL) rc = table->buffer_updated(transport, transport->protocol, size);
+  } else if (ALOOP_LIKELY(table->data_received != NULL)) {
     rc = table->data_received(transport, transport->protocol, data, size);
+  }
   uint32_t unusual = transport->flags & (ALOOP__SHUT | ALOOP__EXTRAS);
   transport->flags &= (uint16_t)~ALOOP__CORKED;
   if (ALOOP_LIKELY(cork->parts == 1) && ALOOP_LIKELY(unusual == 0)) {

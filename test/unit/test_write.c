@@ -204,6 +204,20 @@ static void gathering_does_not_wear_out(void **state) {
   end_tape(&tape, peer);
 }
 
+static void answer_from_reused_memory(tape_t *tape) {
+  assert_int_equal(aloop_transport_write(tape->transport, tape->buffer, 3), 0);
+  memset(tape->buffer, '#', sizeof tape->buffer);
+}
+
+static void a_buffered_protocol_may_use_its_memory_again_at_once(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env, .on[UPDATED] = answer_from_reused_memory};
+  int peer = open_tape(&tape, &buffered_protocol);
+  say(peer, "abc");
+  expect(&tape, peer, "abc");
+  end_tape(&tape, peer);
+}
+
 static void answer_with_every_kind(tape_t *tape) {
   int *released = tape->arg;
   put(tape, "one ");
@@ -1037,18 +1051,19 @@ static void gathered_bytes_that_cannot_be_kept_end_the_connection(void **state) 
 
 TESTS(T(a_write_is_sent_at_once), T(nothing_is_written_for_nothing), T(senseless_writes_are_refused),
       T(writes_in_data_received_leave_together), T(gathering_does_not_wear_out),
-      T(every_kind_keeps_its_place_in_data_received), T(only_the_writes_of_the_receiver_are_gathered),
-      T(abort_drops_what_was_gathered), T(close_sends_what_was_gathered),
-      T(bytes_arrive_exactly_whatever_the_writes), T(more_parts_than_the_kernel_takes),
-      T(a_socket_that_takes_little_gets_everything_in_order), T(writing_pauses_above_high_and_resumes_at_low),
-      T(new_limits_may_pause_but_never_resume), T(a_high_mark_of_zero_pauses_whenever_something_waits),
-      T(impossible_limits_change_nothing), T(resume_writing_may_write_again),
-      T(closing_inside_resume_writing_ends_once), T(closing_inside_pause_writing_sends_the_rest),
-      T(aborting_inside_pause_writing_drops_the_rest), T(over_the_cap_nothing_is_taken),
-      T(the_cap_counts_what_is_gathered), T(owned_memory_is_released_once_sent),
-      T(owned_memory_is_released_when_dropped), T(owned_memory_is_released_when_the_socket_fails),
-      T(refused_memory_stays_the_callers), T(a_release_may_write), T(a_release_may_abort),
-      T(eof_follows_the_last_byte), T(both_sides_may_half_close), T(eof_follows_what_was_gathered),
-      T(close_sends_what_is_unsent_first), T(a_failing_socket_is_reported_at_the_end),
-      T(a_socket_that_fails_later_is_reported_too), T(an_interrupted_send_is_tried_again),
-      T(out_of_memory_refuses_whole_writes_or_ends), T(gathered_bytes_that_cannot_be_kept_end_the_connection))
+      T(a_buffered_protocol_may_use_its_memory_again_at_once), T(every_kind_keeps_its_place_in_data_received),
+      T(only_the_writes_of_the_receiver_are_gathered), T(abort_drops_what_was_gathered),
+      T(close_sends_what_was_gathered), T(bytes_arrive_exactly_whatever_the_writes),
+      T(more_parts_than_the_kernel_takes), T(a_socket_that_takes_little_gets_everything_in_order),
+      T(writing_pauses_above_high_and_resumes_at_low), T(new_limits_may_pause_but_never_resume),
+      T(a_high_mark_of_zero_pauses_whenever_something_waits), T(impossible_limits_change_nothing),
+      T(resume_writing_may_write_again), T(closing_inside_resume_writing_ends_once),
+      T(closing_inside_pause_writing_sends_the_rest), T(aborting_inside_pause_writing_drops_the_rest),
+      T(over_the_cap_nothing_is_taken), T(the_cap_counts_what_is_gathered),
+      T(owned_memory_is_released_once_sent), T(owned_memory_is_released_when_dropped),
+      T(owned_memory_is_released_when_the_socket_fails), T(refused_memory_stays_the_callers),
+      T(a_release_may_write), T(a_release_may_abort), T(eof_follows_the_last_byte),
+      T(both_sides_may_half_close), T(eof_follows_what_was_gathered), T(close_sends_what_is_unsent_first),
+      T(a_failing_socket_is_reported_at_the_end), T(a_socket_that_fails_later_is_reported_too),
+      T(an_interrupted_send_is_tried_again), T(out_of_memory_refuses_whole_writes_or_ends),
+      T(gathered_bytes_that_cannot_be_kept_end_the_connection))
