@@ -300,9 +300,8 @@ int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_
   aloop_t *loop = transport->object.loop;
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
-  if (high > UINT32_MAX || low > UINT32_MAX / LOW_SHARE)
-    return aloop__misuse(loop, ALOOP_ERANGE, "write buffer limits lie below 4 GiB");
-  if (high < 0) high = low < 0 ? DEFAULT_HIGH : low * LOW_SHARE;
+  if (high < 0) high = low < 0 ? DEFAULT_HIGH : low > UINT32_MAX ? low : low * LOW_SHARE;
+  if (high > UINT32_MAX) return aloop__misuse(loop, ALOOP_ERANGE, "write buffer limits lie below 4 GiB");
   if (low < 0) low = high / LOW_SHARE;
   if (low > high) return aloop__misuse(loop, ALOOP_EINVAL, "the low-water mark lies above the high-water mark");
   transport->high = (uint32_t)high;

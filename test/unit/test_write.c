@@ -594,6 +594,25 @@ static void check_limits(aloop_transport_t *transport, int64_t high, int64_t low
   assert_int_equal(got_low, expected_low);
 }
 
+static void limits_have_defaults(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  size_t high;
+  size_t low;
+  int peer = open_tape(&tape, &plain_protocol);
+  assert_int_equal(aloop_transport_get_write_buffer_limits(tape.transport, &high, &low), 0);
+  assert_int_equal(high, 65536);
+  assert_int_equal(low, 16384);
+  check_limits(tape.transport, 1000, -1, 1000, 250);
+  check_limits(tape.transport, -1, 1000, 4000, 1000);
+  check_limits(tape.transport, -1, -1, 65536, 16384);
+  check_limits(tape.transport, 7, 7, 7, 7);
+  check_limits(tape.transport, 0, -1, 0, 0);
+  check_limits(tape.transport, -1, 0, 0, 0);
+  check_limits(tape.transport, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX);
+  end_tape(&tape, peer);
+}
+
 static void impossible_limits_change_nothing(void **state) {
   env_t *env = *state;
   tape_t tape = {.env = env};
@@ -1056,14 +1075,14 @@ TESTS(T(a_write_is_sent_at_once), T(nothing_is_written_for_nothing), T(senseless
       T(close_sends_what_was_gathered), T(bytes_arrive_exactly_whatever_the_writes),
       T(more_parts_than_the_kernel_takes), T(a_socket_that_takes_little_gets_everything_in_order),
       T(writing_pauses_above_high_and_resumes_at_low), T(new_limits_may_pause_but_never_resume),
-      T(a_high_mark_of_zero_pauses_whenever_something_waits), T(impossible_limits_change_nothing),
-      T(resume_writing_may_write_again), T(closing_inside_resume_writing_ends_once),
-      T(closing_inside_pause_writing_sends_the_rest), T(aborting_inside_pause_writing_drops_the_rest),
-      T(over_the_cap_nothing_is_taken), T(the_cap_counts_what_is_gathered),
-      T(owned_memory_is_released_once_sent), T(owned_memory_is_released_when_dropped),
-      T(owned_memory_is_released_when_the_socket_fails), T(refused_memory_stays_the_callers),
-      T(a_release_may_write), T(a_release_may_abort), T(eof_follows_the_last_byte),
-      T(both_sides_may_half_close), T(eof_follows_what_was_gathered), T(close_sends_what_is_unsent_first),
-      T(a_failing_socket_is_reported_at_the_end), T(a_socket_that_fails_later_is_reported_too),
-      T(an_interrupted_send_is_tried_again), T(out_of_memory_refuses_whole_writes_or_ends),
-      T(gathered_bytes_that_cannot_be_kept_end_the_connection))
+      T(a_high_mark_of_zero_pauses_whenever_something_waits), T(limits_have_defaults),
+      T(impossible_limits_change_nothing), T(resume_writing_may_write_again),
+      T(closing_inside_resume_writing_ends_once), T(closing_inside_pause_writing_sends_the_rest),
+      T(aborting_inside_pause_writing_drops_the_rest), T(over_the_cap_nothing_is_taken),
+      T(the_cap_counts_what_is_gathered), T(owned_memory_is_released_once_sent),
+      T(owned_memory_is_released_when_dropped), T(owned_memory_is_released_when_the_socket_fails),
+      T(refused_memory_stays_the_callers), T(a_release_may_write), T(a_release_may_abort),
+      T(eof_follows_the_last_byte), T(both_sides_may_half_close), T(eof_follows_what_was_gathered),
+      T(close_sends_what_is_unsent_first), T(a_failing_socket_is_reported_at_the_end),
+      T(a_socket_that_fails_later_is_reported_too), T(an_interrupted_send_is_tried_again),
+      T(out_of_memory_refuses_whole_writes_or_ends), T(gathered_bytes_that_cannot_be_kept_end_the_connection))
