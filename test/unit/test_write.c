@@ -710,6 +710,20 @@ static void abort_by_release(void *arg) {
   aloop_transport_abort(tape->transport);
 }
 
+static void an_aborted_connection_does_not_resume_writing(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  int peer = open_tape(&tape, &plain_protocol);
+  aloop_transport_set_write_buffer_limits(tape.transport, 2, 0);
+  limit(0);
+  assert_int_equal(aloop_transport_write_owned(tape.transport, "owned", 5, abort_by_release, &tape), 0);
+  put(&tape, "never sent");
+  lift_limit();
+  settle(env->loop);
+  assert_string_equal(tape.events, "MPL");
+  end_tape(&tape, peer);
+}
+
 /* ---- The hard cap --------------------------------------------------------------------------------------- */
 
 static void over_the_cap_nothing_is_taken(void **state) {
@@ -1078,11 +1092,12 @@ TESTS(T(a_write_is_sent_at_once), T(nothing_is_written_for_nothing), T(senseless
       T(a_high_mark_of_zero_pauses_whenever_something_waits), T(limits_have_defaults),
       T(impossible_limits_change_nothing), T(resume_writing_may_write_again),
       T(closing_inside_resume_writing_ends_once), T(closing_inside_pause_writing_sends_the_rest),
-      T(aborting_inside_pause_writing_drops_the_rest), T(over_the_cap_nothing_is_taken),
-      T(the_cap_counts_what_is_gathered), T(owned_memory_is_released_once_sent),
-      T(owned_memory_is_released_when_dropped), T(owned_memory_is_released_when_the_socket_fails),
-      T(refused_memory_stays_the_callers), T(a_release_may_write), T(a_release_may_abort),
-      T(eof_follows_the_last_byte), T(both_sides_may_half_close), T(eof_follows_what_was_gathered),
-      T(close_sends_what_is_unsent_first), T(a_failing_socket_is_reported_at_the_end),
-      T(a_socket_that_fails_later_is_reported_too), T(an_interrupted_send_is_tried_again),
-      T(out_of_memory_refuses_whole_writes_or_ends), T(gathered_bytes_that_cannot_be_kept_end_the_connection))
+      T(aborting_inside_pause_writing_drops_the_rest), T(an_aborted_connection_does_not_resume_writing),
+      T(over_the_cap_nothing_is_taken), T(the_cap_counts_what_is_gathered),
+      T(owned_memory_is_released_once_sent), T(owned_memory_is_released_when_dropped),
+      T(owned_memory_is_released_when_the_socket_fails), T(refused_memory_stays_the_callers),
+      T(a_release_may_write), T(a_release_may_abort), T(eof_follows_the_last_byte),
+      T(both_sides_may_half_close), T(eof_follows_what_was_gathered), T(close_sends_what_is_unsent_first),
+      T(a_failing_socket_is_reported_at_the_end), T(a_socket_that_fails_later_is_reported_too),
+      T(an_interrupted_send_is_tried_again), T(out_of_memory_refuses_whole_writes_or_ends),
+      T(gathered_bytes_that_cannot_be_kept_end_the_connection))
