@@ -415,6 +415,9 @@ static int begin_run(aloop_t *loop) {
 
 static int end_run(aloop_t *loop, int rc) {
   aloop__current_run(NULL);
+  /* Whoever waits for the next run, a host perhaps, has to be woken by a post. One that is there already is
+   * seen by aloop_next_timeout. */
+  if (aloop__mailbox_in_use(&loop->mailbox)) aloop__mailbox_sleep(loop);
   loop->run_ticks += aloop__clock_ticks() - loop->run_started;
   loop->running = loop->in_turn = false;
   loop->attention &= ~(uint32_t)ALOOP__STOPPING;

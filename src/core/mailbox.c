@@ -15,7 +15,8 @@
  * The claimed word also carries two flags. SLEEPING is set by the loop, in one step with the check that nothing
  * was claimed, before it waits; so the claim itself tells the poster whether the loop sleeps, and the poster
  * whose number is the first since then writes the wake-up: one system call per sleep, whoever else posts.
- * CLOSED refuses posts in the same step.
+ * CLOSED refuses posts in the same step. A loop that does not run sleeps, too: its host may be waiting for its
+ * descriptor.
  *
  * Directory and pages are made by the first post, so loops that nobody posts to stay small. Until then SLEEPING
  * is set from the start, which costs the first post one wake-up and spares such loops two atomic operations per
