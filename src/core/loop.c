@@ -361,10 +361,9 @@ static ALOOP_NOINLINE bool may_skip_on(aloop_t *loop) {
   return true;
 }
 
-/* Whether this turn can do without asking the kernel: callbacks wait, and it was asked a moment ago. */
+/* Whether a turn that has callbacks to run can do without asking the kernel: it was asked a moment ago. */
 ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
-  if (loop->head == loop->tail || loop->attention != 0) return false;
-  return ++loop->skipped < loop->skip_check || may_skip_on(loop);
+  return loop->attention == 0 && (++loop->skipped < loop->skip_check || may_skip_on(loop));
 }
 
 /* The turn of callbacks that keep callbacks coming: steps 3, 5 and 6. */
@@ -375,10 +374,10 @@ ALOOP_INLINE int skipping_turn(aloop_t *loop) {
   return 0;
 }
 
-/* Nothing is ready, due, posted or asked for: the kernel alone can bring something. */
+/* With no callback ready, nothing is due, posted or asked for either: the kernel alone can bring something. */
 ALOOP_INLINE bool is_quiet(const aloop_t *loop) {
   uint32_t other = loop->attention | loop->timers.heap_size | (loop->guard & ALOOP__GUARD_DEBUG);
-  return loop->head == loop->tail && other == 0 && !aloop__mailbox_in_use(&loop->mailbox);
+  return other == 0 && !aloop__mailbox_in_use(&loop->mailbox);
 }
 
 /* The turn of a loop that has nothing but connections: what is left of `turn` when is_quiet has answered all
@@ -433,10 +432,10 @@ int aloop_run_forever(aloop_t *loop) {
   aloop__map_t *base = loop->context;
   loop->context = NULL;
   do {
-    if (may_skip_poll(loop))
-      rc = skipping_turn(loop);
-    else
+    if (loop->head == loop->tail)
       rc = is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
+    else
+      rc = may_skip_poll(loop) ? skipping_turn(loop) : turn(loop, ALOOP_FOREVER, batch);
   } while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
   loop->context = base;
   return end_run(loop, rc);
