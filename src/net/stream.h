@@ -82,8 +82,8 @@ void aloop__stream_set_nodelay(int fd);
 
 /* ---- Called by the I/O driver ---- */
 
-/* A buffered protocol's own memory to read to. Returns 1, 0 if it does not want to read any more, or a code, which
- * ends the connection. */
+/* A buffered protocol's own memory to read to. Returns 1, 0 if it does not want to read any more, or a code,
+ * which ends the connection. */
 int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t *size);
 
 /* aloop__stream_received (write.h): `size` > 0 bytes arrived there. */

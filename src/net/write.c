@@ -69,10 +69,15 @@ static void appended(aloop_transport_t *transport) {
     aloop__write_check_high(transport);
 }
 
+/* The outbox is about to grow: the write timeout counts from its first byte. */
+static void note_first_unsent(aloop_transport_t *transport) {
+  if (transport->outbox.size == 0 && transport->extras != NULL) aloop__stream_touch(transport, false, true);
+}
+
 /* Buffers what was not sent. Once a part was sent there is no way back but the end. */
 static ALOOP_NOINLINE int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count,
                                     size_t sent) {
-  if (transport->outbox.size == 0 && transport->extras != NULL) aloop__stream_touch(transport, false, true);
+  note_first_unsent(transport);
   if (aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent) < 0) {
     if (sent > 0) aloop__stream_end(transport, ALOOP_ENOMEM);
     return ALOOP_ENOMEM;
@@ -265,6 +270,7 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   if (n < 0 || (size_t)n == size || transport->state >= ALOOP__CLOSING) {
     if (release != NULL) release(arg);
   } else {
+    note_first_unsent(transport);
     rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, data, size, (size_t)n, release,
                                     arg);
     if (rc == 0)
