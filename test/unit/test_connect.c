@@ -3,46 +3,20 @@
  * create_connection and connect_accepted_socket: every way to a transport, every reason against one, and
  * nothing left behind. Peers are plain sockets of the test. pollers: all
  */
-#include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
 #include "names.h"
+#include "peers.h"
 
 /* ---- Peers ----------------------------------------------------------------------------------------------- */
-
-static int bound_socket(const char *host, int *port) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
-  socklen_t size = sizeof address;
-  inet_pton(AF_INET, host, &address.sin_addr);
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
-  assert_true(fd >= 0);
-  assert_int_equal(bind(fd, (struct sockaddr *)(void *)&address, size), 0);
-  assert_int_equal(getsockname(fd, (struct sockaddr *)(void *)&address, &size), 0);
-  *port = ntohs(address.sin_port);
-  return fd;
-}
-
-static int listening_socket(int backlog, int *port) {
-  int fd = bound_socket("127.0.0.1", port);
-  assert_int_equal(listen(fd, backlog), 0);
-  return fd;
-}
-
-/* A port where connects are refused as long as the socket is open: bound, but not listening. */
-static int refusing_socket(int *port) {
-  return bound_socket("127.0.0.1", port);
-}
 
 static bool completes(int fd) {
   struct pollfd poller = {.fd = fd, .events = POLLOUT};
@@ -58,7 +32,7 @@ typedef struct busy {
 } busy_t;
 
 static void busy_open(busy_t *busy) {
-  busy->listener = listening_socket(0, &busy->port);
+  busy->listener = peer_listen(0, &busy->port);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)busy->port)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   for (busy->count = 0; busy->count < 8;) {
@@ -148,16 +122,12 @@ static int64_t failure(env_t *env, aloop_future_t *future, char *text) {
   return error;
 }
 
-static void turns(env_t *env, int count) {
-  for (int i = 0; i < count; i++) assert_true(aloop_run_once(env->loop, 0) >= 0);
-}
-
 /* ---- Connecting ------------------------------------------------------------------------------------------ */
 
 static void connects_to_a_numeric_host(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_transport_t *transport = taken(env, start(env, &recorder, to("127.0.0.1", port)));
   assert_int_equal(recorder.made, 1);
@@ -173,7 +143,7 @@ static void connects_to_a_numeric_host(void **state) {
 static void connects_to_a_name(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_connect_options_t options = to("name.test", port);
   options.family = AF_INET;
@@ -184,7 +154,7 @@ static void connects_to_a_name(void **state) {
 static void tries_every_address_of_a_name(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port); /* IPv4 only: the first address refuses */
+  int listener = peer_listen(5, &port); /* IPv4 only: the first address refuses */
   recorder_t recorder = {0};
   finish(env, &recorder, taken(env, start(env, &recorder, to("many.test", port))));
   close(listener);
@@ -193,7 +163,7 @@ static void tries_every_address_of_a_name(void **state) {
 static void option_strings_are_copied(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   char host[] = "name.test", local[] = "127.0.0.1";
   aloop_connect_options_t options = to(host, port);
@@ -210,7 +180,7 @@ static void sockets_send_without_delay_and_do_not_leak_into_children(void **stat
   env_t *env = *state;
   int port, on = 0;
   socklen_t size = sizeof on;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_transport_t *transport = taken(env, start(env, &recorder, to("127.0.0.1", port)));
   int fd = aloop_transport_fd(transport);
@@ -225,11 +195,11 @@ static void sockets_send_without_delay_and_do_not_leak_into_children(void **stat
 static void an_unread_future_keeps_its_connection(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_future_detach(start(env, &recorder, to("127.0.0.1", port)));
   while (recorder.made == 0) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
-  turns(env, 2);
+  run_turns(env->loop, 2);
   assert_false(aloop_transport_is_closing(recorder.transport));
   aloop_transport_abort(recorder.transport);
   run_until(env->loop, &recorder.ended);
@@ -241,7 +211,7 @@ static void an_unread_future_keeps_its_connection(void **state) {
 static void binds_to_a_local_address(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_connect_options_t options = to("127.0.0.1", port);
   options.local_host = "127.0.0.2";
@@ -257,8 +227,8 @@ static void binds_to_a_local_address(void **state) {
 static void binds_to_a_local_port(void **state) {
   env_t *env = *state;
   int port, local_port;
-  int listener = listening_socket(5, &port);
-  int probe = bound_socket("127.0.0.1", &local_port); /* a port that is free in a moment */
+  int listener = peer_listen(5, &port);
+  int probe = peer_bind("127.0.0.1", &local_port); /* a port that is free in a moment */
   close(probe);
   recorder_t recorder = {0};
   aloop_connect_options_t options = to("127.0.0.1", port);
@@ -276,19 +246,19 @@ static void a_local_address_must_be_of_this_machine(void **state) {
   env_t *env = *state;
   char text[1024];
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_connect_options_t options = to("127.0.0.1", port);
-  options.local_host = "192.0.2.1";
+  options.local_host = "203.0.113.77";
   assert_int_equal(failure(env, start(env, &recorder, options), text), ALOOP_EADDRNOTAVAIL);
-  assert_non_null(strstr(text, "from 192.0.2.1"));
+  assert_non_null(strstr(text, "from 203.0.113.77"));
   close(listener);
 }
 
 static void a_local_address_must_be_of_the_same_family(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_connect_options_t options = to("127.0.0.1", port);
   options.local_host = "::1";
@@ -312,7 +282,7 @@ static void a_refused_connection_says_where(void **state) {
   env_t *env = *state;
   char text[1024], expected[128];
   int port;
-  int closed = refusing_socket(&port);
+  int closed = peer_bind("127.0.0.1", &port);
   recorder_t recorder = {0};
   assert_int_equal(failure(env, start(env, &recorder, to("127.0.0.1", port)), text), ALOOP_ECONNREFUSED);
   snprintf(expected, sizeof expected, "connect to 127.0.0.1 port %d: connection refused", port);
@@ -325,7 +295,7 @@ static void every_attempt_is_remembered(void **state) {
   env_t *env = *state;
   char text[1024], expected[128];
   int port;
-  int closed = refusing_socket(&port);
+  int closed = peer_bind("127.0.0.1", &port);
   recorder_t recorder = {0};
   aloop_future_t *future = start(env, &recorder, to("many.test", port));
   int64_t error = run_future(env->loop, future);
@@ -365,11 +335,11 @@ static void an_address_of_the_wrong_family_is_an_error(void **state) {
 static void a_factory_may_refuse(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   aloop_connect_options_t options = to("127.0.0.1", port);
   aloop_future_t *future = aloop_create_connection(env->loop, &refusing_table, NULL, &options);
   assert_int_equal(failure(env, future, NULL), ALOOP_ENOMEM);
-  turns(env, 2);
+  run_turns(env->loop, 2);
   close(listener);
 }
 
@@ -473,7 +443,7 @@ static void a_connect_that_hangs_times_out(void **state) {
 static void a_timeout_that_is_not_needed_does_no_harm(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_connect_options_t options = to("127.0.0.1", port);
   options.timeout = ALOOP_SECONDS(3600);
@@ -508,7 +478,7 @@ static void cancelling_while_connecting_leaves_nothing(void **state) {
   assert_nothing_left(env, fds);
   assert_true(aloop_future_cancelled(future));
   aloop_future_unref(future);
-  turns(env, 3);
+  run_turns(env->loop, 3);
   assert_int_equal(recorder.made, 0);
   busy_close(&busy);
 }
@@ -522,14 +492,14 @@ static void cancelling_during_the_lookup_leaves_nothing(void **state) {
   assert_int_equal(aloop_future_cancel(future), 1);
   assert_nothing_left(env, fds);
   aloop_future_unref(future);
-  turns(env, 3);
+  run_turns(env->loop, 3);
   names_open_gate();
 }
 
 static void cancelling_between_connected_and_made_ends_the_connection(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   int fds = open_fds();
   aloop_future_t *future = start(env, &recorder, to("127.0.0.1", port));
@@ -541,7 +511,7 @@ static void cancelling_between_connected_and_made_ends_the_connection(void **sta
   } while (metrics.transports == 0);
   assert_false(aloop_future_done(future));
   assert_int_equal(aloop_future_cancel(future), 1);
-  turns(env, 3);
+  run_turns(env->loop, 3);
   assert_nothing_left(env, fds);
   assert_int_equal(recorder.made, 0);
   assert_int_equal(recorder.lost, 0);
@@ -552,7 +522,7 @@ static void cancelling_between_connected_and_made_ends_the_connection(void **sta
 static void cancelling_inside_connection_made_ends_the_connection(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_future_t *future = start(env, &recorder, to("127.0.0.1", port));
   recorder.cancel_in_made = future;
@@ -567,12 +537,12 @@ static void cancelling_inside_connection_made_ends_the_connection(void **state) 
 static void cancelling_too_late_changes_nothing(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_future_t *future = start(env, &recorder, to("127.0.0.1", port));
   assert_int_equal(run_future(env->loop, future), 0);
   assert_int_equal(aloop_future_cancel(future), 0);
-  turns(env, 3);
+  run_turns(env->loop, 3);
   assert_false(aloop_transport_is_closing(recorder.transport));
   finish(env, &recorder, taken(env, future));
   close(listener);
@@ -599,7 +569,7 @@ static void closing_the_loop_ends_a_connect(void **state) {
 static void closing_the_loop_before_connection_made_loses_the_connection_silently(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t recorder = {0};
   aloop_future_t *future = start(env, &recorder, to("127.0.0.1", port));
   aloop_metrics_t metrics = {.size = sizeof metrics};
@@ -637,7 +607,7 @@ static void takes_a_connected_socket(void **state) {
   assert_true(fcntl(fds[0], F_GETFL) & O_NONBLOCK);
   assert_true(fcntl(fds[0], F_GETFD) & FD_CLOEXEC);
   finish(env, &recorder, transport);
-  turns(env, 1);
+  run_turns(env->loop, 1);
   assert_int_equal(fcntl(fds[0], F_GETFD), -1); /* it was the transport's to close */
   close(fds[1]);
 }
@@ -646,7 +616,7 @@ static void takes_an_accepted_socket(void **state) {
   env_t *env = *state;
   int port, on = 0;
   socklen_t size = sizeof on;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   recorder_t client = {0}, served = {0};
   aloop_transport_t *transport = taken(env, start(env, &client, to("127.0.0.1", port)));
   int fd = accept(listener, NULL, NULL);
@@ -678,7 +648,7 @@ static void unusable_descriptors_are_refused_and_left_alone(void **state) {
   expect_bad_fd(env, datagram, ALOOP_EINVAL, "stream");
   assert_untouched(datagram);
   close(datagram);
-  int unconnected = bound_socket("127.0.0.1", &port);
+  int unconnected = peer_bind("127.0.0.1", &port);
   expect_bad_fd(env, unconnected, ALOOP_ENOTCONN, "not connected");
   assert_untouched(unconnected);
   close(unconnected);
@@ -711,7 +681,7 @@ static void a_cancelled_connect_gives_the_descriptor_back_at_once(void **state) 
   assert_int_equal(aloop_future_cancel(future), 1);
   assert_int_equal(aloop_add_reader(env->loop, fds[0], ignore, NULL), 0); /* free again */
   aloop_future_unref(future);
-  turns(env, 3);
+  run_turns(env->loop, 3);
   assert_untouched(fds[0]);
   assert_int_equal(aloop_remove_reader(env->loop, fds[0]), 1);
   assert_int_equal(recorder.made + recorder.lost, 0);
@@ -725,7 +695,7 @@ static void a_refused_protocol_gives_the_descriptor_back(void **state) {
   blocking_pair(fds);
   aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &refusing_table, NULL, fds[0]);
   assert_int_equal(failure(env, future, NULL), ALOOP_ENOMEM);
-  turns(env, 2);
+  run_turns(env->loop, 2);
   assert_untouched(fds[0]);
   close(fds[0]);
   close(fds[1]);
@@ -770,16 +740,16 @@ static void set_and_connect(aloop_t *loop, void *arg) {
 static void callbacks_run_in_the_context_of_the_call(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(5, &port);
+  int listener = peer_listen(5, &port);
   assert_int_equal(aloop_var_new("variable", &variable), 0);
   aloop_future_t *future = (aloop_future_t *)(intptr_t)port;
   aloop_call_soon(env->loop, set_and_connect, &future);
-  turns(env, 1);
+  run_turns(env->loop, 1);
   aloop_transport_t *transport = taken(env, future);
   assert_non_null(seen_in_made);
   aloop_transport_abort(transport);
   aloop_transport_unref(transport);
-  turns(env, 2);
+  run_turns(env->loop, 2);
   aloop_var_unref(variable);
   close(listener);
 }
@@ -810,7 +780,7 @@ static bool connect_without_memory(env_t *env, const char *host, int port, long 
 static void every_want_of_memory_is_survived(void **state) {
   env_t *env = *state;
   int port;
-  int listener = listening_socket(100, &port);
+  int listener = peer_listen(100, &port);
   for (long n = 1; connect_without_memory(env, "127.0.0.1", port, n); n++) assert_true(n < 200);
   for (long n = 1; connect_without_memory(env, "name.test", port, n); n++) assert_true(n < 200);
   close(listener);
