@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A server, as its three files see it: server.c (life and public calls), accept.c (when to accept), bind.c (how
+ * it comes into being).
+ */
+#ifndef ALOOP_NET_SERVER_H
+#define ALOOP_NET_SERVER_H
+
+#include "aloop.h"
+#include "core/loop.h"
+#include "net/driver.h"
+#include "net/listener.h"
+
+struct aloop_server {
+  aloop__object_t object; /* one reference is held until the server is closed, and one by each client */
+  const aloop_protocol_t *table;
+  void *arg;
+  aloop__map_t *context; /* of the call that made it */
+  aloop__listener_t *listeners;
+  size_t listeners_count;
+  size_t clients;
+  size_t max_clients; /* 0: no limit */
+  int backlog;
+  bool serving; /* the sockets listen */
+  bool closed;
+  bool paused; /* by the user */
+
+  /* accept.c: an episode lasts from the first failed accept to the next successful one. */
+  bool episode;
+  bool resting; /* accepting waits for `retry` */
+  int64_t retry_delay;
+  aloop_handle_t retry;
+
+  /* Who waits for the end. */
+  aloop_future_t *forever; /* of serve_forever, or NULL */
+  aloop__list_t waiters;   /* of wait_closed */
+  aloop_future_t *drain;   /* or NULL */
+  aloop_handle_t drain_timer;
+  int64_t drain_grace;
+  size_t drain_left; /* clients that did not finish by themselves */
+};
+
+/* A server without sockets but with room for `room` of them. Its one reference goes when it is closed. NULL:
+ * out of memory. */
+aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, void *arg, size_t room);
+
+/* Another socket, bound and non-blocking. */
+void aloop__server_add(aloop_server_t *server, int fd);
+
+/* start_serving that tells at which listener it failed. */
+int aloop__server_listen(aloop_server_t *server, size_t *failed);
+
+/* ---- accept.c -------------------------------------------------------------------------------------------- */
+
+/* Tells the driver to deliver connections or not, whichever the server's state says. Fails with everything
+ * stopped. */
+int aloop__accept_update(aloop_server_t *server);
+
+/* The same where nobody could be told of a failure: it is tried again later. */
+void aloop__accept_retry(aloop_server_t *server);
+
+/* Stops accepting and forgets a rest. */
+void aloop__accept_stop(aloop_server_t *server);
+
+/* For the object's kind. */
+bool aloop__accept_resume(aloop__object_t *object);
+
+#endif
