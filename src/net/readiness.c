@@ -54,7 +54,7 @@ static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec 
   return result_of(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
 }
 
-/* ---- Reading -------------------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------------------- */
 
 /* recv brought no bytes: EOF, nothing yet, or an error. */
 static ALOOP_NOINLINE void received_none(aloop_transport_t *transport, ssize_t n) {
@@ -120,7 +120,7 @@ static void readable(aloop_t *loop, void *arg) {
     read_on(transport, net, ALOOP__READ_BUDGET - ALOOP__READ_SIZE);
 }
 
-/* ---- Writing -------------------------------------------------------------------------------------------- */
+/* ---- Writing --------------------------------------------------------------------------------------------- */
 
 static int watch_writable(aloop_transport_t *transport, bool on) {
   uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE;
@@ -162,8 +162,8 @@ static int flush(aloop_transport_t *transport) {
 }
 
 #if ALOOP_HAVE_LINUX_SENDFILE
-/* sendfile knows no MSG_NOSIGNAL. The SIGPIPE of a connection that is gone, which comes also when some bytes were
- * taken before, is held back in this thread and taken away, unless one was waiting already. */
+/* sendfile knows no MSG_NOSIGNAL. The SIGPIPE of a connection that is gone, which comes also when some bytes
+ * were taken before, is held back in this thread and taken away, unless one was waiting already. */
 static ssize_t sendfile_without_signal(int fd, int file, off_t *at, size_t count) {
   const struct timespec at_once = {0};
   sigset_t mask, before, pending;
@@ -195,7 +195,7 @@ static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset,
 #endif
 }
 
-/* ---- Attaching ------------------------------------------------------------------------------------------ */
+/* ---- Attaching ------------------------------------------------------------------------------------------- */
 
 static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = readable, .writable = writable};
 
@@ -212,7 +212,7 @@ static int set_reading(aloop_transport_t *transport, bool on) {
   return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? ALOOP_READABLE : 0u));
 }
 
-/* ---- Accepting ------------------------------------------------------------------------------------------ */
+/* ---- Accepting ------------------------------------------------------------------------------------------- */
 
 static int accept_one(int fd) {
 #if ALOOP_HAVE_ACCEPT4
