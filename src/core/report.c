@@ -41,13 +41,9 @@ static size_t add(char *line, size_t room, size_t used, const char *format, cons
   return n < 0 ? used : used + (size_t)n;
 }
 
-void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
-  (void)loop;
-  if (context == NULL) return;
-  char line[512];
+static size_t add_report(char *line, size_t room, size_t used, const aloop_error_context_t *context) {
   char number[64];
-  size_t room = sizeof line - 1; /* for the newline */
-  size_t used = add(line, room, 0, "aloop: %s", context->message != NULL ? context->message : "error");
+  used = add(line, room, used, "%s", context->message != NULL ? context->message : "error");
   if (context->error < 0) {
     used = add(line, room, used, ": %s", aloop_strerror(context->error));
     used = add(line, room, used, " (%s)", aloop_error_name(context->error));
@@ -62,8 +58,20 @@ void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t 
     used = add(line, room, used, ", %s ms", number);
   }
   if (context->origin != NULL) used = add(line, room, used, ", from %s", context->origin);
-  if (context->previous != NULL && context->previous->message != NULL)
-    used = add(line, room, used, "; while reporting: %s", context->previous->message);
+  return used;
+}
+
+void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
+  (void)loop;
+  if (context == NULL) return;
+  char line[512];
+  size_t room = sizeof line - 1; /* for the newline */
+  size_t used = add(line, room, 0, "%s", "aloop: ");
+  used = add_report(line, room, used, context);
+  if (context->previous != NULL) {
+    used = add(line, room, used, "%s", "; while reporting: ");
+    used = add_report(line, room, used, context->previous);
+  }
   if (used > room - 1) used = room - 1;
   line[used++] = '\n';
   ssize_t ignored = write(STDERR_FILENO, line, used);
