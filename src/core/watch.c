@@ -201,7 +201,11 @@ static int remove_user(aloop_t *loop, int fd, uint32_t direction) {
                          "remove_reader or remove_writer on a descriptor that a transport or server owns");
   if ((watch->interest & direction) == 0) return 0;
   aloop__watch_set(loop, watch, watch->interest & ~direction);
+  user_callback_t *callback = callback_of(user_of(watch), direction);
+  aloop__map_t *context = callback->context;
+  callback->context = NULL;
   close_user_if_idle(loop, user_of(watch));
+  aloop__map_unref(loop, context); /* last: a destructor may do anything */
   return 1;
 }
 
