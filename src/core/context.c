@@ -75,9 +75,14 @@ void aloop_var_unref(aloop_var_t *var) {
   if (var != NULL && atomic_fetch_sub(&var->refs, 1) == 1) free(var);
 }
 
+/* A destructor runs in an empty context; what it sets ends with it. */
 static void box_unref(aloop_t *loop, box_t *box) {
   if (box == NULL || --box->refs > 0) return;
+  aloop__map_t *outer = loop->context;
+  loop->context = NULL;
   if (box->destroy != NULL) box->destroy(box->value);
+  aloop__map_clear(loop, &loop->context);
+  loop->context = outer;
   aloop__memory_release(loop, box);
 }
 
@@ -93,6 +98,12 @@ void aloop__map_unref(aloop_t *loop, aloop__map_t *map) {
     box_unref(loop, map->bindings[i].box);
   }
   aloop__memory_release(loop, map);
+}
+
+void aloop__map_clear(aloop_t *loop, aloop__map_t **place) {
+  aloop__map_t *map = *place;
+  *place = NULL;
+  aloop__map_unref(loop, map);
 }
 
 static box_t *map_find(const aloop__map_t *map, const aloop_var_t *var) {
@@ -123,8 +134,9 @@ static aloop__map_t *map_with(aloop_t *loop, const aloop__map_t *old, aloop_var_
 static int rebind(aloop_t *loop, aloop_var_t *var, box_t *box) {
   aloop__map_t *map = map_with(loop, loop->context, var, box);
   if (map == NULL) return ALOOP_ENOMEM;
-  aloop__map_unref(loop, loop->context);
+  aloop__map_t *old = loop->context;
   loop->context = map;
+  aloop__map_unref(loop, old);
   return 0;
 }
 
@@ -156,8 +168,8 @@ int aloop_var_set(aloop_t *loop, aloop_var_t *var, void *value, aloop_destroy_fn
   if (box == NULL || (token != NULL && saved == NULL)) goto out_of_memory;
   *box = (box_t){value, destroy, 1};
   if (rebind(loop, var, box) < 0) goto out_of_memory;
-  box->refs--; /* the map's own reference stays */
   if (token != NULL) *token = saved;
+  box_unref(loop, box); /* the map has it, unless the old value's destructor set another one */
   return 0;
 
 out_of_memory:

@@ -184,8 +184,7 @@ int aloop_close(aloop_t *loop) {
   drop_ready(loop);
   aloop__timers_close(loop);
   aloop__watch_close(loop);
-  aloop__map_unref(loop, loop->context);
-  loop->context = NULL;
+  aloop__map_clear(loop, &loop->context);
   aloop__wake_close(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = NULL;
@@ -247,9 +246,7 @@ ALOOP_INLINE void queue_timers(aloop_t *loop) {
 
 /* The rest of a callback's surroundings: what it set in its context ends with it. */
 ALOOP_INLINE void leave_context(aloop_t *loop) {
-  if (ALOOP_LIKELY(loop->context == NULL)) return;
-  aloop__map_unref(loop, loop->context);
-  loop->context = NULL;
+  if (ALOOP_UNLIKELY(loop->context != NULL)) aloop__map_clear(loop, &loop->context);
 }
 
 static void report_slow(aloop_t *loop, const char *origin, int64_t duration) {

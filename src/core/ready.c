@@ -41,6 +41,5 @@ bool aloop__ready_push_captured(aloop_t *loop, aloop_callback_fn fn, void *arg, 
 
 void aloop__ready_drop(aloop_t *loop, aloop__entry_t *entry) {
   entry->fn = NULL;
-  aloop__map_unref(loop, entry->context);
-  entry->context = NULL;
+  aloop__map_clear(loop, &entry->context);
 }

@@ -154,7 +154,7 @@ void aloop__timers_init(aloop__timers_t *timers) {
 void aloop__timers_close(aloop_t *loop) {
   aloop__timers_t *timers = &loop->timers;
   for (uint32_t slot = 0; slot < timers->used; slot++)
-    if (timers->slots[slot].state != FREE) aloop__map_unref(loop, timers->slots[slot].context);
+    if (timers->slots[slot].state != FREE) aloop__map_clear(loop, &timers->slots[slot].context);
   aloop__memory_release(loop, timers->slots);
   aloop__memory_release(loop, timers->places);
   aloop__memory_release(loop, timers->heap_block);
@@ -278,9 +278,10 @@ static void take_out(aloop_t *loop, aloop__timer_t *timer) {
 }
 
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer) {
+  aloop__map_t *context = timer->context;
   take_out(loop, timer);
-  if (ALOOP_UNLIKELY(timer->context != NULL)) aloop__map_unref(loop, timer->context);
   give_slot(&loop->timers, timer);
+  if (ALOOP_UNLIKELY(context != NULL)) aloop__map_unref(loop, context); /* last: destructors may make timers */
 }
 
 void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when) {

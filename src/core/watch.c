@@ -184,10 +184,11 @@ static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t c
     return rc;
   }
   user_callback_t *slot = callback_of(user, direction);
-  aloop__map_unref(loop, slot->context);
+  aloop__map_t *old = slot->context;
   *slot = callback;
   slot->context = aloop__map_ref(loop->context);
   slot->since = loop->polls;
+  aloop__map_unref(loop, old); /* last: a destructor may do anything */
   return 0;
 }
 

@@ -180,10 +180,10 @@ static bool queue_callbacks(aloop_future_t *future) {
 
 /* Forgets all callbacks. The deque entries of queued ones are never going to run. */
 static void drop_callbacks(aloop_future_t *future) {
-  for (uint32_t i = future->ran + future->queued; i < future->count; i++)
-    aloop__map_unref(future->object.loop, done_at(future, i)->context);
+  uint32_t from = future->ran + future->queued, count = future->count;
   uint32_t queued = future->queued;
   future->count = future->ran = future->queued = 0;
+  for (uint32_t i = from; i < count; i++) aloop__map_clear(future->object.loop, &done_at(future, i)->context);
   while (queued-- > 0) drop(future);
 }
 
@@ -496,17 +496,19 @@ int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, voi
 
 /* Callbacks that wait for the end. */
 static int remove_waiting(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  uint32_t kept = 0;
-  uint32_t begun = future->count;
-  for (uint32_t i = 0; i < begun; i++) {
+  int removed = 0;
+  for (uint32_t i = 0; i < future->count;) {
     aloop__done_t done = *done_at(future, i);
-    if (done.fn == fn && done.arg == arg)
-      aloop__map_unref(future->object.loop, done.context);
-    else
-      *done_at(future, kept++) = done;
+    if (done.fn != fn || done.arg != arg) {
+      i++;
+      continue;
+    }
+    future->count--;
+    for (uint32_t j = i; j < future->count; j++) *done_at(future, j) = *done_at(future, j + 1);
+    removed++;
+    aloop__map_unref(future->object.loop, done.context); /* last: a destructor may change the list */
   }
-  future->count = kept;
-  return (int)(begun - kept);
+  return removed;
 }
 
 /* Callbacks of a done future keep their place in the list. */

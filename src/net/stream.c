@@ -203,7 +203,7 @@ static void close_object(aloop__object_t *object) {
   stop(transport, ALOOP_ECLOSED);
   fail_waiter(transport, ALOOP_ECLOSED);
   finish(transport);
-  aloop__map_unref(loop, loop->context);
+  aloop__map_clear(loop, &loop->context);
   loop->context = outer;
 }
 

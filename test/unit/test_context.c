@@ -5,6 +5,7 @@
 #include "harness.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "core/loop.h"
 
@@ -165,6 +166,103 @@ static void closing_the_loop_releases_all_values(void **state) {
   aloop_var_unref(var); /* values keep it */
   aloop_close(env->loop);
   assert_int_equal(destroyed, 5);
+}
+
+/* ---- Destructors --------------------------------------------------------------------------------------------- */
+
+/* A value whose destructor uses the loop in every way that moves its memory about. */
+typedef struct busy {
+  aloop_t *loop;
+  aloop_var_t *var;
+  int destroyed;
+  int calls;
+} busy_t;
+
+static void count_busy(aloop_t *loop, void *arg) {
+  (void)loop;
+  busy_t *busy = arg;
+  busy->calls++;
+}
+
+static void be_busy(void *value) {
+  busy_t *busy = value;
+  busy->destroyed++;
+  assert_null(aloop_var_get(busy->loop, busy->var, NULL));
+  aloop_var_set(busy->loop, busy->var, "set by a destructor", NULL, NULL);
+  for (int i = 0; i < 100; i++) {
+    aloop_call_soon(busy->loop, count_busy, busy);
+    aloop_call_later(busy->loop, ALOOP_SECONDS(3600), count_busy, busy);
+  }
+}
+
+static void count_busy_end(aloop_future_t *future, void *arg) {
+  count_busy(aloop_future_loop(future), arg);
+}
+
+static void set_busy(aloop_t *loop, void *arg) {
+  busy_t *busy = arg;
+  assert_int_equal(aloop_var_set(loop, busy->var, busy, be_busy, NULL), 0);
+}
+
+/* Schedules something with the value in its context, and takes it back. */
+static void take_back(env_t *env, busy_t *busy, int way) {
+  aloop_t *loop = env->loop;
+  aloop_future_t *future = aloop_future_new(loop);
+  aloop_handle_t handle = {0};
+  int fds[2];
+  make_pipe(fds);
+  set_busy(loop, busy);
+  if (way == 0) handle = aloop_call_soon(loop, count_busy, busy);
+  if (way == 1) handle = aloop_call_later(loop, 1, count_busy, busy);
+  if (way == 2 || way == 3) aloop_add_reader(loop, fds[0], count_busy, busy);
+  if (way == 4 || way == 5) aloop_future_add_done_callback(future, count_busy_end, busy);
+  aloop_var_set(loop, busy->var, NULL, NULL, NULL);
+  assert_int_equal(busy->destroyed, way == 6);
+  if (way < 2) aloop_cancel(loop, &handle);
+  if (way == 2) aloop_remove_reader(loop, fds[0]);
+  if (way == 3) aloop_add_reader(loop, fds[0], count_busy, busy);
+  if (way == 4) aloop_future_remove_done_callback(future, count_busy_end, busy);
+  aloop_future_unref(future);
+  if (way == 3) aloop_remove_reader(loop, fds[0]);
+  close(fds[0]);
+  close(fds[1]);
+}
+
+static void a_destructor_may_do_anything(void **state) {
+  env_t *env = *state;
+  for (int way = 0; way < 7; way++) {
+    env_loop(env, (aloop_options_t){.debug = -1});
+    busy_t busy = {.loop = env->loop, .var = new_var()};
+    take_back(env, &busy, way);
+    assert_int_equal(busy.destroyed, 1);
+    assert_null(aloop_var_get(env->loop, busy.var, NULL));
+    while (busy.calls < 100) run_turn(env->loop);
+    aloop_var_unref(busy.var);
+    aloop_close(env->loop);
+  }
+}
+
+static void a_destructor_may_run_at_the_end_of_a_callback(void **state) {
+  env_t *env = *state;
+  busy_t busy = {.loop = env->loop, .var = new_var()};
+  aloop_call_soon(env->loop, set_busy, &busy);
+  run_turn(env->loop);
+  assert_int_equal(busy.destroyed, 1);
+  while (busy.calls < 100) run_turn(env->loop);
+  assert_null(aloop_var_get(env->loop, busy.var, NULL));
+  aloop_var_unref(busy.var);
+}
+
+static void a_destructor_may_run_while_the_loop_closes(void **state) {
+  env_t *env = *state;
+  busy_t busy = {.loop = env->loop, .var = new_var()};
+  set_busy(env->loop, &busy);
+  set_busy(env->loop, &busy);
+  assert_int_equal(busy.destroyed, 1);
+  aloop_close(env->loop);
+  assert_int_equal(busy.destroyed, 2);
+  assert_int_equal(busy.calls, 0);
+  aloop_var_unref(busy.var);
 }
 
 static void a_failed_set_leaves_the_value_to_the_caller(void **state) {
@@ -364,8 +462,9 @@ TESTS(T(a_variable_has_no_value_at_first), T(setting_replaces_the_value),
       T(a_callback_sees_what_was_set_when_it_was_scheduled), T(what_a_callback_sets_ends_with_it),
       T(a_callback_hands_its_context_down), T(a_repeating_timer_starts_afresh_each_time),
       T(a_value_goes_with_the_last_context_that_holds_it), T(cancelling_a_ready_callback_releases_its_context),
-      T(closing_the_loop_releases_all_values), T(a_failed_set_leaves_the_value_to_the_caller),
-      T(a_token_brings_the_old_value_back), T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token),
-      T(a_token_outlives_its_loop), T(a_context_keeps_what_is_set_in_it),
-      T(a_context_is_entered_once_at_a_time), T(contexts_nest), T(a_context_outlives_its_loop),
-      T(nonsense_is_refused), T(every_allocation_may_fail))
+      T(closing_the_loop_releases_all_values), T(a_destructor_may_do_anything),
+      T(a_destructor_may_run_at_the_end_of_a_callback), T(a_destructor_may_run_while_the_loop_closes),
+      T(a_failed_set_leaves_the_value_to_the_caller), T(a_token_brings_the_old_value_back),
+      T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token), T(a_token_outlives_its_loop),
+      T(a_context_keeps_what_is_set_in_it), T(a_context_is_entered_once_at_a_time), T(contexts_nest),
+      T(a_context_outlives_its_loop), T(nonsense_is_refused), T(every_allocation_may_fail))
