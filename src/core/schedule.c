@@ -61,6 +61,12 @@ static int64_t after(aloop_t *loop, int64_t delay) {
   return delay > ALOOP__NEVER - 1 - now ? ALOOP__NEVER - 1 : now + delay;
 }
 
+/* A deadline between the clock's beginning and the end of time. */
+static int64_t within_time(int64_t when) {
+  if (when < 0) return 0;
+  return when == ALOOP__NEVER ? when - 1 : when;
+}
+
 aloop_handle_t aloop_call_later_from(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg,
                                      const char *origin) {
   if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
@@ -70,7 +76,7 @@ aloop_handle_t aloop_call_later_from(aloop_t *loop, int64_t delay, aloop_callbac
 aloop_handle_t aloop_call_at_from(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,
                                   const char *origin) {
   if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
-  return add_timer(loop, when == ALOOP__NEVER ? when - 1 : when, 0, fn, arg, origin);
+  return add_timer(loop, within_time(when), 0, fn, arg, origin);
 }
 
 aloop_handle_t aloop_call_every_from(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg,
@@ -127,7 +133,7 @@ int aloop_reschedule(aloop_t *loop, const aloop_handle_t *handle, int64_t when) 
     return aloop__misuse(loop, ALOOP_EINVAL, "aloop_reschedule takes the address of a handle");
   aloop__timer_t *timer = aloop__timers_slot(&loop->timers, *handle);
   if (timer == NULL) return ALOOP_ENOENT;
-  aloop__timers_move(loop, timer, when == ALOOP__NEVER ? when - 1 : when);
+  aloop__timers_move(loop, timer, within_time(when));
   return 0;
 }
 

@@ -207,6 +207,7 @@ static int lag_bucket(int64_t lag) {
 
 /* The next beat after now, on the grid of the last one. */
 static int64_t next_beat(const aloop__timer_t *timer, int64_t now) {
+  if (timer->period > ALOOP__NEVER - 1 - now) return ALOOP__NEVER - 1;
   int64_t when = timer->when + timer->period;
   if (when <= now) when += (now - when) / timer->period * timer->period + timer->period;
   return when;

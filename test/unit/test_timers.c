@@ -75,6 +75,17 @@ static void far_deadlines_do_not_overflow(void **state) {
   assert_int_equal(aloop_next_timeout(loop), ALOOP_FOREVER);
 }
 
+static void a_long_period_does_not_overflow(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  int calls = 0;
+  aloop_handle_t handle = aloop_call_every(loop, INT64_MAX, count, &calls);
+  assert_int_equal(aloop_reschedule(loop, &handle, INT64_MIN), 0);
+  assert_true(aloop_handle_when(loop, handle) >= 0);
+  assert_int_equal(run_turn(loop), 1);
+  assert_true(aloop_handle_when(loop, handle) > INT64_MAX / 2);
+  assert_int_equal(aloop_cancel(loop, &handle), 1);
+}
+
 static void make_at_same_moment(aloop_t *loop, void *step) {
   aloop_call_at(loop, aloop_time(loop), trace_step, step);
 }
@@ -508,11 +519,12 @@ static void the_check_finds_a_broken_heap(void **state) {
 
 TESTS(T(a_timer_fires_at_its_moment), T(equal_deadlines_run_first_made_first),
       T(deadlines_in_the_past_run_next_turn_by_deadline), T(far_deadlines_do_not_overflow),
-      T(a_timer_made_by_a_timer_runs_in_another_turn), T(nothing_fires_early_on_a_real_clock),
-      T(many_timers_fire_in_order), T(a_cancelled_timer_leaves_nothing_behind),
-      T(a_timer_that_is_ready_can_still_be_cancelled), T(io_may_cancel_a_timer_that_is_ready),
-      T(a_timer_cannot_cancel_itself_any_more), T(a_timer_can_be_moved_later), T(a_timer_can_be_moved_sooner),
-      T(moving_counts_as_making_anew), T(a_moved_timer_can_be_cancelled), T(a_ready_timer_can_be_moved_back),
+      T(a_long_period_does_not_overflow), T(a_timer_made_by_a_timer_runs_in_another_turn),
+      T(nothing_fires_early_on_a_real_clock), T(many_timers_fire_in_order),
+      T(a_cancelled_timer_leaves_nothing_behind), T(a_timer_that_is_ready_can_still_be_cancelled),
+      T(io_may_cancel_a_timer_that_is_ready), T(a_timer_cannot_cancel_itself_any_more),
+      T(a_timer_can_be_moved_later), T(a_timer_can_be_moved_sooner), T(moving_counts_as_making_anew),
+      T(a_moved_timer_can_be_cancelled), T(a_ready_timer_can_be_moved_back),
       T(only_pending_timers_can_be_moved), T(a_repeating_timer_keeps_its_grid), T(missed_beats_are_skipped),
       T(a_repeating_timer_can_be_moved_and_goes_on_from_there), T(a_period_is_more_than_nothing),
       T(without_memory_there_is_no_timer), T(due_timers_wait_while_the_deque_cannot_grow),
