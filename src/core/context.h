@@ -14,8 +14,8 @@ typedef struct aloop__map aloop__map_t;
 aloop__map_t *aloop__map_ref(aloop__map_t *map);
 void aloop__map_unref(aloop_t *loop, aloop__map_t *map);
 
-/* Empties the place, then releases what was there: in this order, because with the last reference the destructors
- * of values run, which may do anything. */
+/* Empties the place, then releases what was there: in this order, because with the last reference the
+ * destructors of values run, which may do anything. */
 void aloop__map_clear(aloop_t *loop, aloop__map_t **place);
 
 #endif
