@@ -7,9 +7,10 @@
  * turn the hook is silent: the host asks again after the turn anyway.
  *
  * In the child of a fork the inherited epoll and kqueue descriptors belong to the parent, so the loop refuses
- * to run until aloop_after_fork has opened its own and registered every watch again. Nothing is unregistered
- * from the inherited ones: that would change what the parent sees. The same step serves when a poller is
- * beyond repair (see watch.c on stale events).
+ * to run until aloop_after_fork has opened its own and registered every watch again. Nothing is registered with
+ * or unregistered from the inherited ones, not even when the child closes the loop: that would change what the
+ * parent sees. What the child watches meanwhile is only noted (watch.c). The step of opening anew also serves
+ * when a poller is beyond repair (see watch.c on stale events).
  */
 #include "core/loop.h"
 #include "core/clock.h"
@@ -19,12 +20,16 @@ int aloop__loop_rebuild(aloop_t *loop) {
   void *fresh;
   int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &fresh);
   if (rc < 0) return rc;
+  rc = aloop__watch_register_all(loop, fresh);
+  if (rc < 0) {
+    loop->poller->close(fresh);
+    return rc;
+  }
   int64_t before = aloop__clock_now(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = fresh;
   int64_t after = aloop__clock_now(loop);
   if (after < before) loop->clock_offset += before - after; /* a clock of its own began again */
-  aloop__watch_register_all(loop);
   return 0;
 }
 
@@ -32,14 +37,15 @@ int aloop_after_fork(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
   if (loop->fork_generation == aloop__current_forks()) return 0;
-  rc = aloop__loop_rebuild(loop);
+  rc = aloop__mailbox_after_fork(loop);
   if (rc < 0) return rc;
   /* The inherited wake-up descriptor is shared with the parent: a wake-up meant for one would be eaten by the
-   * other. */
+   * other. The watch of the new one is only noted by now, like all that the child has changed. */
   aloop__wake_close(loop);
   rc = aloop__wake_open(loop);
   if (rc < 0) return rc;
-  aloop__mailbox_after_fork(loop);
+  rc = aloop__loop_rebuild(loop);
+  if (rc < 0) return rc;
   loop->fork_generation = aloop__current_forks();
   loop->running = loop->in_turn = false;
   return 0;

@@ -186,14 +186,20 @@ void aloop__mailbox_awake(aloop_t *loop) {
   atomic_fetch_and(&loop->mailbox.state, ~SLEEPING);
 }
 
-void aloop__mailbox_close(aloop_t *loop) {
+/* Every claimed number gets its post, and every waker is heard; unless their threads stayed behind in the
+ * parent of a fork. */
+static void await_posters(aloop_t *loop, uint64_t end) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
-  uint64_t end = atomic_fetch_or(&mailbox->state, CLOSED) / TICKET;
   place_t *directory = atomic_load(&mailbox->directory);
   for (uint64_t head = atomic_load(&mailbox->head); head != end; head++)
     while (atomic_load(&atomic_load(place_of(directory, head))->cells[head % CELLS].fn) == NULL) continue;
-  atomic_store(&mailbox->head, end);
   while (atomic_load(&mailbox->wakers) != 0) continue;
+}
+
+void aloop__mailbox_close(aloop_t *loop) {
+  uint64_t end = atomic_fetch_or(&loop->mailbox.state, CLOSED) / TICKET;
+  if (loop->fork_generation == aloop__current_forks()) await_posters(loop, end);
+  atomic_store(&loop->mailbox.head, end);
 }
 
 void aloop__mailbox_free(aloop_t *loop) {
@@ -203,15 +209,19 @@ void aloop__mailbox_free(aloop_t *loop) {
   aloop__memory_release(loop, atomic_load(&loop->mailbox.spare));
 }
 
-void aloop__mailbox_after_fork(aloop_t *loop) {
+int aloop__mailbox_after_fork(aloop_t *loop) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load(&mailbox->directory);
   uint64_t end = atomic_load(&mailbox->state) / TICKET;
-  for (uint64_t head = atomic_load(&mailbox->head); head != end; head++) {
+  uint64_t head = atomic_load(&mailbox->head);
+  while (loop->tail - loop->head + (end - head) > loop->mask)
+    if (aloop__ready_grow(loop) < 0) return ALOOP_ENOMEM;
+  for (; head != end; head++) {
     cell_t *cell = &atomic_load(place_of(directory, head))->cells[head % CELLS];
     aloop_callback_fn fn = atomic_load(&cell->fn);
     if (fn != NULL) aloop__ready_push_captured(loop, fn, cell->arg, NULL, cell->origin);
   }
   aloop__mailbox_free(loop);
   aloop__mailbox_init(mailbox);
+  return 0;
 }

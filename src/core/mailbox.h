@@ -24,8 +24,9 @@ typedef struct aloop__mailbox {
 
 void aloop__mailbox_init(aloop__mailbox_t *mailbox);
 
-/* In the child of a fork: keeps what was posted completely, forgets posters that did not come along. */
-void aloop__mailbox_after_fork(aloop_t *loop);
+/* In the child of a fork: keeps what was posted completely, forgets posters that did not come along.
+ * ALOOP_ENOMEM: nothing has changed. */
+int aloop__mailbox_after_fork(aloop_t *loop);
 
 /* Refuses posts from now on; a post under way ends first. */
 void aloop__mailbox_close(aloop_t *loop);

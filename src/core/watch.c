@@ -17,6 +17,7 @@
  */
 #include "core/watch.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "core/loop.h"
@@ -67,12 +68,17 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
   return 0;
 }
 
+/* Tells the poller, but not the one that the child of a fork has inherited: it is the parent's (host.c). */
+static int tell_poller(aloop_t *loop, const aloop__watch_t *watch, uint32_t token, uint32_t interest) {
+  if (ALOOP_UNLIKELY(loop->fork_generation != aloop__current_forks())) return 0;
+  return loop->poller->update(loop->poller_state, watch->fd, token, watch->interest, interest);
+}
+
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
-  uint32_t before = watch->interest;
-  if (before == interest) return 0;
-  int rc = loop->poller->update(loop->poller_state, watch->fd, watch->generation, before, interest);
+  if (watch->interest == interest) return 0;
+  int rc = tell_poller(loop, watch, watch->generation, interest);
   /* Wanting less cannot fail: at worst the descriptor was closed behind our back. */
-  if (rc < 0 && (interest & ~before) != 0) return rc;
+  if (rc < 0 && (interest & ~watch->interest) != 0) return rc;
   watch->interest = interest;
   return 0;
 }
@@ -81,7 +87,7 @@ int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
  * back and mean another file by now, and what still comes for the old one shall be told apart. */
 static int renew(aloop_t *loop, aloop__watch_t *watch) {
   uint32_t generation = ++loop->generation;
-  int rc = loop->poller->update(loop->poller_state, watch->fd, generation, watch->interest, watch->interest);
+  int rc = tell_poller(loop, watch, generation, watch->interest);
   if (rc < 0) return rc;
   watch->generation = generation;
   loop->stop_poll = loop->polls;
@@ -97,19 +103,23 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
   watch->fd = -1;
 }
 
-int aloop__watch_register_all(aloop_t *loop) {
-  int result = 0;
+/* A descriptor that was closed behind our back cannot be watched any more: nobody but the exception handler
+ * can be told. */
+static void report_lost(aloop_t *loop, int fd, int error) {
+  aloop_error_context_t context = aloop__report_context("a descriptor could not be watched again", error);
+  context.fd = fd;
+  aloop_call_exception_handler(loop, &context);
+}
+
+int aloop__watch_register_all(aloop_t *loop, void *poller_state) {
   for (int fd = 0; fd < loop->watches_size; fd++) {
-    aloop__watch_t *watch = loop->watches[fd];
+    const aloop__watch_t *watch = loop->watches[fd];
     if (watch == NULL || watch->interest == 0) continue;
-    int rc = loop->poller->update(loop->poller_state, fd, watch->generation, 0, watch->interest);
-    if (rc == 0) continue;
-    result = rc;
-    aloop_error_context_t context = aloop__report_context("a descriptor could not be watched again", rc);
-    context.fd = fd;
-    aloop_call_exception_handler(loop, &context);
+    int rc = loop->poller->update(poller_state, fd, watch->generation, 0, watch->interest);
+    if (rc == ALOOP_ENOMEM || rc == -ENOSPC) return rc;
+    if (rc < 0) report_lost(loop, fd, rc);
   }
-  return result;
+  return 0;
 }
 
 /* Calls a user's callback. The block may be gone before it returns. */

@@ -47,8 +47,9 @@ static inline aloop__watch_t *aloop__watch_of_event(aloop__watch_t *const *table
   return watch != NULL && watch->generation == event->token ? watch : NULL;
 }
 
-/* Registers every watch again with a fresh poller. */
-int aloop__watch_register_all(aloop_t *loop);
+/* Registers every watch again with a fresh poller. One that cannot be is reported; an error means that
+ * memory is short. */
+int aloop__watch_register_all(aloop_t *loop, void *poller_state);
 
 /* At close: frees the user's watches and the table. */
 void aloop__watch_close(aloop_t *loop);

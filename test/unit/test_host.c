@@ -4,14 +4,18 @@
  * threads: yes
  *
  * A host that runs the loop inside its own: it waits on the loop's descriptor no longer than the loop says,
- * then gives it a turn. Nothing else may be needed for I/O, timers and posts to come through.
+ * then gives it a turn. Nothing else may be needed for I/O, timers and posts to come through. And a child of a
+ * fork, whose loop must leave the parent's alone.
  */
 #include "harness.h"
 
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include "core/loop.h"
 
 enum { SAFETY_MS = 10000 }; /* only a lost wake-up waits that long */
 
@@ -133,5 +137,128 @@ static void a_host_may_take_over_from_a_run(void **state) {
   host_until(env->loop, &calls, 2);
 }
 
+/* ---- Fork ------------------------------------------------------------------------------------------------ */
+
+/* Runs `in_child` in a child of a fork; it returns 0 if all is well. */
+static void expect_of_child(env_t *env, int (*in_child)(env_t *env, void *arg), void *arg) {
+  if (on_poller(env, "kqueue")) skip(); /* libkqueue's child may only exec */
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    _exit(in_child(env, arg));
+  }
+  int status = -1;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+}
+
+static int free_loop(env_t *env, void *arg) {
+  (void)arg;
+  aloop_free(env->loop);
+  return 0;
+}
+
+static int stop_watching(env_t *env, void *arg) {
+  const int *fds = arg;
+  return aloop_remove_reader(env->loop, fds[0]) == 1 ? 0 : 1;
+}
+
+static void what_a_child_stops_goes_on_in_the_parent(void **state) {
+  env_t *env = *state;
+  int fds[3] = {0}, posts = 0;
+  make_pipe(fds);
+  assert_int_equal(aloop_add_reader(env->loop, fds[0], take_byte, fds), 0);
+  run_turn(env->loop);
+  expect_of_child(env, stop_watching, fds);
+  expect_of_child(env, free_loop, NULL);
+  assert_int_equal(write(fds[1], "x", 1), 1);
+  run_turn(env->loop);
+  assert_int_equal(fds[2], 1);
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &posts), 0);
+  while (posts == 0) assert_true(aloop_run_once(env->loop, ALOOP_MILLIS(SAFETY_MS)) > 0);
+  aloop_remove_reader(env->loop, fds[0]);
+  close(fds[0]);
+  close(fds[1]);
+}
+
+static int watch_then_go_on(env_t *env, void *arg) {
+  int *fds = arg;
+  if (aloop_add_reader(env->loop, fds[0], take_byte, fds) != 0) return 1;
+  if (aloop_after_fork(env->loop) != 0) return 2;
+  if (write(fds[1], "x", 1) != 1 || aloop_run_once(env->loop, 0) != 1 || fds[2] != 1) return 3;
+  aloop_free(env->loop);
+  return 0;
+}
+
+static void what_a_child_watches_before_it_goes_on_is_its_own(void **state) {
+  env_t *env = *state;
+  int fds[3] = {0};
+  make_pipe(fds);
+  expect_of_child(env, watch_then_go_on, fds);
+  aloop_metrics_t metrics = {.size = sizeof metrics};
+  assert_int_equal(write(fds[1], "x", 1), 1);
+  run_turn(env->loop);
+  aloop_metrics(env->loop, &metrics);
+  assert_int_equal(metrics.stale, 0); /* no event of a watch that only the child had */
+  close(fds[0]);
+  close(fds[1]);
+}
+
+enum { POSTS = 3000, ALLOCATIONS = 20 };
+
+typedef struct shortage {
+  long nth; /* allocation from which on they fail */
+  int calls;
+  int fds[3];
+} shortage_t;
+
+static int go_on_without_memory(env_t *env, void *arg) {
+  shortage_t *shortage = arg;
+  env->fail_from = env->calls + shortage->nth;
+  int rc = aloop_after_fork(env->loop);
+  if (shortage->nth == 1 && rc != ALOOP_ENOMEM) return 1;
+  if (rc != 0 && (rc != ALOOP_ENOMEM || aloop_run_once(env->loop, 0) != ALOOP_ECHILD)) return 2;
+  env->fail_from = 0;
+  if (aloop_after_fork(env->loop) != 0 || write(shortage->fds[1], "x", 1) != 1) return 3;
+  for (int i = 0; i < 10; i++) aloop_run_once(env->loop, 0);
+  aloop_free(env->loop);
+  return shortage->calls == POSTS && shortage->fds[2] == 1 ? 0 : 4;
+}
+
+static void a_child_keeps_everything_even_if_memory_is_short_at_first(void **state) {
+  env_t *env = *state;
+  shortage_t shortage = {0};
+  for (int i = 0; i < POSTS; i++)
+    assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &shortage.calls), 0);
+  for (shortage.nth = 1; shortage.nth < ALLOCATIONS; shortage.nth++) {
+    make_pipe(shortage.fds);
+    assert_int_equal(aloop_add_reader(env->loop, shortage.fds[0], take_byte, shortage.fds), 0);
+    expect_of_child(env, go_on_without_memory, &shortage);
+    aloop_remove_reader(env->loop, shortage.fds[0]);
+    close(shortage.fds[0]);
+    close(shortage.fds[1]);
+  }
+  assert_int_equal(shortage.calls, 0);
+}
+
+/* As if another thread were in the middle of a post when the process forked. */
+static int free_with_a_post_under_way(env_t *env, void *arg) {
+  (void)arg;
+  atomic_fetch_add(&env->loop->mailbox.state, 4);
+  atomic_fetch_add(&env->loop->mailbox.wakers, 1);
+  aloop_free(env->loop);
+  return 0;
+}
+
+static void a_child_does_not_wait_for_posters_that_stayed_behind(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  aloop_call_soon_threadsafe(env->loop, count, &calls);
+  expect_of_child(env, free_with_a_post_under_way, NULL);
+}
+
 TESTS(T(a_host_hears_of_io), T(a_host_hears_of_timers), T(a_host_hears_of_each_post),
-      T(no_post_to_a_hosted_loop_is_lost), T(a_host_may_take_over_from_a_run))
+      T(no_post_to_a_hosted_loop_is_lost), T(a_host_may_take_over_from_a_run),
+      T(what_a_child_stops_goes_on_in_the_parent), T(what_a_child_watches_before_it_goes_on_is_its_own),
+      T(a_child_keeps_everything_even_if_memory_is_short_at_first),
+      T(a_child_does_not_wait_for_posters_that_stayed_behind))
