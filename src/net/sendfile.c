@@ -87,18 +87,27 @@ static void account(aloop__sendfile_t *op, int64_t n) {
   if (op->left != INT64_MAX) op->left -= n;
 }
 
-/* One piece of the file through the outbox. Returns false when the operation is over or the socket is full. */
-static bool copy_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
+static void await_room(aloop_transport_t *transport) {
+  int rc = aloop__net_of(transport->object.loop)->driver->await_room(transport);
+  if (rc < 0) aloop__stream_end(transport, rc);
+}
+
+/* One piece of the file through the outbox. */
+static void copy_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
   size_t want = op->left < PIECE ? (size_t)op->left : PIECE;
   ssize_t n = pread(op->file, op->copy, want, (off_t)op->offset);
   if (n <= 0) {
     end(transport, n < 0 ? -errno : 0);
-    return false;
+    return;
   }
   account(op, n);
   struct iovec part = {.iov_base = op->copy, .iov_len = (size_t)n};
   aloop__stream_put(transport, &part, 1);
-  return transport->state < ALOOP__ENDING && transport->outbox.size == 0;
+  if (transport->state >= ALOOP__ENDING || transport->outbox.size > 0) return;
+  if (op->left == 0)
+    end(transport, 0);
+  else
+    await_room(transport);
 }
 
 static bool is_socket_error(int error) {
@@ -108,8 +117,8 @@ static bool is_socket_error(int error) {
 
 /* One sendfile call. Returns true if the fallback should go on. */
 static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
-  const aloop__driver_t *driver = aloop__net_of(transport->object.loop)->driver;
-  ssize_t n = driver->sendfile(transport, op->file, op->offset, op->left);
+  ssize_t n =
+      aloop__net_of(transport->object.loop)->driver->sendfile(transport, op->file, op->offset, op->left);
   if (n == ALOOP_ENOTSUP && op->may_fall_back) {
     op->copy = aloop__memory_new(transport->object.loop, PIECE);
     if (op->copy != NULL) return true;
@@ -125,21 +134,18 @@ static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
     aloop__stream_end(transport, (int)n);
   else if (n < 0 && n != ALOOP_EAGAIN)
     end(transport, (int)n);
-  else if (driver->await_room(transport) < 0)
-    aloop__stream_end(transport, ALOOP_ENOMEM);
+  else
+    await_room(transport);
   return false;
 }
 
 void aloop__sendfile_go_on(aloop_transport_t *transport) {
-  bool more = transport->outbox.size == 0;
-  while (more) {
-    aloop__sendfile_t *op = transport->extras->sendfile;
-    if (op->left == 0) {
-      end(transport, 0);
-      break;
-    }
-    more = op->copy != NULL ? copy_piece(transport, op) : send_piece(transport, op);
-  }
+  aloop__sendfile_t *op = transport->extras->sendfile;
+  if (transport->outbox.size > 0) return;
+  if (op->left == 0)
+    end(transport, 0);
+  else if (op->copy != NULL || send_piece(transport, op))
+    copy_piece(transport, op);
 }
 
 /* Why it cannot begin, or 0. */

@@ -338,6 +338,26 @@ static void reading_stays_paused_afterwards_if_it_was(void **state) {
   }
 }
 
+static void a_fast_reader_does_not_keep_the_loop_busy(void **state) {
+  env_t *env = *state;
+  for (int way = 0; way < 2; way++) {
+    tape_t tape;
+    int peer = begin(&tape, env, way);
+    int file = make_file(BIG);
+    kernel.fast_peer = peer;
+    kernel.at_once = 65536;
+    aloop_future_t *future = start(&tape, file, 0, 0);
+    assert_true(kernel.calls <= 4);
+    while (!aloop_future_done(future)) {
+      kernel.calls = 0;
+      aloop_run_once(env->loop, 0);
+      assert_true(kernel.calls <= 4);
+    }
+    expect_result(future, BIG);
+    finish(&tape, peer, file);
+  }
+}
+
 /* ---- Ends ----------------------------------------------------------------------------------------------- */
 
 static void close_lets_it_finish(void **state) {
@@ -633,10 +653,10 @@ TESTS(T(whole_files_and_parts_arrive), T(what_lies_behind_the_end_is_not_there),
       T(an_empty_file_is_sent_at_once), T(a_file_larger_than_the_buffers_arrives),
       T(a_file_follows_what_was_written_before), T(a_file_that_shrinks_ends_early),
       T(files_follow_what_was_gathered), T(writes_are_refused_meanwhile), T(reading_rests_meanwhile),
-      T(reading_stays_paused_afterwards_if_it_was), T(close_lets_it_finish), T(an_abort_fails_it),
-      T(cancelling_stops_it_and_the_connection_goes_on), T(cancelling_before_the_first_byte_sends_nothing),
-      T(a_peer_that_goes_away_fails_it), T(closing_the_loop_fails_it),
-      T(an_error_of_the_file_leaves_the_connection), T(nobody_has_to_wait_for_it),
+      T(reading_stays_paused_afterwards_if_it_was), T(a_fast_reader_does_not_keep_the_loop_busy),
+      T(close_lets_it_finish), T(an_abort_fails_it), T(cancelling_stops_it_and_the_connection_goes_on),
+      T(cancelling_before_the_first_byte_sends_nothing), T(a_peer_that_goes_away_fails_it),
+      T(closing_the_loop_fails_it), T(an_error_of_the_file_leaves_the_connection), T(nobody_has_to_wait_for_it),
       T(senseless_arguments_are_refused), T(a_file_that_cannot_be_read_fails),
       T(a_side_that_is_closed_sends_no_file), T(without_sendfile_the_fallback_can_be_refused),
       T(timeouts_count_meanwhile), T(out_of_memory_fails_it_whole))
