@@ -175,6 +175,7 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
   aloop_t *loop = transport->object.loop;
   aloop_future_t *future = aloop__future_new(loop, transport->object.origin);
   if (future == NULL || aloop_future_done(future)) return future;
+  aloop__cork_flush(transport); /* may call pause_writing, and so change what follows */
   const char *message;
   int rc = refuse(transport, file, offset, count, &message);
   if (rc < 0) {
@@ -192,14 +193,8 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
   op->may_fall_back = (flags & ALOOP_NO_FALLBACK) == 0;
   transport->extras->sendfile = op;
   aloop__future_set_operation(future, cancelled, transport);
-  aloop__cork_flush(transport);
-  if (transport->state < ALOOP__ENDING) {
-    transport->flags |= ALOOP__SENDFILE;
-    aloop__stream_update_reading(transport);
-  }
-  if (transport->state < ALOOP__ENDING)
-    aloop__sendfile_go_on(transport);
-  else if (transport->extras->sendfile != NULL)
-    aloop__sendfile_lost(transport, ALOOP_ECLOSED);
+  transport->flags |= ALOOP__SENDFILE;
+  aloop__stream_update_reading(transport);
+  if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_go_on(transport);
   return future;
 }

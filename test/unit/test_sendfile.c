@@ -584,6 +584,39 @@ static void without_sendfile_the_fallback_can_be_refused(void **state) {
 
 /* ---- Corners -------------------------------------------------------------------------------------------- */
 
+static void send_two_files(tape_t *tape) {
+  int *file = tape->arg;
+  tape->on[PAUSE] = NULL;
+  aloop_future_detach(start(tape, *file, 0, 0));
+}
+
+static void answer_beyond_the_mark(tape_t *tape) {
+  int *file = tape->arg;
+  static char much[15000];
+  assert_int_equal(aloop_transport_write(tape->transport, much, sizeof much), 0);
+  /* Sending what was gathered calls pause_writing, which starts a sendfile of its own. */
+  expect_failure(tape, *file, 0, 0, ALOOP_EBUSY);
+}
+
+static void a_sendfile_begun_inside_pause_writing_comes_first(void **state) {
+  env_t *env = *state;
+  for (int way = 0; way < 2; way++) {
+    tape_t tape;
+    int peer = begin(&tape, env, way);
+    int file = make_file(100);
+    tape.arg = &file;
+    tape.on[DATA] = answer_beyond_the_mark;
+    tape.on[PAUSE] = send_two_files;
+    aloop_transport_set_write_buffer_limits(tape.transport, 0, 0);
+    say(peer, "x");
+    size_t stuffed = fill(aloop_transport_fd(tape.transport));
+    size_t total = stuffed + 15000 + 100;
+    assert_int_equal(collect(env->loop, &tape, peer, got, total), total);
+    assert_pattern(got + stuffed + 15000, 0, 100);
+    finish(&tape, peer, file);
+  }
+}
+
 static void raise_flag(aloop_t *loop, void *arg) {
   (void)loop;
   *(bool *)arg = true;
@@ -659,4 +692,5 @@ TESTS(T(whole_files_and_parts_arrive), T(what_lies_behind_the_end_is_not_there),
       T(closing_the_loop_fails_it), T(an_error_of_the_file_leaves_the_connection), T(nobody_has_to_wait_for_it),
       T(senseless_arguments_are_refused), T(a_file_that_cannot_be_read_fails),
       T(a_side_that_is_closed_sends_no_file), T(without_sendfile_the_fallback_can_be_refused),
-      T(timeouts_count_meanwhile), T(out_of_memory_fails_it_whole))
+      T(a_sendfile_begun_inside_pause_writing_comes_first), T(timeouts_count_meanwhile),
+      T(out_of_memory_fails_it_whole))
