@@ -84,9 +84,9 @@ typedef void (*aloop_done_fn)(aloop_future_t *future, void *arg);
 typedef void (*aloop_destroy_fn)(void *value);
 
 /* Units of time. The argument may be fractional: ALOOP_SECONDS(1.5). */
-#define ALOOP_SECONDS(s) ((int64_t)((s)*1000000000.0))
-#define ALOOP_MILLIS(ms) ((int64_t)((ms)*1000000.0))
-#define ALOOP_MICROS(us) ((int64_t)((us)*1000.0))
+#define ALOOP_SECONDS(s) ((int64_t)((double)(s)*1000000000.0))
+#define ALOOP_MILLIS(ms) ((int64_t)((double)(ms)*1000000.0))
+#define ALOOP_MICROS(us) ((int64_t)((double)(us)*1000.0))
 #define ALOOP_FOREVER ((int64_t)-1) /* as a timeout: none */
 
 /* Where a callback was scheduled, for reports; the scheduling macros below pass it. Define ALOOP_NO_ORIGIN to
