@@ -354,6 +354,28 @@ static void want_of_memory_costs_one_connection(void **state) {
   finish(env, server);
 }
 
+static void a_rest_waits_for_memory_too(void **state) {
+  env_t *env = *state;
+  crowd_t crowd = {0};
+  aloop_server_t *server = crowd_serve(env, &crowd);
+  int peers[2];
+  peers[0] = peer_connect(aloop_server_port(server));
+  peers[1] = peer_connect(aloop_server_port(server));
+  use_up_fds();
+  env->fail_from = env->calls + 1; /* no memory for the timer either */
+  run_until_count(env->loop, &env->reports, 1);
+  assert_int_equal(timers(env), 0);
+  run_turns(env->loop, 3);
+  env->fail_from = 0;
+  run_turns(env->loop, 1);
+  assert_int_equal(timers(env), 1);
+  restore_fd_limit();
+  run_until_count(env->loop, &crowd.made, 1);
+  assert_int_equal(env->reports, 1);
+  close_all(peers, 2);
+  finish(env, server);
+}
+
 /* Accepts, serves and loses a connection while the n-th allocation fails. Returns whether it got as far. */
 static bool serve_without_memory(env_t *env, long n) {
   crowd_t crowd = {0};
@@ -386,4 +408,4 @@ TESTS(T(pausing_leaves_connections_in_the_backlog), T(pausing_counts_within_the_
       T(rests_grow_up_to_a_second), T(an_episode_ends_with_a_connection), T(closing_ends_a_rest),
       T(pausing_ends_a_rest), T(the_exception_handler_may_close_the_server),
       T(the_spare_descriptor_is_kept_from_children), T(want_of_memory_costs_one_connection),
-      T(every_want_of_memory_is_survived))
+      T(a_rest_waits_for_memory_too), T(every_want_of_memory_is_survived))

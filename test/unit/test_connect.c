@@ -160,6 +160,22 @@ static void tries_every_address_of_a_name(void **state) {
   close(listener);
 }
 
+static void connects_over_ipv6(void **state) {
+  env_t *env = *state;
+  struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+  socklen_t size = sizeof address;
+  int listener = socket(AF_INET6, SOCK_STREAM, 0);
+  if (listener < 0 || bind(listener, (struct sockaddr *)(void *)&address, size) < 0) {
+    if (listener >= 0) close(listener);
+    skip();
+  }
+  assert_int_equal(listen(listener, 5), 0);
+  assert_int_equal(getsockname(listener, (struct sockaddr *)(void *)&address, &size), 0);
+  recorder_t recorder = {0};
+  finish(env, &recorder, taken(env, start(env, &recorder, to("::1", ntohs(address.sin6_port)))));
+  close(listener);
+}
+
 static void option_strings_are_copied(void **state) {
   env_t *env = *state;
   int port;
@@ -483,6 +499,25 @@ static void cancelling_while_connecting_leaves_nothing(void **state) {
   busy_close(&busy);
 }
 
+static void cancelling_the_second_attempt_leaves_nothing(void **state) {
+  env_t *env = *state;
+  busy_t busy;
+  busy_open(&busy);
+  recorder_t recorder = {0};
+  int fds = open_fds();
+  aloop_future_t *future = start(env, &recorder, to("many.test", busy.port)); /* ::1 refuses, 127.0.0.1 hangs */
+  aloop_attempt_t attempt;
+  while (aloop_future_attempt(future, 0, &attempt) < 0)
+    assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+  assert_false(aloop_future_done(future));
+  assert_int_equal(open_fds(), fds + 1);
+  assert_int_equal(aloop_future_cancel(future), 1);
+  assert_nothing_left(env, fds);
+  assert_int_equal(aloop_future_attempt(future, 1, &attempt), ALOOP_ENOENT);
+  aloop_future_unref(future);
+  busy_close(&busy);
+}
+
 static void cancelling_during_the_lookup_leaves_nothing(void **state) {
   env_t *env = *state;
   recorder_t recorder = {0};
@@ -787,15 +822,17 @@ static void every_want_of_memory_is_survived(void **state) {
 }
 
 TESTS(T(connects_to_a_numeric_host), T(connects_to_a_name), T(tries_every_address_of_a_name),
-      T(option_strings_are_copied), T(sockets_send_without_delay_and_do_not_leak_into_children),
-      T(an_unread_future_keeps_its_connection), T(binds_to_a_local_address), T(binds_to_a_local_port),
-      T(a_local_address_must_be_of_this_machine), T(a_local_address_must_be_of_the_same_family),
-      T(an_unknown_local_host_is_an_error), T(a_refused_connection_says_where), T(every_attempt_is_remembered),
+      T(connects_over_ipv6), T(option_strings_are_copied),
+      T(sockets_send_without_delay_and_do_not_leak_into_children), T(an_unread_future_keeps_its_connection),
+      T(binds_to_a_local_address), T(binds_to_a_local_port), T(a_local_address_must_be_of_this_machine),
+      T(a_local_address_must_be_of_the_same_family), T(an_unknown_local_host_is_an_error),
+      T(a_refused_connection_says_where), T(every_attempt_is_remembered),
       T(an_unknown_host_is_an_error_with_a_message), T(an_address_of_the_wrong_family_is_an_error),
       T(a_factory_may_refuse), T(an_odd_protocol_number_is_an_error), T(wrong_options_are_explained),
       T(debug_mode_hears_of_wrong_options), T(a_closed_loop_connects_nowhere),
       T(a_connect_that_hangs_times_out), T(a_timeout_that_is_not_needed_does_no_harm),
-      T(cancelling_while_connecting_leaves_nothing), T(cancelling_during_the_lookup_leaves_nothing),
+      T(cancelling_while_connecting_leaves_nothing), T(cancelling_the_second_attempt_leaves_nothing),
+      T(cancelling_during_the_lookup_leaves_nothing),
       T(cancelling_between_connected_and_made_ends_the_connection),
       T(cancelling_inside_connection_made_ends_the_connection), T(cancelling_too_late_changes_nothing),
       T(closing_the_loop_ends_a_connect),
