@@ -278,17 +278,16 @@ static void rearm(options_t *options) {
   free(rearm_order);
 }
 
-static int64_t measure_posts(const options_t *options) {
-  return peer_posts((int)options->producers, options->count);
-}
-
 static void posts(options_t *options) {
   if (options->count == 0) options->count = 1000000;
   if (options->producers == 0) options->producers = 1;
-  char label[64];
-  snprintf(label, sizeof label, "posts/%ld", options->producers);
-  repeated(options, label, (double)options->count, measure_posts);
+  long rounds = options->repeat + 1;
+  int64_t *times = bench_alloc((size_t)rounds * sizeof *times);
+  peer_posts((int)options->producers, options->count, rounds, times);
+  printf("%s posts/%ld", peer_name, options->producers);
+  print_times("ns", times, rounds, options->count);
   putchar('\n');
+  free(times);
 }
 
 /* ---- Memory ---------------------------------------------------------------------------------------------- */

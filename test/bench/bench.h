@@ -46,8 +46,8 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times);
  * their full timeout, 1000 in each turn of the loop. */
 int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order);
 
-/* `count` callbacks come from `producers` other threads (bench_producers_start). */
-int64_t peer_posts(int producers, long count);
+/* On one loop, `rounds` times: `count` callbacks come from `producers` other threads (bench_producers_start). */
+void peer_posts(int producers, long count, long rounds, int64_t *times);
 
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);

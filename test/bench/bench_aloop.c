@@ -208,16 +208,18 @@ static void post(void *user) {
   if (aloop_call_soon_threadsafe(posts->loop, posted, posts) != 0) bench_die("aloop_call_soon_threadsafe");
 }
 
-int64_t peer_posts(int producers, long count) {
-  posts_t posts = {.loop = new_loop(), .left = count};
-  bench_producers_t threads;
-  int64_t start = bench_now();
-  bench_producers_start(&threads, producers, count, post, &posts);
-  aloop_run_forever(posts.loop);
-  int64_t took = bench_now() - start;
-  bench_producers_join(&threads);
+void peer_posts(int producers, long count, long rounds, int64_t *times) {
+  posts_t posts = {.loop = new_loop()};
+  for (long round = 0; round < rounds; round++) {
+    bench_producers_t threads;
+    posts.left = count;
+    int64_t start = bench_now();
+    bench_producers_start(&threads, producers, count, post, &posts);
+    aloop_run_forever(posts.loop);
+    times[round] = bench_now() - start;
+    bench_producers_join(&threads);
+  }
   aloop_free(posts.loop);
-  return took;
 }
 
 /* ---- Echo ------------------------------------------------------------------------------------------------ */

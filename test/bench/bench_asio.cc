@@ -165,20 +165,22 @@ struct posts {
 static void post(void *user) {
   auto *all = static_cast<posts *>(user);
   asio::post(all->context, [all] {
-    if (--all->left == 0) all->work.reset();
+    if (--all->left == 0) all->context.stop();
   });
 }
 
-int64_t peer_posts(int producers, long count) {
+void peer_posts(int producers, long count, long rounds, int64_t *times) {
   posts all;
-  bench_producers_t threads;
-  all.left = count;
-  int64_t start = bench_now();
-  bench_producers_start(&threads, producers, count, post, &all);
-  all.context.run();
-  int64_t took = bench_now() - start;
-  bench_producers_join(&threads);
-  return took;
+  for (long round = 0; round < rounds; round++) {
+    bench_producers_t threads;
+    all.left = count;
+    int64_t start = bench_now();
+    bench_producers_start(&threads, producers, count, post, &all);
+    all.context.run();
+    times[round] = bench_now() - start;
+    bench_producers_join(&threads);
+    all.context.restart();
+  }
 }
 
 /* ---- Echo ------------------------------------------------------------------------------------------------ */

@@ -189,21 +189,23 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events) {
   if (posts->left == 0) ev_break(loop, EVBREAK_ALL);
 }
 
-int64_t peer_posts(int producers, long count) {
-  posts_t posts = {.loop = new_loop(), .left = count};
-  bench_producers_t threads;
+void peer_posts(int producers, long count, long rounds, int64_t *times) {
+  posts_t posts = {.loop = new_loop()};
   bench_mailbox_init(&posts.mailbox);
   ev_async_init(&posts.wake, on_wake);
   posts.wake.data = &posts;
   ev_async_start(posts.loop, &posts.wake);
-  int64_t start = bench_now();
-  bench_producers_start(&threads, producers, count, post, &posts);
-  ev_run(posts.loop, 0);
-  int64_t took = bench_now() - start;
-  bench_producers_join(&threads);
-  bench_mailbox_free(&posts.mailbox);
+  for (long round = 0; round < rounds; round++) {
+    bench_producers_t threads;
+    posts.left = count;
+    int64_t start = bench_now();
+    bench_producers_start(&threads, producers, count, post, &posts);
+    ev_run(posts.loop, 0);
+    times[round] = bench_now() - start;
+    bench_producers_join(&threads);
+  }
   ev_loop_destroy(posts.loop);
-  return took;
+  bench_mailbox_free(&posts.mailbox);
 }
 
 /* ---- Echo ------------------------------------------------------------------------------------------------ */

@@ -241,21 +241,23 @@ static void on_wake(evutil_socket_t fd, short events, void *arg) {
   if (posts->left == 0) event_base_loopbreak(posts->base);
 }
 
-int64_t peer_posts(int producers, long count) {
+void peer_posts(int producers, long count, long rounds, int64_t *times) {
   evthread_use_pthreads();
-  posts_t posts = {.base = new_base(0), .left = count};
-  bench_producers_t threads;
+  posts_t posts = {.base = new_base(0)};
   bench_mailbox_init(&posts.mailbox);
   posts.wake = event_new(posts.base, -1, EV_PERSIST, on_wake, &posts);
-  int64_t start = bench_now();
-  bench_producers_start(&threads, producers, count, post, &posts);
-  event_base_loop(posts.base, EVLOOP_NO_EXIT_ON_EMPTY);
-  int64_t took = bench_now() - start;
-  bench_producers_join(&threads);
-  bench_mailbox_free(&posts.mailbox);
+  for (long round = 0; round < rounds; round++) {
+    bench_producers_t threads;
+    posts.left = count;
+    int64_t start = bench_now();
+    bench_producers_start(&threads, producers, count, post, &posts);
+    event_base_loop(posts.base, EVLOOP_NO_EXIT_ON_EMPTY);
+    times[round] = bench_now() - start;
+    bench_producers_join(&threads);
+  }
   event_free(posts.wake);
   event_base_free(posts.base);
-  return took;
+  bench_mailbox_free(&posts.mailbox);
 }
 
 /* ---- Echo ------------------------------------------------------------------------------------------------ */

@@ -213,22 +213,24 @@ static void post(void *user) {
     if (write(posts->wake, &one, sizeof one) != sizeof one) bench_die("eventfd");
 }
 
-int64_t peer_posts(int producers, long count) {
-  posts_t posts = {.wake = eventfd(0, EFD_CLOEXEC), .left = count};
-  bench_producers_t threads;
+void peer_posts(int producers, long count, long rounds, int64_t *times) {
+  posts_t posts = {.wake = eventfd(0, EFD_CLOEXEC)};
   bench_mailbox_init(&posts.mailbox);
-  int64_t start = bench_now();
-  bench_producers_start(&threads, producers, count, post, &posts);
-  while (posts.left > 0) {
-    uint64_t wakes;
-    if (read(posts.wake, &wakes, sizeof wakes) != sizeof wakes) bench_die("eventfd");
-    bench_mailbox_run(&posts.mailbox);
+  for (long round = 0; round < rounds; round++) {
+    bench_producers_t threads;
+    posts.left = count;
+    int64_t start = bench_now();
+    bench_producers_start(&threads, producers, count, post, &posts);
+    while (posts.left > 0) {
+      uint64_t wakes;
+      if (read(posts.wake, &wakes, sizeof wakes) != sizeof wakes) bench_die("eventfd");
+      bench_mailbox_run(&posts.mailbox);
+    }
+    times[round] = bench_now() - start;
+    bench_producers_join(&threads);
   }
-  int64_t took = bench_now() - start;
-  bench_producers_join(&threads);
   bench_mailbox_free(&posts.mailbox);
   close(posts.wake);
-  return took;
 }
 
 /* ---- The loop -------------------------------------------------------------------------------------------- */

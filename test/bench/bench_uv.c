@@ -181,24 +181,26 @@ static void post(void *user) {
 static void on_wake(uv_async_t *wake) {
   posts_t *posts = wake->data;
   bench_mailbox_run(&posts->mailbox);
-  if (posts->left == 0) uv_close((uv_handle_t *)wake, NULL);
+  if (posts->left == 0) uv_stop(wake->loop);
 }
 
-int64_t peer_posts(int producers, long count) {
+void peer_posts(int producers, long count, long rounds, int64_t *times) {
   uv_loop_t *loop = peer_loop_new();
-  posts_t posts = {.left = count};
-  bench_producers_t threads;
+  posts_t posts;
   bench_mailbox_init(&posts.mailbox);
   uv_async_init(loop, &posts.wake, on_wake);
   posts.wake.data = &posts;
-  int64_t start = bench_now();
-  bench_producers_start(&threads, producers, count, post, &posts);
-  uv_run(loop, UV_RUN_DEFAULT);
-  int64_t took = bench_now() - start;
-  bench_producers_join(&threads);
-  bench_mailbox_free(&posts.mailbox);
+  for (long round = 0; round < rounds; round++) {
+    bench_producers_t threads;
+    posts.left = count;
+    int64_t start = bench_now();
+    bench_producers_start(&threads, producers, count, post, &posts);
+    uv_run(loop, UV_RUN_DEFAULT);
+    times[round] = bench_now() - start;
+    bench_producers_join(&threads);
+  }
   peer_loop_free(loop);
-  return took;
+  bench_mailbox_free(&posts.mailbox);
 }
 
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
