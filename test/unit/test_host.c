@@ -137,6 +137,69 @@ static void a_host_may_take_over_from_a_run(void **state) {
   host_until(env->loop, &calls, 2);
 }
 
+static void the_next_timeout_is_exact(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  assert_int_equal(aloop_next_timeout(env->loop), ALOOP_FOREVER);
+  aloop_handle_t timer = aloop_call_later(env->loop, ALOOP_SECONDS(5), count, &calls);
+  int64_t timeout = aloop_next_timeout(env->loop);
+  assert_true(timeout > ALOOP_SECONDS(4) && timeout <= ALOOP_SECONDS(5));
+  aloop_handle_t soon = aloop_call_soon(env->loop, count, &calls);
+  assert_int_equal(aloop_next_timeout(env->loop), 0);
+  aloop_cancel(env->loop, &soon);
+  run_turn(env->loop); /* a cancelled callback keeps its place until then */
+  assert_true(aloop_next_timeout(env->loop) > 0);
+  aloop_cancel(env->loop, &timer);
+  assert_int_equal(aloop_next_timeout(env->loop), ALOOP_FOREVER);
+  aloop_call_later(env->loop, 0, count, &calls);
+  assert_int_equal(aloop_next_timeout(env->loop), 0);
+  aloop_stop(env->loop);
+  assert_int_equal(aloop_next_timeout(env->loop), 0);
+}
+
+static void the_hook_tells_of_what_is_due_sooner(void **state) {
+  env_t *env = *state;
+  int armed = 0, calls = 0;
+  assert_int_equal(aloop_set_armed_hook(env->loop, count, &armed), 0);
+  aloop_handle_t timer = aloop_call_later(env->loop, ALOOP_SECONDS(10), count, &calls);
+  assert_int_equal(armed, 1);
+  aloop_call_later(env->loop, ALOOP_SECONDS(20), count, &calls); /* later: no news */
+  assert_int_equal(armed, 1);
+  aloop_call_later(env->loop, ALOOP_SECONDS(5), count, &calls);
+  assert_int_equal(armed, 2);
+  aloop_reschedule(env->loop, &timer, aloop_time(env->loop) + ALOOP_SECONDS(30)); /* later: no news */
+  assert_int_equal(armed, 2);
+  aloop_reschedule(env->loop, &timer, aloop_time(env->loop) + ALOOP_SECONDS(1));
+  assert_int_equal(armed, 3);
+  aloop_call_soon(env->loop, count, &calls);
+  assert_int_equal(armed, 4);
+  aloop_stop(env->loop);
+  assert_int_equal(armed, 5);
+}
+
+static void schedule_more(aloop_t *loop, void *arg) {
+  aloop_call_soon(loop, count, arg);
+  aloop_call_later(loop, 1, count, arg);
+  aloop_stop(loop);
+}
+
+static void the_hook_is_silent_inside_a_turn(void **state) {
+  env_t *env = *state;
+  int armed = 0, calls = 0;
+  aloop_call_soon(env->loop, schedule_more, &calls);
+  aloop_set_armed_hook(env->loop, count, &armed);
+  run_turn(env->loop);
+  assert_int_equal(armed, 0);
+}
+
+static void nonsense_is_refused(void **state) {
+  (void)state;
+  assert_int_equal(aloop_backend_fd(NULL), ALOOP_EINVAL);
+  assert_int_equal(aloop_next_timeout(NULL), ALOOP_EINVAL);
+  assert_int_equal(aloop_set_armed_hook(NULL, count, NULL), ALOOP_EINVAL);
+  assert_int_equal(aloop_after_fork(NULL), ALOOP_EINVAL);
+}
+
 /* ---- Fork ------------------------------------------------------------------------------------------------ */
 
 /* Runs `in_child` in a child of a fork; it returns 0 if all is well. */
@@ -257,8 +320,108 @@ static void a_child_does_not_wait_for_posters_that_stayed_behind(void **state) {
   expect_of_child(env, free_with_a_post_under_way, NULL);
 }
 
+static void without_a_fork_there_is_nothing_to_do(void **state) {
+  env_t *env = *state;
+  int calls = 0, fds = open_fds();
+  aloop_call_soon(env->loop, count, &calls);
+  assert_int_equal(aloop_after_fork(env->loop), 0);
+  assert_int_equal(open_fds(), fds);
+  run_turn(env->loop);
+  assert_int_equal(calls, 1);
+}
+
+static int run_untold(env_t *env, void *arg) {
+  (void)arg;
+  if (aloop_running_loop() != NULL) return 1;
+  if (aloop_run_once(env->loop, 0) != ALOOP_ECHILD || aloop_run_forever(env->loop) != ALOOP_ECHILD) return 2;
+  if (aloop_after_fork(env->loop) != 0 || aloop_run_once(env->loop, 0) != 0) return 3;
+  return aloop_after_fork(env->loop) == 0 ? 0 : 4;
+}
+
+static void in_a_child_the_loop_must_be_told(void **state) {
+  env_t *env = *state;
+  expect_of_child(env, run_untold, NULL);
+  run_turn(env->loop);
+}
+
+typedef struct family {
+  int fds[3];
+  int soon, timers, posts;
+} family_t;
+
+static int live_on(env_t *env, void *arg) {
+  family_t *family = arg;
+  if (aloop_after_fork(env->loop) != 0) return 1;
+  while (family->timers == 0 || family->posts == 0)
+    if (aloop_run_once(env->loop, ALOOP_FOREVER) < 0) return 2;
+  if (write(family->fds[1], "x", 1) != 1) return 3;
+  while (family->fds[2] == 0)
+    if (aloop_run_once(env->loop, ALOOP_FOREVER) < 0) return 4;
+  if (family->soon != 1 || family->timers != 1 || family->posts != 1) return 5;
+  if (aloop_call_soon_threadsafe(env->loop, count, &family->posts) != 0) return 6;
+  while (family->posts == 1)
+    if (aloop_run_once(env->loop, ALOOP_FOREVER) < 0) return 7;
+  if (aloop_remove_reader(env->loop, family->fds[0]) != 1) return 8;
+  aloop_free(env->loop);
+  return env->live == 0 ? 0 : 9;
+}
+
+static void parent_and_child_keep_what_was_scheduled_and_watched(void **state) {
+  env_t *env = *state;
+  family_t family = {0};
+  make_pipe(family.fds);
+  aloop_add_reader(env->loop, family.fds[0], take_byte, family.fds);
+  aloop_call_soon(env->loop, count, &family.soon);
+  aloop_call_later(env->loop, ALOOP_MILLIS(1), count, &family.timers);
+  aloop_call_soon_threadsafe(env->loop, count, &family.posts);
+  expect_of_child(env, live_on, &family);
+  assert_int_equal(live_on(env, &family), 0);
+  env->loop = NULL; /* freed there */
+  close(family.fds[0]);
+  close(family.fds[1]);
+}
+
+static int run_again_inside(env_t *env, void *arg) {
+  int calls = 0;
+  (void)arg;
+  if (aloop_running_loop() != NULL || aloop_after_fork(env->loop) != 0 || aloop_is_running(env->loop)) return 1;
+  aloop_call_soon(env->loop, count, &calls);
+  return aloop_run_once(env->loop, 0) == 1 && calls == 1 ? 0 : 2;
+}
+
+static void fork_inside(aloop_t *loop, void *env) {
+  (void)loop;
+  expect_of_child(env, run_again_inside, NULL);
+}
+
+static void a_callback_may_fork(void **state) {
+  env_t *env = *state;
+  aloop_call_soon(env->loop, fork_inside, env);
+  run_turn(env->loop);
+}
+
+static int make_another(env_t *env, void *arg) {
+  aloop_t *loop;
+  int calls = 0;
+  (void)env;
+  (void)arg;
+  if (aloop_new(NULL, &loop) != 0) return 1;
+  aloop_call_soon(loop, count, &calls);
+  if (aloop_run_once(loop, 0) != 1) return 2;
+  aloop_free(loop);
+  return 0;
+}
+
+static void a_new_loop_works_in_a_child(void **state) {
+  expect_of_child(*state, make_another, NULL);
+}
+
 TESTS(T(a_host_hears_of_io), T(a_host_hears_of_timers), T(a_host_hears_of_each_post),
       T(no_post_to_a_hosted_loop_is_lost), T(a_host_may_take_over_from_a_run),
       T(what_a_child_stops_goes_on_in_the_parent), T(what_a_child_watches_before_it_goes_on_is_its_own),
       T(a_child_keeps_everything_even_if_memory_is_short_at_first),
-      T(a_child_does_not_wait_for_posters_that_stayed_behind))
+      T(a_child_does_not_wait_for_posters_that_stayed_behind), T(the_next_timeout_is_exact),
+      T(the_hook_tells_of_what_is_due_sooner), T(the_hook_is_silent_inside_a_turn), T(nonsense_is_refused),
+      T(without_a_fork_there_is_nothing_to_do), T(in_a_child_the_loop_must_be_told),
+      T(parent_and_child_keep_what_was_scheduled_and_watched), T(a_callback_may_fork),
+      T(a_new_loop_works_in_a_child))
