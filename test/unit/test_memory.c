@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The loop's memory: everything through the caller's allocator; option structs of several sizes.
+ */
+#include "harness.h"
+
+#include <string.h>
+
+#include "core/loop.h"
+#include "core/memory.h"
+
+static void blocks_come_from_the_callers_allocator(void **state) {
+  env_t *env = *state;
+  long live = env->live;
+  void *block = aloop__memory_new(env->loop, 100);
+  assert_int_equal(env->live, live + 1);
+  block = aloop__memory_resize(env->loop, block, 10000);
+  assert_int_equal(env->live, live + 1);
+  aloop__memory_release(env->loop, block);
+  assert_int_equal(env->live, live);
+  aloop__memory_release(env->loop, NULL);
+}
+
+static void cleared_blocks_are_clear(void **state) {
+  env_t *env = *state;
+  unsigned char *block = aloop__memory_zero(env->loop, 1000);
+  for (int i = 0; i < 1000; i++) assert_int_equal(block[i], 0);
+  aloop__memory_release(env->loop, block);
+}
+
+static void strings_are_copied_whole(void **state) {
+  env_t *env = *state;
+  char text[] = "a text";
+  char *copy = aloop__memory_string(env->loop, text);
+  memset(text, 'x', sizeof text - 1);
+  assert_string_equal(copy, "a text");
+  aloop__memory_release(env->loop, copy);
+}
+
+static void a_failed_resize_leaves_the_block(void **state) {
+  env_t *env = *state;
+  char *block = aloop__memory_string(env->loop, "kept");
+  env->fail_from = 1;
+  assert_null(aloop__memory_resize(env->loop, block, 100000));
+  assert_null(aloop__memory_new(env->loop, 1));
+  assert_null(aloop__memory_zero(env->loop, 1));
+  assert_null(aloop__memory_string(env->loop, "x"));
+  env->fail_from = 0;
+  assert_string_equal(block, "kept");
+  aloop__memory_release(env->loop, block);
+}
+
+static void without_an_allocator_there_is_malloc(void **state) {
+  env_t *env = *state;
+  long calls = env->calls;
+  aloop_t *loop;
+  assert_int_equal(aloop_new(NULL, &loop), 0);
+  void *block = aloop__memory_new(loop, 10);
+  assert_non_null(block);
+  aloop__memory_release(loop, block);
+  aloop_free(loop);
+  assert_int_equal(env->calls, calls);
+}
+
+/* ---- Option structs ------------------------------------------------------------------------------------------ */
+
+typedef struct options {
+  size_t size;
+  int first;
+  int second;
+} options_t;
+
+static void members_that_the_caller_does_not_know_are_zero(void **state) {
+  (void)state;
+  options_t into = {1, 2, 3};
+  options_t from = {.size = offsetof(options_t, second), .first = 5, .second = 77};
+  assert_int_equal(aloop__memory_copy_options(&into, sizeof into, &from), 0);
+  assert_int_equal(into.first, 5);
+  assert_int_equal(into.second, 0);
+}
+
+static void members_that_the_library_does_not_know_are_left_out(void **state) {
+  (void)state;
+  struct {
+    options_t known;
+    char later[100];
+  } from = {{sizeof from, 5, 6}, "new"};
+  struct {
+    options_t known;
+    char guard[100];
+  } into = {{0, 0, 0}, "guard"};
+  assert_int_equal(aloop__memory_copy_options(&into, sizeof into.known, &from), 0);
+  assert_int_equal(into.known.second, 6);
+  assert_string_equal(into.guard, "guard");
+}
+
+static void a_struct_without_a_sensible_size_is_refused(void **state) {
+  (void)state;
+  options_t into;
+  size_t sizes[] = {0, 1, sizeof(size_t), SIZE_MAX, 1 << 20};
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    options_t from = {.size = sizes[i]};
+    assert_int_equal(aloop__memory_copy_options(&into, sizeof into, &from), ALOOP_EINVAL);
+  }
+}
+
+/* ---- The loop's own block ------------------------------------------------------------------------------------ */
+
+static void the_loop_goes_with_the_last_thing_made_on_it(void **state) {
+  env_t *env = *state;
+  aloop_var_t *var;
+  aloop_var_token_t *token;
+  aloop_context_t *context;
+  assert_int_equal(aloop_var_new("v", &var), 0);
+  aloop_var_set(env->loop, var, "x", NULL, &token);
+  aloop_context_copy(env->loop, &context);
+  aloop_future_t *future = aloop_future_new(env->loop);
+  aloop_free(env->loop);
+  env->loop = NULL;
+  assert_true(env->live > 0);
+  aloop_var_token_free(token);
+  aloop_context_unref(context);
+  assert_true(env->live > 0);
+  aloop_future_unref(future);
+  assert_int_equal(env->live, 0);
+  aloop_var_unref(var);
+}
+
+static void an_idle_loop_is_small(void **state) {
+  env_t *env = *state;
+  /* What a program with a thousand loops pays for each; see the benchmarks for the figure. */
+  assert_true(sizeof(struct aloop) < 1024);
+  assert_true(env->live <= 8);
+}
+
+TESTS(T(blocks_come_from_the_callers_allocator), T(cleared_blocks_are_clear), T(strings_are_copied_whole),
+      T(a_failed_resize_leaves_the_block), T(without_an_allocator_there_is_malloc),
+      T(members_that_the_caller_does_not_know_are_zero), T(members_that_the_library_does_not_know_are_left_out),
+      T(a_struct_without_a_sensible_size_is_refused), T(the_loop_goes_with_the_last_thing_made_on_it),
+      T(an_idle_loop_is_small))
