@@ -17,7 +17,6 @@
  */
 #include "core/watch.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 #include "core/loop.h"
@@ -116,7 +115,7 @@ int aloop__watch_register_all(aloop_t *loop, void *poller_state) {
     const aloop__watch_t *watch = loop->watches[fd];
     if (watch == NULL || watch->interest == 0) continue;
     int rc = loop->poller->update(poller_state, fd, watch->generation, 0, watch->interest);
-    if (rc == ALOOP_ENOMEM || rc == -ENOSPC) return rc;
+    if (rc == ALOOP_ENOMEM) return rc;
     if (rc < 0) report_lost(loop, fd, rc);
   }
   return 0;

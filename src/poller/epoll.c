@@ -86,7 +86,8 @@ static int control(const epoll_t *self, int operation, int fd, uint32_t token, u
                 (events & ALOOP_WRITABLE ? (uint32_t)EPOLLOUT : 0),
   };
   memcpy(&event.data, &mark, sizeof mark);
-  return epoll_ctl(self->fd, operation, fd, &event) < 0 ? -errno : 0;
+  if (epoll_ctl(self->fd, operation, fd, &event) == 0) return 0;
+  return errno == ENOSPC ? ALOOP_ENOMEM : -errno; /* the user's share of memory for watches is used up */
 }
 
 static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
