@@ -51,7 +51,8 @@ static int collect_report(aloop_t *loop, const aloop_error_context_t *context, v
   return 0;
 }
 
-/* libkqueue closes what belongs to a kqueue in a thread of its own; this waits for it. No other library has it. */
+/* libkqueue closes what belongs to a kqueue in a thread of its own; this waits for it. No other library has
+ * it. */
 #ifdef __GNUC__
 __attribute__((weak)) void libkqueue_drain_pending_close(void);
 
@@ -82,13 +83,17 @@ int open_fds(void) {
   return count;
 }
 
+void env_watch(env_t *env, aloop_t *loop) {
+  aloop_set_exception_handler(loop, collect_report, env);
+}
+
 void env_loop(env_t *env, aloop_options_t options) {
   aloop_free(env->loop);
   options.size = sizeof options;
   options.allocator = &env->allocator;
   env->loop = NULL;
   assert_int_equal(aloop_new(&options, &env->loop), 0);
-  aloop_set_exception_handler(env->loop, collect_report, env);
+  env_watch(env, env->loop);
 }
 
 void trace_step(aloop_t *loop, void *arg) {

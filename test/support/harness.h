@@ -40,6 +40,9 @@ typedef struct env {
  * in). */
 void env_loop(env_t *env, aloop_options_t options);
 
+/* Collects what the exception handler of a loop is told. */
+void env_watch(env_t *env, aloop_t *loop);
+
 /* What ran, in order: schedule trace_step with a step_t, then compare trace.text. */
 typedef struct trace {
   char text[128];
@@ -63,9 +66,9 @@ void run_until(aloop_t *loop, const bool *flag);
 /* Runs until the future is done, without consuming it, and returns aloop_future_result. */
 int64_t run_future(aloop_t *loop, aloop_future_t *future);
 
-/* Runs the scenario again and again, each time on a new virtual loop, with the n-th allocation failing, for every n,
- * and then with all from the n-th on. Each run must release everything when its loop is freed. The scenario sets
- * env->fail_from = 0 where it is over with being out of memory. */
+/* Runs the scenario again and again, each time on a new virtual loop, with the n-th allocation failing, for
+ * every n, and then with all from the n-th on. Each run must release everything when its loop is freed. The
+ * scenario sets env->fail_from = 0 where it is over with being out of memory. */
 void torture(env_t *env, void (*scenario)(env_t *env));
 
 /* How many descriptors this process has open. */

@@ -17,8 +17,8 @@
 
 typedef struct tape tape_t;
 
-/* The callbacks, and the letter each leaves in `events`. Calls of data_received and buffer_updated in a row leave
- * one letter, because how the kernel cuts a stream is its affair; get_buffer leaves none. */
+/* The callbacks, and the letter each leaves in `events`. Calls of data_received and buffer_updated in a row
+ * leave one letter, because how the kernel cuts a stream is its affair; get_buffer leaves none. */
 enum { MADE, DATA, BUFFER, UPDATED, AT_EOF, PAUSE, RESUME, LOST, CALLBACKS };
 
 struct tape {

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * System calls that fail on demand: see faults.h. Calls are counted across threads, because a name lookup has
+ * one of its own.
+ *
+ * A call that fails does nothing, with three exceptions, in which the kernel does something and says
+ * otherwise: an interrupted connect goes on, close gives the number back whatever it returns, and a wake-up
+ * that finds its descriptor full has been made already. / */
+#include "faults.h"
+
+#ifdef __linux__ /* --wrap is what GNU linkers know, and this the list of calls made there */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* X(name, a signal interrupts it, it may find that it would have to wait, errors) */
+#define CALLS(X)                                                                                               \
+  X(accept, true, true, EMFILE)                                                                                \
+  X(accept4, true, true, EMFILE, ECONNABORTED, ENOMEM, EPERM)                                                  \
+  X(bind, false, false, EADDRINUSE, EADDRNOTAVAIL, EACCES)                                                     \
+  X(close, true, false, EIO)                                                                                   \
+  X(connect, true, false, ECONNREFUSED, ENETUNREACH, EADDRNOTAVAIL)                                            \
+  X(epoll_create1, false, false, EMFILE, ENOMEM, ENOSYS)                                                       \
+  X(epoll_ctl, false, false, ENOMEM, ENOSPC)                                                                   \
+  X(epoll_pwait2, true, false, ENOSYS, EPERM)                                                                  \
+  X(epoll_wait, true, false, EBADF)                                                                            \
+  X(eventfd, false, false, EMFILE, ENFILE, ENOMEM)                                                             \
+  X(fcntl, false, false, EBADF)                                                                                \
+  X(fstat, false, false, EIO, EBADF)                                                                           \
+  X(getpeername, false, false, ENOTCONN, ENOBUFS)                                                              \
+  X(getsockname, false, false, ENOBUFS)                                                                        \
+  X(getsockopt, false, false, ENOBUFS)                                                                         \
+  X(listen, false, false, EADDRINUSE)                                                                          \
+  X(lseek, false, false, ESPIPE)                                                                               \
+  X(open, true, false, EMFILE, EACCES)                                                                         \
+  X(poll, true, false, ENOMEM)                                                                                 \
+  X(ppoll, true, false, ENOMEM)                                                                                \
+  X(pread, true, false, EIO)                                                                                   \
+  X(pselect, true, false, ENOMEM)                                                                              \
+  X(read, true, true, EIO)                                                                                     \
+  X(recv, true, true, ECONNRESET, ETIMEDOUT, ENOMEM)                                                           \
+  X(send, true, true, EPIPE, ECONNRESET, ENOBUFS)                                                              \
+  X(sendfile, true, true, EINVAL, EIO, ECONNRESET)                                                             \
+  X(sendmsg, true, true, EPIPE, ECONNRESET, ENOMEM)                                                            \
+  X(setsockopt, false, false, ENOBUFS, ENOPROTOOPT)                                                            \
+  X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
+  X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
+  X(write, true, true, EAGAIN)
+
+enum {
+#define X(name, ...) CALL_##name,
+  CALLS(X)
+#undef X
+      CALL_COUNT
+};
+
+typedef struct call {
+  const char *name;
+  bool interruptible;
+  bool may_wait;
+  int errors[4];
+} call_t;
+
+static const call_t calls[CALL_COUNT] = {
+#define X(name, interruptible, may_wait, ...) {#name, interruptible, may_wait, {__VA_ARGS__}},
+    CALLS(X)
+#undef X
+};
+
+static atomic_bool armed;
+static atomic_long count;
+static atomic_bool struck;
+static fault_kind_t kind;
+static long nth;
+static int variant;
+static size_t limit; /* of bytes sent between two polls; 0: none */
+static size_t room;
+static atomic_uchar sequence[FAULT_CALLS_MAX];
+
+void faults_begin(fault_kind_t which, long n, int error) {
+  kind = which;
+  nth = n;
+  variant = error;
+  limit = 0;
+  atomic_store(&count, 0);
+  atomic_store(&struck, false);
+  atomic_store(&armed, true);
+}
+
+void faults_end(void) {
+  atomic_store(&armed, false);
+}
+
+void faults_pause(void) {
+  faults_end();
+}
+
+void faults_resume(void) {
+  atomic_store(&armed, true);
+}
+
+void faults_limit_sends(size_t bytes) {
+  limit = room = bytes;
+}
+
+long faults_calls(void) {
+  return atomic_load(&count);
+}
+
+bool faults_struck(void) {
+  return atomic_load(&struck);
+}
+
+static const call_t *call_at(long n) {
+  return &calls[n > 0 && n < FAULT_CALLS_MAX ? atomic_load(&sequence[n]) : 0];
+}
+
+const char *faults_name(long n) {
+  return call_at(n)->name;
+}
+
+static int errors_of(const call_t *call) {
+  int known = 0;
+  while (known < 4 && call->errors[known] != 0) known++;
+  return known;
+}
+
+int faults_errors(long n) {
+  return errors_of(call_at(n));
+}
+
+bool faults_interruptible(long n) {
+  return call_at(n)->interruptible;
+}
+
+bool faults_may_wait(long n) {
+  return call_at(n)->may_wait;
+}
+
+/* The errno with which this call is to fail, or 0. */
+static int error_for(const call_t *call, long n) {
+  bool often = kind == FAULT_INTERRUPT_OFTEN || kind == FAULT_AGAIN_OFTEN;
+  if (often ? n % 2 == 0 : n != nth) return 0;
+  switch (kind) {
+  case FAULT_ERROR:
+    return call->errors[variant % errors_of(call)];
+  case FAULT_INTERRUPT:
+  case FAULT_INTERRUPT_OFTEN:
+    return call->interruptible ? EINTR : 0;
+  case FAULT_AGAIN:
+  case FAULT_AGAIN_OFTEN:
+    return call->may_wait ? EAGAIN : 0;
+  default:
+    return 0;
+  }
+}
+
+/* Counts a call. True with errno set: it fails. */
+static bool fails(int which) {
+  if (!atomic_load(&armed)) return false;
+  long n = atomic_fetch_add(&count, 1) + 1;
+  if (n < FAULT_CALLS_MAX && kind == FAULT_NONE) atomic_store(&sequence[n], (unsigned char)which);
+  int error = error_for(&calls[which], n);
+  if (error == 0) return false;
+  atomic_store(&struck, true);
+  errno = error;
+  return true;
+}
+
+static size_t cut(size_t size) {
+  return kind == FAULT_SHORT && size > 1 && atomic_load(&armed) ? 1 : size;
+}
+
+/* What is left of the limit for a send. False: the socket is full. */
+static bool take_room(size_t *size) {
+  if (limit == 0 || !atomic_load(&armed)) return true;
+  if (*size > room) *size = room;
+  room -= *size;
+  errno = EAGAIN;
+  return *size > 0;
+}
+
+/* A call that waits for sockets: they have taken what they were given. */
+static bool poll_fails(int which) {
+  room = limit;
+  return fails(which);
+}
+
+#define WRAP(type, name, ...)                                                                                  \
+  type __real_##name(__VA_ARGS__);                                                                             \
+  type __wrap_##name(__VA_ARGS__);                                                                             \
+  type __wrap_##name(__VA_ARGS__)
+
+/* ---- Sockets ----------------------------------------------------------------------------------------------- */
+
+WRAP(int, socket, int family, int type, int protocol) {
+  return fails(CALL_socket) ? -1 : __real_socket(family, type, protocol);
+}
+
+WRAP(int, bind, int fd, const struct sockaddr *address, socklen_t size) {
+  return fails(CALL_bind) ? -1 : __real_bind(fd, address, size);
+}
+
+WRAP(int, listen, int fd, int backlog) {
+  return fails(CALL_listen) ? -1 : __real_listen(fd, backlog);
+}
+
+WRAP(int, connect, int fd, const struct sockaddr *address, socklen_t size) {
+  if (!fails(CALL_connect)) return __real_connect(fd, address, size);
+  if (errno != EINTR) return -1;
+  if (__real_connect(fd, address, size) == 0 || errno == EINPROGRESS) errno = EINTR;
+  return -1;
+}
+
+WRAP(int, accept, int fd, struct sockaddr *address, socklen_t *size) {
+  return fails(CALL_accept) ? -1 : __real_accept(fd, address, size);
+}
+
+WRAP(int, accept4, int fd, struct sockaddr *address, socklen_t *size, int flags) {
+  return fails(CALL_accept4) ? -1 : __real_accept4(fd, address, size, flags);
+}
+
+WRAP(int, getsockopt, int fd, int level, int name, void *value, socklen_t *size) {
+  return fails(CALL_getsockopt) ? -1 : __real_getsockopt(fd, level, name, value, size);
+}
+
+WRAP(int, setsockopt, int fd, int level, int name, const void *value, socklen_t size) {
+  return fails(CALL_setsockopt) ? -1 : __real_setsockopt(fd, level, name, value, size);
+}
+
+WRAP(int, getsockname, int fd, struct sockaddr *address, socklen_t *size) {
+  return fails(CALL_getsockname) ? -1 : __real_getsockname(fd, address, size);
+}
+
+WRAP(int, getpeername, int fd, struct sockaddr *address, socklen_t *size) {
+  return fails(CALL_getpeername) ? -1 : __real_getpeername(fd, address, size);
+}
+
+WRAP(int, shutdown, int fd, int how) {
+  return fails(CALL_shutdown) ? -1 : __real_shutdown(fd, how);
+}
+
+/* ---- Bytes --------------------------------------------------------------------------------------------------- */
+
+WRAP(ssize_t, recv, int fd, void *buffer, size_t size, int flags) {
+  return fails(CALL_recv) ? -1 : __real_recv(fd, buffer, cut(size), flags);
+}
+
+WRAP(ssize_t, send, int fd, const void *buffer, size_t size, int flags) {
+  if (fails(CALL_send) || !take_room(&size)) return -1;
+  return __real_send(fd, buffer, cut(size), flags);
+}
+
+static ssize_t send_first_bytes(int fd, const struct msghdr *message, int flags) {
+  size_t i = 0;
+  while (i + 1 < message->msg_iovlen && message->msg_iov[i].iov_len == 0) i++;
+  size_t size = message->msg_iov[i].iov_len;
+  if (!take_room(&size)) return -1;
+  return __real_send(fd, message->msg_iov[i].iov_base, cut(size), flags);
+}
+
+WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
+  if (fails(CALL_sendmsg)) return -1;
+  bool whole = !atomic_load(&armed) || (kind != FAULT_SHORT && limit == 0);
+  return whole ? __real_sendmsg(fd, message, flags) : send_first_bytes(fd, message, flags);
+}
+
+WRAP(ssize_t, sendfile, int fd, int file, off_t *at, size_t size) {
+  if (fails(CALL_sendfile) || !take_room(&size)) return -1;
+  return __real_sendfile(fd, file, at, cut(size));
+}
+
+WRAP(ssize_t, pread, int fd, void *buffer, size_t size, off_t at) {
+  return fails(CALL_pread) ? -1 : __real_pread(fd, buffer, cut(size), at);
+}
+
+WRAP(ssize_t, read, int fd, void *buffer, size_t size) {
+  return fails(CALL_read) ? -1 : __real_read(fd, buffer, size);
+}
+
+WRAP(ssize_t, write, int fd, const void *buffer, size_t size) {
+  if (!fails(CALL_write)) return __real_write(fd, buffer, size);
+  int error = errno;
+  if (error == EAGAIN && __real_write(fd, buffer, size) < 0) return -1;
+  errno = error;
+  return -1;
+}
+
+/* ---- Files ------------------------------------------------------------------------------------------------- */
+
+WRAP(int, close, int fd) {
+  if (!fails(CALL_close)) return __real_close(fd);
+  int error = errno;
+  __real_close(fd);
+  errno = error;
+  return -1;
+}
+
+WRAP(int, fstat, int fd, struct stat *info) {
+  return fails(CALL_fstat) ? -1 : __real_fstat(fd, info);
+}
+
+WRAP(off_t, lseek, int fd, off_t offset, int whence) {
+  return fails(CALL_lseek) ? -1 : __real_lseek(fd, offset, whence);
+}
+
+WRAP(int, open, const char *path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  int mode = flags & O_CREAT ? va_arg(arguments, int) : 0;
+  va_end(arguments);
+  return fails(CALL_open) ? -1 : __real_open(path, flags, mode);
+}
+
+WRAP(int, fcntl, int fd, int command, ...) {
+  va_list arguments;
+  va_start(arguments, command);
+  long argument = command == F_GETFL || command == F_GETFD ? 0 : va_arg(arguments, long);
+  va_end(arguments);
+  return fails(CALL_fcntl) ? -1 : __real_fcntl(fd, command, argument);
+}
+
+/* ---- Pollers ----------------------------------------------------------------------------------------------- */
+
+WRAP(int, epoll_create1, int flags) {
+  return fails(CALL_epoll_create1) ? -1 : __real_epoll_create1(flags);
+}
+
+WRAP(int, epoll_ctl, int set, int operation, int fd, struct epoll_event *event) {
+  return fails(CALL_epoll_ctl) ? -1 : __real_epoll_ctl(set, operation, fd, event);
+}
+
+WRAP(int, epoll_wait, int set, struct epoll_event *events, int room_for, int timeout) {
+  return poll_fails(CALL_epoll_wait) ? -1 : __real_epoll_wait(set, events, room_for, timeout);
+}
+
+/* Not in every C library: then nobody calls this. */
+__attribute__((weak)) int __real_epoll_pwait2(int set, struct epoll_event *events, int room_for,
+                                              const struct timespec *timeout, const sigset_t *mask);
+int __wrap_epoll_pwait2(int set, struct epoll_event *events, int room_for, const struct timespec *timeout,
+                        const sigset_t *mask);
+int __wrap_epoll_pwait2(int set, struct epoll_event *events, int room_for, const struct timespec *timeout,
+                        const sigset_t *mask) {
+  return poll_fails(CALL_epoll_pwait2) ? -1 : __real_epoll_pwait2(set, events, room_for, timeout, mask);
+}
+
+WRAP(int, poll, struct pollfd *fds, nfds_t size, int timeout) {
+  return poll_fails(CALL_poll) ? -1 : __real_poll(fds, size, timeout);
+}
+
+WRAP(int, ppoll, struct pollfd *fds, nfds_t size, const struct timespec *timeout, const sigset_t *mask) {
+  return poll_fails(CALL_ppoll) ? -1 : __real_ppoll(fds, size, timeout, mask);
+}
+
+WRAP(int, pselect, int size, fd_set *readers, fd_set *writers, fd_set *others, const struct timespec *timeout,
+     const sigset_t *mask) {
+  return poll_fails(CALL_pselect) ? -1 : __real_pselect(size, readers, writers, others, timeout, mask);
+}
+
+/* The argument is unsigned in one C library and int in another; the bits are the same. */
+WRAP(int, eventfd, unsigned value, int flags) {
+  return fails(CALL_eventfd) ? -1 : __real_eventfd(value, flags);
+}
+
+#else
+typedef int faults_are_not_known_here; /* ISO C wants a declaration in every file */
+#endif
