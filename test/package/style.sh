@@ -13,6 +13,23 @@ trap 'exit 1' HUP INT TERM
 
 find src include -name '*.[ch]' | sort | xargs awk -v exceptions="$exceptions" -f test/package/style.awk >"$faults"
 
+# Every module has its test, under the same name.
+for module in src/*/*.c; do
+  [ -e "$module" ] || continue
+  name=$(basename "$module" .c)
+  test=test/unit/test_$name.c
+  listed=no
+  grep -q "^untested $module [^ ]" $exceptions && listed=yes
+  if [ $listed = yes ] && [ -e "$test" ]; then
+    echo "$exceptions: $module has a test now: remove its line" >>"$faults"
+  elif [ $listed = no ] && ! [ -e "$test" ]; then
+    echo "$module: has no $test" >>"$faults"
+  fi
+done
+grep '^untested ' $exceptions | while read -r _ module _; do
+  [ -e "$module" ] || echo "$exceptions: $module is gone: remove its line" >>"$faults"
+done
+
 # Every function of the public header has a comment, which ends with the threads that may call it.
 awk '
   /^\/\*/ { tagged = 0; comment = 1 }
