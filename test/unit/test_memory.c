@@ -133,8 +133,25 @@ static void an_idle_loop_is_small(void **state) {
   assert_true(env->live <= 8);
 }
 
+/* A later member would lie where an older caller's struct has padding with anything in it. */
+static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
+  (void)state;
+#define ENDS_WITH(type, member)                                                                                \
+  assert_int_equal(sizeof(type), offsetof(type, member) + sizeof(((type *)0)->member))
+  ENDS_WITH(aloop_allocator_t, user);
+  ENDS_WITH(aloop_poller_t, now);
+  ENDS_WITH(aloop_options_t, slow_callback_duration);
+  ENDS_WITH(aloop_policy_t, user);
+  ENDS_WITH(aloop_error_context_t, previous);
+  ENDS_WITH(aloop_metrics_t, servers);
+  ENDS_WITH(aloop_protocol_t, connection_lost);
+  ENDS_WITH(aloop_connect_options_t, timeout);
+  ENDS_WITH(aloop_server_options_t, max_clients);
+#undef ENDS_WITH
+}
+
 TESTS(T(blocks_come_from_the_callers_allocator), T(cleared_blocks_are_clear), T(strings_are_copied_whole),
       T(a_failed_resize_leaves_the_block), T(without_an_allocator_there_is_malloc),
       T(members_that_the_caller_does_not_know_are_zero), T(members_that_the_library_does_not_know_are_left_out),
       T(a_struct_without_a_sensible_size_is_refused), T(the_loop_goes_with_the_last_thing_made_on_it),
-      T(an_idle_loop_is_small))
+      T(an_idle_loop_is_small), T(structs_that_may_grow_have_no_padding_at_their_end))
