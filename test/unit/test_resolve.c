@@ -178,6 +178,9 @@ static void names_are_looked_up_in_a_thread(void **state) {
 static void localhost_is_found(void **state) {
   env_t *env = *state;
   answer_t answer;
+  struct addrinfo *list;
+  if (getaddrinfo("localhost", NULL, NULL, &list) != 0) skip(); /* no /etc/hosts, as in a bare chroot */
+  freeaddrinfo(list);
   assert_int_equal(answer_to(env, "localhost", &answer), 0);
   assert_true(answer.addresses->count >= 1);
   release(env, &answer);
