@@ -270,7 +270,7 @@ static int64_t measure_rearm(const options_t *options) {
 }
 
 static void rearm(options_t *options) {
-  if (options->count == 0) options->count = 2000000;
+  if (options->count == 0) options->count = 1000000;
   if (options->size == 0) options->size = 100000;
   rearm_order = random_order(options->size);
   repeated(options, "rearm", (double)options->count, measure_rearm);

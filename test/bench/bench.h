@@ -38,7 +38,7 @@ int64_t peer_burst(long size, long rounds);
  * started, turns once. The times of each round go to inserts[] and cancels[]. */
 void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels);
 
-/* On one loop, `rounds` times: starts `count` timers, sleeps until all are due, then measures until the last was
+/* On one loop, `rounds` times: starts `count` timers, sleeps until all are due, measures until the last was
  * called. */
 void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times);
 
@@ -46,7 +46,7 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times);
  * their full timeout, 1000 in each turn of the loop. */
 int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order);
 
-/* On one loop, `rounds` times: `count` callbacks come from `producers` other threads (bench_producers_start). */
+/* On one loop, `rounds` times: `count` callbacks come from `producers` threads (bench_producers_start). */
 void peer_posts(int producers, long count, long rounds, int64_t *times);
 
 /* A loop, ready to use; one turn of it that does not wait; its end. */

@@ -5,7 +5,7 @@
  *
  *   echo    `--connections` connections keep `--depth` requests of `--size` bytes in flight each: a request is
  *           sent as soon as an answer is complete. Latency is from that send to the last byte of the answer.
- *   churn   `--connections` slots, each again and again: connect, send one byte, read it back, close. Latency is
+ *   churn   `--connections` slots, each again and again: connect, send a byte, read it back, close. Latency is
  *           from connect to the byte. Connections come from many addresses of 127/8, so that ports in TIME_WAIT
  *           never run out.
  *

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Benchmarks of aloop beside its peers: builds, runs everything in rotation, prints medians as Markdown tables.
 #
-#     sh test/bench/run.sh                everything (about 12 minutes)
+#     sh test/bench/run.sh                everything (about 10 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 2 minutes)
 #     sh test/bench/run.sh count          system calls and instructions per request (about 4 minutes)
 #     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree, about 4 minutes
 #
-# The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop uv raw")
-# and ONLY (a pattern of scenario names: "echo/*" or "timers"). All results stay in $BUILD/bench-*.txt. See README.md.
+# The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop
+# uv"), ONLY (a pattern of scenario names: "echo/*" or "timers"), and STAT=best: best runs instead of medians. All
+# results stay in $BUILD/bench-*.txt; "run.sh table NAME" prints those of full, quick, count or compare again.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -66,7 +67,7 @@ in_process() {
   rotate chain chain
   rotate burst burst
   rotate timers timers --repeat "$1"
-  rotate fire fire
+  rotate fire fire --repeat "$1"
   rotate rearm rearm --repeat "$1"
   rotate posts/1 posts --repeat "$1" --producers 1
   rotate posts/4 posts --repeat "$1" --producers 4
@@ -83,7 +84,7 @@ network() {
   rotate churn churn --seconds "$seconds"
 }
 
-table() { awk -v peers="$peers" -v columns="$1" -f "$here/table.awk" "$results"; }
+table() { awk -v peers="$peers" -v columns="$1" -v stat="${STAT:-median}" -f "$here/table.awk" "$results"; }
 
 begin() { # name of the results, rounds, seconds
   results=$build/bench-$1.txt
@@ -214,10 +215,17 @@ run_count() {
 }
 
 case $mode in
-full | quick | count | compare) ;;
-*) sed -n '2,9p' "$0" >&2; exit 2 ;;
+full | quick | count | compare | table) ;;
+*) sed -n '2,8p' "$0" >&2; exit 2 ;;
 esac
 [ $# -gt 0 ] && shift
+if [ "$mode" = table ]; then
+  find_peers 2>/dev/null
+  results=$build/bench-$1.txt
+  [ "$1" = compare ] && peers="aloop_old aloop"
+  table "$([ "$1" = compare ] && echo old || echo peers)"
+  exit
+fi
 mkdir -p "$build"
 build_tree "$root" "$build" -DALOOP_BUILD_BENCH=ON
 find_peers

@@ -1,22 +1,31 @@
 # Reads result lines "peer key name=value ...", prints tables of medians in Markdown.
 #
 # -v peers="aloop uv ..."  the columns, in this order
-# -v columns=peers         adds the ratio: the time of aloop divided by that of the fastest library beside it ("raw"
-#                          is the limit, not a peer); 1.00 is as fast, less is faster
+# -v columns=peers         adds the ratio: the time of aloop divided by that of the fastest library beside it
+#                          (raw is the limit, not a peer); 1.00 is as fast, less is faster
+# -v stat=best             the best run of each instead of the median, where others keep the machine busy
 # -v columns=old           for two columns "aloop_old aloop": adds new divided by old
 
-function median(list, count, values, i, j, swap) {
+# The sorted values of a list, in `values`.
+function sort_values(list, count, values,    i, j, swap) {
   split(list, values, " ")
   for (i = 2; i <= count; i++)
     for (j = i; j > 1 && values[j - 1] + 0 > values[j] + 0; j--) {
       swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
     }
+}
+
+function median(values, count) {
   return count % 2 ? values[(count + 1) / 2] : (values[count / 2] + values[count / 2 + 1]) / 2
 }
 
-# The median of a peer, or "" if there is none.
-function result(peer, key, name) {
-  return (peer, key, name) in count ? median(list[peer, key, name], count[peer, key, name]) : ""
+# The median of a peer (with stat=best its best run), or "" if there is none.
+function result(peer, key, name,    values, n) {
+  n = count[peer, key, name]
+  if (n == 0) return ""
+  sort_values(list[peer, key, name], n, values)
+  if (stat == "best") return name == "per_s" ? values[n] : values[1]
+  return median(values, n)
 }
 
 function number(value) {
