@@ -824,10 +824,10 @@ ALOOP_API aloop_future_t *aloop_server_wait_closed(aloop_server_t *server);
 ALOOP_API int aloop_server_close_clients(aloop_server_t *server);
 ALOOP_API int aloop_server_abort_clients(aloop_server_t *server);
 
-/* Beyond asyncio, a graceful end: closes the server, gives clients `grace` ns to finish, then closes those
- * left, and aborts those still there after the same time again. Done, when the last is gone, with the number
- * that did not finish by themselves. Cancelling it leaves the rest alone. Errors: ALOOP_EALREADY (another drain
- * is under way). [loop] */
+/* Beyond asyncio, a graceful end: closes the server, gives clients `grace` ns to finish (ALOOP_FOREVER: as long
+ * as they like), then closes those left, and aborts those still there after the same time again. Done, when the
+ * last is gone, with the number that did not finish by themselves. Cancelling it leaves the rest alone. Errors:
+ * ALOOP_EALREADY (another drain is under way). [loop] */
 ALOOP_API aloop_future_t *aloop_server_drain(aloop_server_t *server, int64_t grace);
 
 /* Beyond asyncio: stops and goes on accepting; new connections wait in the kernel's backlog. Idempotent.
