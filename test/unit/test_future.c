@@ -43,6 +43,9 @@ static void a_new_future_is_pending(void **state) {
   assert_string_equal(aloop_future_message(future), "");
   assert_ptr_equal(aloop_future_loop(future), env->loop);
   aloop_future_unref(future);
+  future = (aloop_future_new)(env->loop); /* the function behind the macro */
+  assert_false(aloop_future_done(future));
+  aloop_future_unref(future);
 }
 
 static void a_value_ends_it_once(void **state) {

@@ -429,9 +429,46 @@ static void sleep_together(env_t *env) {
   aloop_future_unref(outer);
 }
 
+static void count_end(aloop_future_t *future, void *arg) {
+  assert_true(aloop_future_done(future));
+  ++*(int *)arg;
+}
+
+/* Children that somebody watches already: a second callback needs memory. The limit is the first timer. */
+static void join_the_watchers(env_t *env, bool gather) {
+  aloop_t *loop = env->loop;
+  int ends = 0, added = 0;
+  aloop_future_t *futures[COUNT];
+  make(env, futures);
+  for (int i = 0; i < COUNT; i++) {
+    aloop_future_ref(futures[i]);
+    added += futures[i] != NULL && aloop_future_add_done_callback(futures[i], count_end, &ends) == 0;
+  }
+  aloop_future_t *outer = gather ? aloop_gather(loop, futures, COUNT, 0)
+                                 : aloop_wait(loop, futures, COUNT, ALOOP_MILLIS(5), ALOOP_ALL_COMPLETED);
+  for (int i = 0; i < COUNT; i++)
+    if (outer == NULL && futures[i] != NULL) assert_true(aloop_future_cancelled(futures[i]));
+  for (int i = 0; i < COUNT && outer != NULL; i++) assert_int_equal(aloop_future_set_value(futures[i], i), 0);
+  env->fail_from = 0;
+  if (outer != NULL) assert_int_equal(run_future(loop, outer), COUNT);
+  for (int i = 0; i < 3; i++) run_turn(loop);
+  assert_int_equal(ends, added);
+  release(futures);
+  aloop_future_unref(outer);
+}
+
+static void gather_watched(env_t *env) {
+  join_the_watchers(env, true);
+}
+
+static void wait_for_watched(env_t *env) {
+  join_the_watchers(env, false);
+}
+
 static void every_allocation_may_fail(void **state) {
-  env_t *env = *state;
-  torture(env, sleep_together);
+  torture(*state, sleep_together);
+  torture(*state, gather_watched);
+  torture(*state, wait_for_watched);
 }
 
 TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),

@@ -369,8 +369,42 @@ static void limited_sleeps(env_t *env) {
   aloop_future_unref(early);
 }
 
+static void count_end(aloop_future_t *future, void *arg) {
+  assert_true(aloop_future_done(future));
+  ++*(int *)arg;
+}
+
+/* The inner future is watched already: a second callback needs memory. The limit is the first timer. */
+static void forward_watched(env_t *env, bool shield) {
+  aloop_t *loop = env->loop;
+  int ends = 0, added = 0;
+  aloop_future_t *inner = aloop_future_new(loop);
+  if (inner != NULL) added = aloop_future_add_done_callback(inner, count_end, &ends) == 0;
+  aloop_future_ref(inner);
+  aloop_future_t *outer = shield ? aloop_shield(inner) : aloop_wait_for(inner, ALOOP_MILLIS(5));
+  /* Without a limit the operation ends; what nobody shields goes on. */
+  if (inner != NULL && outer == NULL) assert_int_equal(aloop_future_done(inner), !shield);
+  if (inner != NULL && !aloop_future_done(inner)) aloop_future_set_value(inner, 6);
+  env->fail_from = 0;
+  if (outer != NULL) assert_int_equal(run_future(loop, outer), 6);
+  for (int i = 0; i < 3; i++) run_turn(loop);
+  assert_int_equal(ends, added);
+  aloop_future_unref(inner);
+  aloop_future_unref(outer);
+}
+
+static void shield_watched(env_t *env) {
+  forward_watched(env, true);
+}
+
+static void wait_for_watched(env_t *env) {
+  forward_watched(env, false);
+}
+
 static void every_allocation_may_fail(void **state) {
   torture(*state, limited_sleeps);
+  torture(*state, shield_watched);
+  torture(*state, wait_for_watched);
 }
 
 static void steady_sleeping_allocates_nothing(void **state) {
