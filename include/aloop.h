@@ -535,7 +535,8 @@ ALOOP_API void aloop_future_detach(aloop_future_t *future);
 ALOOP_API aloop_t *aloop_future_loop(const aloop_future_t *future);
 
 /* Future.set_result: ends the future with a number >= 0, or with an object and `destroy` (may be NULL) that
- * releases it unless somebody takes it; on failure the object stays the caller's. Errors: ALOOP_EDONE,
+ * releases it unless somebody takes it; on failure the object stays the caller's. If the future is one that the
+ * library made, its operation is stopped first, as by cancel; so too by set_error. Errors: ALOOP_EDONE,
  * ALOOP_EINVAL (negative). [loop] */
 ALOOP_API int aloop_future_set_value(aloop_future_t *future, int64_t value);
 ALOOP_API int aloop_future_set_result(aloop_future_t *future, int64_t value, void *ptr,
@@ -550,7 +551,7 @@ ALOOP_API int aloop_future_set_error(aloop_future_t *future, int error, const ch
 ALOOP_API int aloop_future_cancel(aloop_future_t *future);
 
 /* For makers of operations: `stop(future, arg)` is called once, inside aloop_future_cancel, before the future
- * ends. NULL removes it. Errors: ALOOP_EDONE. [loop] */
+ * ends. NULL removes it. Errors: ALOOP_EDONE, ALOOP_EPERM (a future that the library made). [loop] */
 ALOOP_API int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn stop, void *arg);
 
 /* Future.done, Future.cancelled. [loop] */
@@ -561,9 +562,9 @@ ALOOP_API bool aloop_future_cancelled(const aloop_future_t *future);
  * cancelled), or ALOOP_ENOTDONE. Counts as reading the error. [loop] */
 ALOOP_API int64_t aloop_future_result(aloop_future_t *future);
 
-/* The object of the result: borrowed from the future, or taken over by the caller (once: then ALOOP_ENOENT).
- * `out` is the address of a pointer. Returns 0, ALOOP_ENOTDONE or the future's error, which then counts as
- * read. [loop] */
+/* The object of the result: borrowed from the future, or taken over by the caller. `out` is the address of a
+ * pointer. Returns 0, ALOOP_ENOTDONE, ALOOP_ENOENT (there is none, or it was taken) or the future's error,
+ * which then counts as read. [loop] */
 ALOOP_API int aloop_future_result_ptr(aloop_future_t *future, void *out);
 ALOOP_API int aloop_future_take_ptr(aloop_future_t *future, void *out);
 
