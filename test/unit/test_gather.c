@@ -471,6 +471,149 @@ static void every_allocation_may_fail(void **state) {
   torture(*state, wait_for_watched);
 }
 
+/* ---- A random walk ------------------------------------------------------------------------------------------- */
+
+/* Futures of all kinds over each other, ended, cancelled, watched and released at random, also from inside callbacks
+ * and stop functions, and with some allocations failing. Each callback that was added runs once. */
+enum { POOL = 24, STEPS = 4000 };
+
+typedef struct walk {
+  env_t *env;
+  aloop_future_t *pool[POOL];
+  uint32_t random;
+  int added, ran, removed, destroyed, objects, depth;
+} walk_t;
+
+static uint32_t draw(walk_t *walk, uint32_t below) {
+  walk->random ^= walk->random << 13;
+  walk->random ^= walk->random >> 17;
+  walk->random ^= walk->random << 5;
+  return walk->random % below;
+}
+
+static aloop_future_t *pick(walk_t *walk) {
+  return walk->pool[draw(walk, POOL)];
+}
+
+static void count_object(void *arg) {
+  ++((walk_t *)arg)->destroyed;
+}
+
+static aloop_future_t *combine(walk_t *walk) {
+  aloop_t *loop = walk->env->loop;
+  aloop_future_t *futures[4];
+  size_t count = draw(walk, 4) + 1;
+  for (size_t i = 0; i < count; i++) {
+    futures[i] = aloop_future_ref(pick(walk));
+    if (futures[i] == NULL) futures[i] = aloop_sleep(loop, draw(walk, 5));
+  }
+  uint32_t rule = draw(walk, 6);
+  if (rule >= 3) return aloop_gather(loop, futures, count, rule & ALOOP_RETURN_ERRORS);
+  return aloop_wait(loop, futures, count, (int64_t)draw(walk, 8) - 1, (int)rule);
+}
+
+static aloop_future_t *make_any(walk_t *walk) {
+  aloop_t *loop = walk->env->loop;
+  switch (draw(walk, 6)) {
+  case 0:
+    return aloop_sleep(loop, draw(walk, 6));
+  case 1:
+    return aloop_wait_for(aloop_future_ref(walk->pool[draw(walk, POOL)]), (int64_t)(walk->random % 8) - 1);
+  case 2:
+    return aloop_shield(aloop_future_ref(pick(walk)));
+  case 3:
+    return combine(walk);
+  default:
+    return aloop_future_new(loop);
+  }
+}
+
+/* Making and releasing run callbacks' steps, which may replace the same one. */
+static void replace(walk_t *walk, uint32_t at) {
+  aloop_future_t *made = make_any(walk);
+  aloop_future_t *old = walk->pool[at];
+  walk->pool[at] = made;
+  aloop_future_unref(old);
+}
+
+static void end_any(walk_t *walk, aloop_future_t *future) {
+  uint32_t way = draw(walk, 5);
+  if (way == 0) aloop_future_set_value(future, 1);
+  if (way == 1) aloop_future_set_error(future, ALOOP_EIO, "random");
+  if (way == 2 && aloop_future_set_result(future, 0, walk, count_object) == 0) walk->objects++;
+  if (way > 2) aloop_future_cancel(future);
+}
+
+static void step_at_random(walk_t *walk);
+
+static void on_end(aloop_future_t *future, void *arg) {
+  walk_t *walk = arg;
+  assert_true(aloop_future_done(future));
+  walk->ran++;
+  step_at_random(walk);
+}
+
+static void on_stop(aloop_future_t *future, void *arg) {
+  assert_false(aloop_future_done(future));
+  step_at_random(arg);
+}
+
+static void step_at_random(walk_t *walk) {
+  if (walk->depth == 3) return;
+  walk->depth++;
+  uint32_t at = draw(walk, POOL);
+  aloop_future_t *future = aloop_future_ref(walk->pool[at]);
+  void *out;
+  switch (draw(walk, 10)) {
+  case 0:
+  case 1:
+    replace(walk, at);
+    break;
+  case 2:
+  case 3:
+    if (future != NULL && aloop_future_add_done_callback(future, on_end, walk) == 0) walk->added++;
+    break;
+  case 4:
+    if (future != NULL) walk->removed += aloop_future_remove_done_callback(future, on_end, walk);
+    break;
+  case 5:
+    if (future != NULL) aloop_future_on_cancel(future, on_stop, walk);
+    break;
+  case 6:
+  case 7:
+    end_any(walk, future);
+    break;
+  case 8:
+    if (future != NULL && aloop_future_take_ptr(future, &out) == 0) walk->destroyed++;
+    break;
+  default:
+    aloop_future_result(future);
+  }
+  aloop_future_unref(future);
+  walk->depth--;
+}
+
+static void a_random_walk_loses_nothing(void **state) {
+  env_t *env = *state;
+  for (uint32_t seed = 1; seed <= 20; seed++) {
+    virtual_loop(env);
+    walk_t walk = {.env = env, .random = seed * 2654435761u};
+    for (int i = 0; i < STEPS; i++) {
+      env->fail_from = draw(&walk, 50) == 0 ? env->calls + 1 + (long)(walk.random % 4) : 0;
+      step_at_random(&walk);
+      if (draw(&walk, 4) == 0) assert_true(aloop_run_once(env->loop, draw(&walk, 3)) >= 0);
+    }
+    env->fail_from = 0;
+    for (int i = 0; i < POOL; i++) aloop_future_cancel(walk.pool[i]);
+    walk.depth = 3; /* no more steps */
+    for (int i = 0; i < POOL; i++) aloop_future_unref(walk.pool[i]);
+    for (int i = 0; i < 20; i++) aloop_run_once(env->loop, 10);
+    aloop_close(env->loop);
+    assert_int_equal(walk.objects, walk.destroyed);
+    assert_in_range(walk.ran + walk.removed, 1, walk.added);
+  }
+}
+
 TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),
       T(gathering_what_is_done_is_done_at_once), T(the_first_error_ends_gather),
       T(an_earlier_error_ends_gather_at_once), T(errors_after_the_first_count_as_read),
@@ -483,4 +626,5 @@ TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),
       T(on_a_closed_loop_gather_has_failed), T(wait_for_all_counts_errors_as_ends),
       T(wait_may_end_with_the_first), T(wait_counts_all_that_are_done_by_then),
       T(wait_may_end_with_the_first_error), T(wait_has_a_limit_and_cancels_nothing),
-      T(a_wait_that_is_over_has_no_timer), T(a_wait_without_time_looks_once), T(every_allocation_may_fail))
+      T(a_wait_that_is_over_has_no_timer), T(a_wait_without_time_looks_once), T(every_allocation_may_fail),
+      T(a_random_walk_loses_nothing))
