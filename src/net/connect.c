@@ -113,7 +113,7 @@ static void describe_attempts(const connector_t *self, char *text, size_t used) 
 static void fail_with_attempts(connector_t *self) {
   char text[MESSAGE_MAX] = "";
   describe_attempts(self, text, 0);
-  fail(self, self->error, text);
+  fail(self, self->error, text[0] != '\0' ? text : NULL); /* none could be noted when memory was short */
 }
 
 static void note_failure(connector_t *self, const aloop__address_t *address, int error) {
