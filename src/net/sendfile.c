@@ -95,7 +95,9 @@ static void await_room(aloop_transport_t *transport) {
 /* One piece of the file through the outbox. */
 static void copy_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
   size_t want = op->left < PIECE ? (size_t)op->left : PIECE;
-  ssize_t n = pread(op->file, op->copy, want, (off_t)op->offset);
+  ssize_t n;
+  do n = pread(op->file, op->copy, want, (off_t)op->offset);
+  while (n < 0 && errno == EINTR);
   if (n <= 0) {
     end(transport, n < 0 ? -errno : 0);
     return;
