@@ -53,7 +53,7 @@
   X(send, true, true, EPIPE, ECONNRESET, ENOBUFS)                                                              \
   X(sendfile, true, true, EINVAL, EIO, ECONNRESET)                                                             \
   X(sendmsg, true, true, EPIPE, ECONNRESET, ENOMEM)                                                            \
-  X(setsockopt, false, false, ENOBUFS, ENOPROTOOPT)                                                            \
+  X(setsockopt, false, false, ENOBUFS, ENOMEM)                                                                 \
   X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
   X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
   X(write, true, true, EAGAIN)
@@ -78,6 +78,8 @@ static const call_t calls[CALL_COUNT] = {
 #undef X
 };
 
+enum { REPETITIONS = 4 };
+
 static atomic_bool armed;
 static atomic_long count;
 static atomic_bool struck;
@@ -86,13 +88,19 @@ static long nth;
 static int variant;
 static size_t limit; /* of bytes sent between two polls; 0: none */
 static size_t room;
+static bool no_sendfile;
 static atomic_uchar sequence[FAULT_CALLS_MAX];
+static const struct call *repeated; /* by FAULT_ERRORS */
+static int repetitions;
 
 void faults_begin(fault_kind_t which, long n, int error) {
   kind = which;
   nth = n;
   variant = error;
   limit = 0;
+  no_sendfile = false;
+  repeated = NULL;
+  repetitions = 0;
   atomic_store(&count, 0);
   atomic_store(&struck, false);
   atomic_store(&armed, true);
@@ -112,6 +120,10 @@ void faults_resume(void) {
 
 void faults_limit_sends(size_t bytes) {
   limit = room = bytes;
+}
+
+void faults_without_sendfile(void) {
+  no_sendfile = true;
 }
 
 long faults_calls(void) {
@@ -148,12 +160,20 @@ bool faults_may_wait(long n) {
   return call_at(n)->may_wait;
 }
 
+/* Every other call or so. Not in step with anything: calls that take turns must both get theirs. */
+static bool heads(long n) {
+  return ((uint64_t)n * UINT64_C(0x9e3779b97f4a7c15) >> 40 & 1) != 0;
+}
+
 /* The errno with which this call is to fail, or 0. */
 static int error_for(const call_t *call, long n) {
   bool often = kind == FAULT_INTERRUPT_OFTEN || kind == FAULT_AGAIN_OFTEN;
-  if (often ? n % 2 == 0 : n != nth) return 0;
+  if (kind == FAULT_ERRORS && n == nth) repeated = call;
+  if (kind == FAULT_ERRORS ? call != repeated || repetitions++ >= REPETITIONS : often ? !heads(n) : n != nth)
+    return 0;
   switch (kind) {
   case FAULT_ERROR:
+  case FAULT_ERRORS:
     return call->errors[variant % errors_of(call)];
   case FAULT_INTERRUPT:
   case FAULT_INTERRUPT_OFTEN:
@@ -248,7 +268,11 @@ WRAP(int, getpeername, int fd, struct sockaddr *address, socklen_t *size) {
 }
 
 WRAP(int, shutdown, int fd, int how) {
-  return fails(CALL_shutdown) ? -1 : __real_shutdown(fd, how);
+  if (!fails(CALL_shutdown)) return __real_shutdown(fd, how);
+  int error = errno;
+  if (error == ENOTCONN) __real_shutdown(fd, SHUT_RDWR);
+  errno = error;
+  return -1;
 }
 
 /* ---- Bytes --------------------------------------------------------------------------------------------------- */
@@ -277,7 +301,8 @@ WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
 }
 
 WRAP(ssize_t, sendfile, int fd, int file, off_t *at, size_t size) {
-  if (fails(CALL_sendfile) || !take_room(&size)) return -1;
+  errno = EINVAL;
+  if (no_sendfile || fails(CALL_sendfile) || !take_room(&size)) return -1;
   return __real_sendfile(fd, file, at, cut(size));
 }
 

@@ -17,9 +17,10 @@
 typedef enum fault_kind {
   FAULT_NONE,            /* count only */
   FAULT_ERROR,           /* the n-th call fails with an error that means something */
+  FAULT_ERRORS,          /* and so do the next few of its kind */
   FAULT_INTERRUPT,       /* the n-th call fails with EINTR, if a signal can do that to it */
   FAULT_AGAIN,           /* the n-th call fails with EAGAIN, if it is one that may */
-  FAULT_INTERRUPT_OFTEN, /* and so does every other call */
+  FAULT_INTERRUPT_OFTEN, /* and so does every other call or so */
   FAULT_AGAIN_OFTEN,
   FAULT_SHORT /* one byte is moved at a time */
 } fault_kind_t;
@@ -35,6 +36,9 @@ void faults_resume(void);
 
 /* From now on sockets take at most so many bytes between two polls; 0: as many as they like. */
 void faults_limit_sends(size_t bytes);
+
+/* From now on the kernel has no sendfile. */
+void faults_without_sendfile(void);
 
 long faults_calls(void);         /* since faults_begin */
 bool faults_struck(void);        /* whether a call was made to fail since then */

@@ -40,6 +40,9 @@ bool is_known(int64_t error);
 /* Makes run->loop. */
 bool run_open(run_t *run, int debug);
 
+/* One turn, which waits a moment if there is nothing to do. False: the loop is broken. */
+bool run_a_turn(run_t *run);
+
 /* Runs turns until a condition holds. False: the loop is broken. */
 bool run_to(run_t *run, bool (*over)(const void *arg), const void *arg);
 
