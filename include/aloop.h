@@ -336,8 +336,9 @@ ALOOP_API const char *aloop_poller_name(const aloop_t *loop);
 ALOOP_API aloop_handle_t aloop_call_soon(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
 /* loop.call_later, loop.call_at: fn runs once, `delay` ns from now or at `when` on aloop_time's clock, never
- * early; equal deadlines run in the order they were made. A moment that has passed means the next turn, after
- * its I/O. Otherwise as aloop_call_soon. [loop] */
+ * early; equal deadlines run in the order they were made. A moment that has passed means the next turn that
+ * looks for I/O (20 us away at most while callbacks keep coming), after that I/O. Otherwise as aloop_call_soon.
+ * [loop] */
 ALOOP_API aloop_handle_t aloop_call_later(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg);
 ALOOP_API aloop_handle_t aloop_call_at(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg);
 
