@@ -31,10 +31,12 @@ Task C: factorial(4) = 24
 
 dates=$("$examples/display_date" 2)
 check "exit status of display_date" 0 $?
-check "dates shown in two seconds" 2 "$(printf '%s\n' "$dates" | grep -c '^[0-9]*-[0-9][0-9]-[0-9][0-9] [0-9:]*$')"
+check "dates shown in two seconds" 2 \
+  "$(printf '%s\n' "$dates" | grep -c '^[0-9]*-[0-9][0-9]-[0-9][0-9] [0-9:]*$')"
 
 for signal in INT TERM; do
-  # A shell starts background programs with SIGINT ignored, and signalfd does not see ignored signals; env can undo that.
+  # A shell starts background programs with SIGINT ignored, and signalfd does not see ignored signals; env can
+  # undo that.
   mkfifo "$folder/says"
   if env --default-signal=INT true 2>/dev/null; then
     env --default-signal=INT "$examples/stop_on_signal" >"$folder/says" &

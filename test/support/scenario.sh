@@ -2,8 +2,8 @@
 #
 #     . "$2/test/support/scenario.sh"
 #
-# and gets: $examples (where the programs are), $folder (its own, removed at the end), and the functions below. A failed
-# check is reported and counted, and the script goes on; `finish` says how it ended.
+# and gets: $examples (where the programs are), $folder (its own, removed at the end), and the functions below.
+# A failed check is reported and counted, and the script goes on; `finish` says how it ended.
 set -u
 examples=$1/examples
 folder=$(mktemp -d "${TMPDIR:-/tmp}/aloop-scenario-XXXXXX") || exit 1
@@ -49,8 +49,8 @@ check_has() {
   printf '%s\n' "$3" | grep -q -- "$2" || fail "$1: no line matches \"$2\" in: $3"
 }
 
-# start PROGRAM [OPTION...]: runs an example server and waits until it listens; sets $pid and $port. Its other output is in
-# $folder/PROGRAM.err.
+# start PROGRAM [OPTION...]: runs an example server and waits until it listens; sets $pid and $port. Its other
+# output is in $folder/PROGRAM.err.
 start() {
   program=$1
   shift
@@ -86,15 +86,28 @@ eventually() {
   done
 }
 
-# talk PORT: standard input to the server, its answer to standard output, until the server closes. end_after_input also
-# tells the server that no more will come.
+# talk PORT: standard input to the server, its answer to standard output, until the server closes.
+# end_after_input also tells the server that no more will come; listen_to says nothing at all.
 if has nc && nc -h 2>&1 | grep -q -- '-N'; then
   talk() { nc -w 20 127.0.0.1 "$1"; }
   end_after_input() { nc -N -w 20 127.0.0.1 "$1"; }
+  listen_to() { nc -d -w 20 127.0.0.1 "$1"; }
 else
   talk() { socat -t 20 -,ignoreeof TCP:127.0.0.1:"$1"; }
   end_after_input() { socat -t 20 - TCP:127.0.0.1:"$1"; }
+  listen_to() { socat -u -T 20 TCP:127.0.0.1:"$1" -; }
 fi
+
+# vanish PORT [FILE]: a client that sends FILE (all the zeros there are), and is killed as soon as it got an answer.
+vanish() {
+  rm -f "$folder/vanishing"
+  mkfifo "$folder/vanishing"
+  talk "$1" <"${2:-/dev/zero}" >"$folder/vanishing" 2>/dev/null &
+  client=$!
+  head -c 1000 <"$folder/vanishing" >/dev/null
+  kill -KILL $client 2>/dev/null
+  wait $client 2>/dev/null
+}
 
 # need_talk: skips the script if there is neither an nc that can half-close nor socat.
 need_talk() {
@@ -103,7 +116,7 @@ need_talk() {
 
 # hash FILE...: of the contents of all of them, one after the other.
 hash() {
-  if has sha256sum; then cat "$@" | sha256sum; else cat "$@" | cksum; fi
+  if has sha1sum; then cat "$@" | sha1sum; else cat "$@" | cksum; fi
 }
 
 # Reports what went wrong, with what the servers said, and ends the script.
