@@ -7,8 +7,8 @@
 #     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree, about 4 minutes
 #
 # The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop
-# uv"), ONLY (a pattern of scenario names: "echo/*" or "timers"), and STAT=best: best runs instead of medians. All
-# results stay in $BUILD/bench-*.txt; "run.sh table NAME" prints those of full, quick, count or compare again.
+# uv"), ONLY (a pattern of scenario names: "echo/*" or "timers"), STAT=best (best runs instead of medians). All
+# results stay in $BUILD/bench-*.txt; "run.sh table NAME" prints those of full, quick, count, compare again.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -130,7 +130,8 @@ build_old() {
   build_tree "$old/source" "$old/build"
   ${CC:-cc} -O2 -g -DNDEBUG -std=c11 -D_GNU_SOURCE -I "$old/source/include" "$here/bench.c" \
     "$here/bench_aloop.c" \
-    -o "$programs/bench_aloop_old" -L "$old/build" "-Wl,-rpath,$old/build" -laloop -lpthread
+    -o "$programs/bench_aloop_old" -L "$old/build" "-Wl,-rpath,$old/build" -laloop -lpthread ||
+    { say "the library of $1 lacks something that the benchmarks use"; exit 1; }
 }
 
 run_compare() {
