@@ -46,10 +46,18 @@ void bench_die(const char *what) {
   _exit(1);
 }
 
-int64_t bench_now(void) {
+static int64_t read_clock(clockid_t clock) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(clock, &now);
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t bench_now(void) {
+  return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t bench_cpu(void) {
+  return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void bench_sleep_until(int64_t when) {
@@ -283,10 +291,12 @@ static void posts(options_t *options) {
   if (options->producers == 0) options->producers = 1;
   long rounds = options->repeat + 1;
   int64_t *times = bench_alloc((size_t)rounds * sizeof *times);
+  int64_t cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID);
   peer_posts((int)options->producers, options->count, rounds, times);
+  cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID) - cpu;
   printf("%s posts/%ld", peer_name, options->producers);
   print_times("ns", times, rounds, options->count);
-  putchar('\n');
+  printf(" cpu_ns=%.2f\n", (double)cpu / (double)(rounds * options->count));
   free(times);
 }
 
@@ -312,9 +322,9 @@ static size_t resident(void) {
 }
 
 static int64_t measure_loop(const options_t *options) {
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long i = 0; i < options->count; i++) peer_loop_free(peer_loop_new());
-  return bench_now() - start;
+  return bench_cpu() - start;
 }
 
 static void loop(options_t *options) {

@@ -61,6 +61,7 @@ void peer_serve(bool for_memory);
 /* ---- What bench.c offers to peers ------------------------------------------------------------------------ */
 
 int64_t bench_now(void);
+int64_t bench_cpu(void); /* of this thread: other programs on the machine disturb it little */
 void bench_sleep_until(int64_t when);
 void bench_die(const char *what) __attribute__((noreturn));
 void *bench_alloc(size_t bytes);

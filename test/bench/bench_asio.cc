@@ -57,23 +57,23 @@ static void link_of_chain(asio::io_context &context, long &left) {
 
 int64_t peer_chain(long count) {
   loop_context context;
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   asio::post(context, [&context, &count] { link_of_chain(context, count); });
   context.run();
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   return count == 0 ? took : -1;
 }
 
 int64_t peer_burst(long size, long rounds) {
   loop_context context;
   long left = size * rounds;
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long round = 0; round < rounds; round++) {
     for (long i = 0; i < size; i++) asio::post(context, [&left] { left--; });
     context.run();
     context.restart();
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   return left == 0 ? took : -1;
 }
 
@@ -102,14 +102,14 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
   auto timers = new_timers(context, count);
   for (long round = 0; round < rounds; round++) {
     long left = count;
-    int64_t start = bench_now();
+    int64_t start = bench_cpu();
     start_timers(timers, delays, left);
-    int64_t middle = bench_now();
+    int64_t middle = bench_cpu();
     for (auto &timer : timers) timer.cancel();
     context.run();
     context.restart();
     inserts[round] = middle - start;
-    cancels[round] = bench_now() - middle;
+    cancels[round] = bench_cpu() - middle;
   }
 }
 
@@ -119,9 +119,9 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
   for (long round = 0; round < rounds; round++) {
     long left = count;
     bench_sleep_until(bench_now() + start_timers(timers, delays, left) + 2000000);
-    int64_t start = bench_now();
+    int64_t start = bench_cpu();
     context.run();
-    times[round] = bench_now() - start;
+    times[round] = bench_cpu() - start;
     context.restart();
     if (left != 0) bench_die("not every timer was called");
   }
@@ -139,7 +139,7 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
     timer.expires_after(length);
     timer.async_wait(on_timer);
   }
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   auto now = std::chrono::steady_clock::now();
   for (long i = 0; i < total; i++) {
     if (i % 1000 == 0) {
@@ -150,7 +150,7 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
     timer.expires_at(now + length);
     timer.async_wait(on_timer);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   return fired == 0 ? took : -1;
 }
 

@@ -53,10 +53,10 @@ int64_t peer_chain(long count) {
   struct ev_watcher watcher;
   ev_init(&watcher, link_of_chain);
   watcher.data = &count;
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   ev_feed_event(loop, &watcher, EV_CUSTOM);
   ev_run(loop, EVRUN_NOWAIT);
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   ev_loop_destroy(loop);
   return count == 0 ? took : -1;
 }
@@ -75,12 +75,12 @@ int64_t peer_burst(long size, long rounds) {
     ev_init(&watchers[i], run_once);
     watchers[i].data = &left;
   }
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long round = 0; round < rounds; round++) {
     for (long i = 0; i < size; i++) ev_feed_event(loop, &watchers[i], EV_CUSTOM);
     ev_run(loop, EVRUN_NOWAIT);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   ev_loop_destroy(loop);
   free(watchers);
   return left == 0 ? took : -1;
@@ -117,13 +117,13 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
   struct ev_loop *loop = new_loop();
   ev_timer *timers = new_timers(loop, count);
   for (long round = 0; round < rounds; round++) {
-    int64_t start = bench_now();
+    int64_t start = bench_cpu();
     start_timers(loop, timers, count, delays);
-    int64_t middle = bench_now();
+    int64_t middle = bench_cpu();
     for (long i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
     ev_run(loop, EVRUN_NOWAIT);
     inserts[round] = middle - start;
-    cancels[round] = bench_now() - middle;
+    cancels[round] = bench_cpu() - middle;
   }
   ev_loop_destroy(loop);
   free(timers);
@@ -136,9 +136,9 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
     timers_left = count;
     ev_now_update(loop);
     bench_sleep_until(bench_now() + start_timers(loop, timers, count, delays) + 2000000);
-    int64_t start = bench_now();
+    int64_t start = bench_cpu();
     ev_run(loop, 0);
-    times[round] = bench_now() - start;
+    times[round] = bench_cpu() - start;
     if (timers_left != 0) bench_die("not every timer was called");
   }
   ev_loop_destroy(loop);
@@ -152,12 +152,12 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
     ev_timer_set(&timers[i], 0, to_seconds(timeout));
     ev_timer_again(loop, &timers[i]);
   }
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long i = 0; i < total; i++) {
     if (i % 1000 == 0) ev_run(loop, EVRUN_NOWAIT);
     ev_timer_again(loop, &timers[order[i % timers_count]]);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   ev_loop_destroy(loop);
   free(timers);
   return took;

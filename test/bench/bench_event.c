@@ -73,10 +73,10 @@ int64_t peer_chain(long count) {
   struct event_base *base = peer_loop_new();
   chain_t chain = {.left = count};
   event_assign(&chain.event, base, -1, 0, link_of_chain, &chain);
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   event_active(&chain.event, EV_TIMEOUT, 0);
   event_base_dispatch(base);
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   event_base_free(base);
   return chain.left == 0 ? took : -1;
 }
@@ -92,12 +92,12 @@ int64_t peer_burst(long size, long rounds) {
   struct event *all = bench_alloc((size_t)size * sizeof *all);
   long left = size * rounds;
   for (long i = 0; i < size; i++) event_assign(&all[i], base, -1, 0, count_down, &left);
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long round = 0; round < rounds; round++) {
     for (long i = 0; i < size; i++) event_active(&all[i], EV_TIMEOUT, 0);
     event_base_dispatch(base);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   event_base_free(base);
   free(all);
   return left == 0 ? took : -1;
@@ -141,9 +141,9 @@ static void timers_free(timers_t *timers) {
 static void insert_and_cancel(evutil_socket_t fd, short events, void *arg) {
   timers_t *timers = arg;
   (void)fd, (void)events;
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   timers_start(timers);
-  timers->start = bench_now();
+  timers->start = bench_cpu();
   timers->insert = timers->start - start;
   for (long i = 0; i < timers->count; i++) event_del(&timers->events[i]);
 }
@@ -152,7 +152,7 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
   timers_t *timers = timers_new(count, delays);
   for (long round = 0; round < rounds; round++) {
     run_from_callback(timers->base, insert_and_cancel, timers);
-    cancels[round] = bench_now() - timers->start;
+    cancels[round] = bench_cpu() - timers->start;
     inserts[round] = timers->insert;
   }
   timers_free(timers);
@@ -162,7 +162,7 @@ static void insert_and_sleep(evutil_socket_t fd, short events, void *arg) {
   timers_t *timers = arg;
   (void)fd, (void)events;
   bench_sleep_until(bench_now() + timers_start(timers) + 2000000);
-  timers->start = bench_now();
+  timers->start = bench_cpu();
 }
 
 void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
@@ -170,7 +170,7 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
   for (long round = 0; round < rounds; round++) {
     timers->left = count;
     run_from_callback(timers->base, insert_and_sleep, timers);
-    times[round] = bench_now() - timers->start;
+    times[round] = bench_cpu() - timers->start;
     if (timers->left != 0) bench_die("not every timer was called");
   }
   timers_free(timers);
@@ -203,12 +203,12 @@ int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *ord
     event_add(&rearm.events[i], rearm.timeout);
   }
   event_assign(&rearm.turn, rearm.base, -1, 0, rearm_some, &rearm);
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   while (rearm.done < total) {
     event_active(&rearm.turn, EV_TIMEOUT, 0);
     event_base_loop(rearm.base, EVLOOP_NONBLOCK);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   for (long i = 0; i < timers; i++) event_del(&rearm.events[i]);
   event_base_free(rearm.base);
   free(rearm.events);

@@ -53,10 +53,10 @@ int64_t peer_chain(long count) {
   uv_loop_t *loop = peer_loop_new();
   uv_idle_t idle = {.data = &count};
   uv_idle_init(loop, &idle);
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   uv_idle_start(&idle, link_of_chain);
   uv_run(loop, UV_RUN_DEFAULT);
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   peer_loop_free(loop);
   return took;
 }
@@ -75,12 +75,12 @@ int64_t peer_burst(long size, long rounds) {
     uv_idle_init(loop, &idles[i]);
     idles[i].data = &left;
   }
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long round = 0; round < rounds; round++) {
     for (long i = 0; i < size; i++) uv_idle_start(&idles[i], run_once);
     uv_run(loop, UV_RUN_DEFAULT);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   peer_loop_free(loop);
   free(idles);
   return left == 0 ? took : -1;
@@ -116,13 +116,13 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
   uv_loop_t *loop = peer_loop_new();
   uv_timer_t *timers = new_timers(loop, count);
   for (long round = 0; round < rounds; round++) {
-    int64_t start = bench_now();
+    int64_t start = bench_cpu();
     start_timers(timers, count, delays);
-    int64_t middle = bench_now();
+    int64_t middle = bench_cpu();
     for (long i = 0; i < count; i++) uv_timer_stop(&timers[i]);
     uv_run(loop, UV_RUN_NOWAIT);
     inserts[round] = middle - start;
-    cancels[round] = bench_now() - middle;
+    cancels[round] = bench_cpu() - middle;
   }
   peer_loop_free(loop);
   free(timers);
@@ -135,9 +135,9 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
     timers_left = count;
     uv_update_time(loop);
     bench_sleep_until(bench_now() + start_timers(timers, count, delays) + 2000000);
-    int64_t start = bench_now();
+    int64_t start = bench_cpu();
     uv_run(loop, UV_RUN_DEFAULT);
-    times[round] = bench_now() - start;
+    times[round] = bench_cpu() - start;
     if (timers_left != 0) bench_die("not every timer was called");
   }
   peer_loop_free(loop);
@@ -149,12 +149,12 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
   uv_timer_t *timers = new_timers(loop, timers_count);
   for (long i = 0; i < timers_count; i++)
     uv_timer_start(&timers[i], on_timer, (uint64_t)to_ms(timeout), (uint64_t)to_ms(timeout));
-  int64_t start = bench_now();
+  int64_t start = bench_cpu();
   for (long i = 0; i < total; i++) {
     if (i % 1000 == 0) uv_run(loop, UV_RUN_NOWAIT);
     uv_timer_again(&timers[order[i % timers_count]]);
   }
-  int64_t took = bench_now() - start;
+  int64_t took = bench_cpu() - start;
   peer_loop_free(loop);
   free(timers);
   return took;
