@@ -78,12 +78,12 @@ static void note_first_unsent(aloop_transport_t *transport) {
 static ALOOP_NOINLINE int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count,
                                     size_t sent) {
   note_first_unsent(transport);
-  if (aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent) < 0) {
-    if (sent > 0) aloop__stream_end(transport, ALOOP_ENOMEM);
-    return ALOOP_ENOMEM;
-  }
-  appended(transport);
-  return 0;
+  int rc = aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent);
+  if (rc == 0)
+    appended(transport);
+  else if (sent > 0)
+    aloop__stream_end(transport, rc);
+  return sent > 0 ? 0 : rc;
 }
 
 static int send_or_keep(aloop_transport_t *transport, const struct iovec *iov, int count, size_t total) {
@@ -273,10 +273,13 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
     note_first_unsent(transport);
     rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, data, size, (size_t)n, release,
                                     arg);
-    if (rc == 0)
+    if (rc == 0) {
       appended(transport);
-    else if (n > 0)
+    } else if (n > 0) {
       aloop__stream_end(transport, rc);
+      if (release != NULL) release(arg);
+      rc = 0;
+    }
   }
   return rc;
 }

@@ -1059,6 +1059,29 @@ static void out_of_memory_refuses_whole_writes_or_ends(void **state) {
   kilobyte[0] = 0;
 }
 
+static void a_write_that_was_sent_in_part_is_not_refused(void **state) {
+  env_t *env = *state;
+  for (int kind = 0; kind < 3; kind++) {
+    tape_t tape = {.env = env};
+    struct iovec parts[] = {{"ab", 2}, {"cd", 2}};
+    int released = 0;
+    int peer = open_tape(&tape, &plain_protocol);
+    settle(env->loop);
+    limit(1);
+    env->fail_from = env->calls + 1;
+    if (kind == 0) assert_int_equal(aloop_transport_write(tape.transport, "abcd", 4), 0);
+    if (kind == 1) assert_int_equal(aloop_transport_writev(tape.transport, parts, 2), 0);
+    if (kind == 2) assert_int_equal(put_owned(&tape, "abcd", &released), 0);
+    assert_int_equal(released, kind == 2);
+    assert_true(aloop_transport_is_closing(tape.transport));
+    env->fail_from = 0;
+    lift_limit();
+    run_until(env->loop, &tape.lost);
+    assert_int_equal(tape.error, ALOOP_ENOMEM);
+    end_tape(&tape, peer);
+  }
+}
+
 static void answer_while_out_of_memory(tape_t *tape) {
   tape->env->fail_from = tape->env->calls + 1;
   put(tape, "one ");
@@ -1100,4 +1123,4 @@ TESTS(T(a_write_is_sent_at_once), T(nothing_is_written_for_nothing), T(senseless
       T(both_sides_may_half_close), T(eof_follows_what_was_gathered), T(close_sends_what_is_unsent_first),
       T(a_failing_socket_is_reported_at_the_end), T(a_socket_that_fails_later_is_reported_too),
       T(an_interrupted_send_is_tried_again), T(out_of_memory_refuses_whole_writes_or_ends),
-      T(gathered_bytes_that_cannot_be_kept_end_the_connection))
+      T(a_write_that_was_sent_in_part_is_not_refused), T(gathered_bytes_that_cannot_be_kept_end_the_connection))
