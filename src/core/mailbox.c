@@ -85,6 +85,15 @@ static ALOOP_NOINLINE bool open_page(aloop_t *loop, place_t *place) {
   return true;
 }
 
+/* Sees to the page of a number that is the first in it. False: out of memory, or of places. */
+static ALOOP_NOINLINE bool enter_page(aloop_t *loop, place_t *directory, uint64_t ticket) {
+  /* Acquire: a place is emptied before the head moves on. */
+  uint64_t head = atomic_load_explicit(&loop->mailbox.head, memory_order_acquire);
+  if (ticket - head >= (uint64_t)CELLS * (PLACES - 1) && ticket >= head) return false;
+  place_t *place = place_of(directory, ticket);
+  return atomic_load_explicit(place, memory_order_relaxed) != NULL || open_page(loop, place);
+}
+
 /* Claims the next number. Returns 0 with the word as it was before the claim, or why not. */
 static int claim(aloop_t *loop, place_t *directory, uint64_t *before) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
@@ -92,12 +101,7 @@ static int claim(aloop_t *loop, place_t *directory, uint64_t *before) {
   do {
     if (ALOOP_UNLIKELY(state & CLOSED)) return ALOOP_ECLOSED;
     uint64_t ticket = state / TICKET;
-    /* Acquire: a place is emptied before the head moves on. */
-    uint64_t head = atomic_load_explicit(&mailbox->head, memory_order_acquire);
-    if (ALOOP_UNLIKELY(ticket - head >= (uint64_t)CELLS * (PLACES - 1)) && ticket >= head) return ALOOP_ENOMEM;
-    place_t *place = place_of(directory, ticket);
-    if (ALOOP_UNLIKELY(atomic_load_explicit(place, memory_order_relaxed) == NULL) && !open_page(loop, place))
-      return ALOOP_ENOMEM;
+    if (ALOOP_UNLIKELY(ticket % CELLS == 0) && !enter_page(loop, directory, ticket)) return ALOOP_ENOMEM;
   } while (!atomic_compare_exchange_weak(&mailbox->state, &state, state + TICKET));
   *before = state;
   return 0;

@@ -13,11 +13,12 @@ typedef struct aloop__page aloop__page_t;
 
 /* Members that different threads write lie on different cache lines. */
 typedef struct aloop__mailbox {
-  _Atomic uint64_t state;                        /* next ticket << 2 | CLOSED | SLEEPING */
+  _Atomic uint64_t state; /* next ticket << 2 | CLOSED | SLEEPING */
+  char apart[64];
   _Atomic(_Atomic(aloop__page_t *) *) directory; /* pages by number; NULL until the first post */
   _Atomic(aloop__page_t *) spare;                /* one empty page, or NULL */
   _Atomic uint32_t wakers;                       /* posters that are about to write the wake-up */
-  char apart[64];
+  char apart_too[64];
   _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only, like sleep_from */
   _Atomic uint64_t sleep_from; /* the ticket whose owner wakes the loop */
 } aloop__mailbox_t;
