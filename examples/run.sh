@@ -11,6 +11,7 @@
 set -eu
 source=$(CDPATH='' cd "$(dirname "$0")/.." && pwd)
 build=${ALOOP_EXAMPLES_DIR:-$source/build-examples}
+log=$build/build.log
 mkdir -p "$build"
 
 has() {
@@ -34,17 +35,19 @@ missing() {
   has make || has ninja || printf ' make'
 }
 
-packages=$(missing)
-if [ -n "$packages" ] && has apt-get; then
+install_packages() {
   as_root=
   [ "$(id -u)" -eq 0 ] || as_root=sudo
-  if [ -z "$as_root" ] || has sudo; then
-    echo "installing:$packages"
-    $as_root apt-get -q update
-    # shellcheck disable=SC2086
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $packages
-    packages=$(missing)
-  fi
+  $as_root apt-get -q update &&
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@"
+}
+
+packages=$(missing)
+if [ -n "$packages" ] && has apt-get && { [ "$(id -u)" -eq 0 ] || has sudo; }; then
+  echo "installing:$packages"
+  # shellcheck disable=SC2086
+  install_packages $packages >"$log" 2>&1 || tail -n 20 "$log" >&2
+  packages=$(missing)
 fi
 if [ -n "$packages" ]; then
   cat >&2 <<END
@@ -61,7 +64,6 @@ END
 fi
 
 echo "building in $build"
-log=$build/build.log
 compile() {
   cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release -DALOOP_BUILD_TESTS=OFF -DALOOP_BUILD_EXAMPLES=ON &&
     cmake --build "$build" -j "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)"

