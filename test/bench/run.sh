@@ -3,7 +3,7 @@
 #
 #     sh test/bench/run.sh                everything (about 10 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 2 minutes)
-#     sh test/bench/run.sh count          system calls and instructions per request (about 4 minutes)
+#     sh test/bench/run.sh count          system calls and instructions per request (about 2 minutes)
 #     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree, about 4 minutes
 #
 # The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop
@@ -150,10 +150,10 @@ run_compare() {
 
 # ---- count ----
 
-# Starts a server under a tool; the client makes $1 requests on $2 connections with depth $3; ends it.
+# Starts a server under a tool; the client makes $1 requests in mode $2 on $3 connections with depth $4; ends it.
 serve_counted() {
-  requests=$1 connections=$2 depth=$3
-  shift 3
+  requests=$1 client=$2 connections=$3 depth=$4
+  shift 4
   rm -f "$build/bench-port"
   "$@" "$programs/bench_$peer" serve >"$build/bench-port" 2>"$build/bench-tool.txt" &
   tool=$!
@@ -162,8 +162,8 @@ serve_counted() {
     sleep 0.05
   done
   read -r port pid <"$build/bench-port"
-  "$programs/bench_client" echo --port "$port" --connections "$connections" --depth "$depth" --size 64 \
-    --requests "$requests"
+  "$programs/bench_client" "$client" --port "$port" --connections "$connections" --depth "$depth" \
+    --size 64 --requests "$requests"
   sleep 0.1
   kill "$pid"
   wait "$tool" 2>/dev/null || true
@@ -181,11 +181,12 @@ count_instructions() {
 }
 
 # Two runs of different length: what starting and connecting costs is in both and goes away.
-count_cell() { # connections, depth
-  short=2000 long=22000
+count_cell() { # key, mode, connections, depth
+  key=$1 short=2000 long=22000
+  shift
   for peer in $peers; do
-    { count_calls $short "$1" "$2"; echo; count_calls $long "$1" "$2"; } |
-      awk -v peer="$peer" -v key="$1/$2" -v n=$((long - short)) '
+    { count_calls $short "$@"; echo; count_calls $long "$@"; } |
+      awk -v peer="$peer" -v key="$key" -v n=$((long - short)) '
         NF == 0 { second = 1; next }
         { calls[$1] += second ? $2 : -$2 }
         END {
@@ -195,9 +196,9 @@ count_cell() { # connections, depth
           }
           printf "%s count/%s calls=%.3f%s\n", peer, key, total / n, line
         }' >>"$results"
-    less=$(count_instructions $short "$1" "$2")
-    more=$(count_instructions $long "$1" "$2")
-    awk -v peer="$peer" -v key="$1/$2" -v n=$((long - short)) -v d=$((more - less)) \
+    less=$(count_instructions $short "$@")
+    more=$(count_instructions $long "$@")
+    awk -v peer="$peer" -v key="$key" -v n=$((long - short)) -v d=$((more - less)) \
       'BEGIN { printf "%s count/%s instructions=%.1f\n", peer, key, d / n }' >>"$results"
   done
 }
@@ -207,11 +208,14 @@ run_count() {
     command -v $tool >/dev/null 2>&1 || { say "count needs $tool (Debian: strace valgrind)"; exit 1; }
   done
   begin count 1 0
-  for cell in "1 1" "50 1" "1 16" "50 16"; do
-    say "connections and depth: $cell"
-    # shellcheck disable=SC2086 # two words
-    count_cell $cell
+  for depth in 1 16; do
+    for connections in 1 50; do
+      say "$connections connections, $depth deep"
+      count_cell "$connections/$depth" echo $connections $depth
+    done
   done
+  say "connect, 1 byte, close"
+  count_cell churn churn 32 1
   table peers
 }
 

@@ -83,10 +83,16 @@ function echo_rows(name, scale, rate,    i, parts) {
   row("connect, 1 byte, close", "churn", name, scale, rate)
 }
 
-function count_rows(name,    i, parts) {
+# What a cell of the mode "count" is about.
+function cell_title(key,    parts) {
+  if (key == "count/churn") return "connect, 1 byte, close"
+  split(key, parts, "/")
+  return connections(parts[2]) (parts[3] > 1 ? ", " parts[3] " deep" : "")
+}
+
+function count_rows(name,    i) {
   for (i = 1; i <= key_count; i++)
-    if (split(keys[i], parts, "/") == 3 && parts[1] == "count")
-      row(connections(parts[2]) (parts[3] > 1 ? ", " parts[3] " deep" : ""), keys[i], name, 1, 0)
+    if (keys[i] ~ /^count/) row(cell_title(keys[i]), keys[i], name, 1, 0)
 }
 
 BEGIN {
@@ -144,8 +150,7 @@ END {
   count_rows("instructions")
   for (i = 1; i <= key_count; i++)
     if (keys[i] ~ /^count/) {
-      split(keys[i], parts, "/")
-      printf "\nCalls per request, %s, %d deep:\n\n", connections(parts[2]), parts[3]
+      printf "\nCalls per request, %s:\n\n", cell_title(keys[i])
       for (p = 1; p <= peer_count; p++) {
         line = calls[peer_names[p], keys[i]]
         if (line != "") printf "- %s:%s\n", peer_names[p], substr(line, 1, length(line) - 1)
