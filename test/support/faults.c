@@ -16,6 +16,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/select.h>
@@ -82,6 +83,7 @@ enum { REPETITIONS = 4 };
 
 static atomic_bool armed;
 static atomic_long count;
+static atomic_long count_of[CALL_COUNT];
 static atomic_bool struck;
 static fault_kind_t kind;
 static long nth;
@@ -102,6 +104,7 @@ void faults_begin(fault_kind_t which, long n, int error) {
   repeated = NULL;
   repetitions = 0;
   atomic_store(&count, 0);
+  for (int i = 0; i < CALL_COUNT; i++) atomic_store(&count_of[i], 0);
   atomic_store(&struck, false);
   atomic_store(&armed, true);
 }
@@ -128,6 +131,12 @@ void faults_without_sendfile(void) {
 
 long faults_calls(void) {
   return atomic_load(&count);
+}
+
+long faults_calls_of(const char *name) {
+  for (int i = 0; i < CALL_COUNT; i++)
+    if (strcmp(calls[i].name, name) == 0) return atomic_load(&count_of[i]);
+  return 0;
 }
 
 bool faults_struck(void) {
@@ -190,6 +199,7 @@ static int error_for(const call_t *call, long n) {
 static bool fails(int which) {
   if (!atomic_load(&armed)) return false;
   long n = atomic_fetch_add(&count, 1) + 1;
+  atomic_fetch_add(&count_of[which], 1);
   if (n < FAULT_CALLS_MAX && kind == FAULT_NONE) atomic_store(&sequence[n], (unsigned char)which);
   int error = error_for(&calls[which], n);
   if (error == 0) return false;

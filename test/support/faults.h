@@ -40,7 +40,8 @@ void faults_limit_sends(size_t bytes);
 /* From now on the kernel has no sendfile. */
 void faults_without_sendfile(void);
 
-long faults_calls(void);         /* since faults_begin */
+long faults_calls(void); /* since faults_begin */
+long faults_calls_of(const char *name);
 bool faults_struck(void);        /* whether a call was made to fail since then */
 const char *faults_name(long n); /* of the n-th call */
 int faults_errors(long n);       /* how many errors its kind has */

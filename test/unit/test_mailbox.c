@@ -128,6 +128,23 @@ static void every_allocation_may_fail(void **state) {
   torture(*state, post_some);
 }
 
+/* The directory is of fixed size; what it cannot name is refused until the loop has taken some. */
+static void two_million_posts_may_wait(void **state) {
+  env_t *env = *state;
+  int calls = 0, posted = 0;
+  while (aloop_call_soon_threadsafe(env->loop, count, &calls) == 0) posted++;
+  assert_in_range(posted, 2000000, 2200000);
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), ALOOP_ENOMEM);
+  run_turn(env->loop);
+  assert_in_range(calls, 1, posted / 100); /* some at a time: I/O has its turn */
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), 0);
+  posted++;
+  while (calls < posted) assert_true(run_turn(env->loop) > 0);
+  assert_int_equal(run_turn(env->loop), 0);
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), 0);
+  while (calls <= posted) run_turn(env->loop);
+}
+
 typedef struct seen {
   aloop_var_t *var;
   void *value;
@@ -242,8 +259,8 @@ static void a_busy_loop_is_not_woken(void **state) {
   busy_t busy = {.turns = 30};
   aloop_call_soon(env->loop, keep_busy, &busy);
   assert_int_equal(aloop_run_forever(env->loop), 0);
-  assert_in_range(wake_ups(env->loop), 0,
-                  1); /* a loop that does not run sleeps: the first post of a run wakes */
+  /* A loop that does not run sleeps, so the first post of a run wakes. */
+  assert_in_range(wake_ups(env->loop), 0, 1);
   while (busy.calls < 300) run_turn(env->loop);
 }
 
@@ -275,17 +292,19 @@ static void *produce(void *arg) {
   return NULL;
 }
 
+static void start_producer(producer_t *producer, aloop_t *loop, int *total) {
+  producer->loop = loop;
+  producer->next = 0;
+  producer->total = total;
+  for (int i = 0; i < EACH; i++) producer->numbers[i] = i;
+  assert_int_equal(pthread_create(&producer->thread, NULL, produce, producer), 0);
+}
+
 static void each_producer_keeps_its_order(void **state) {
   env_t *env = *state;
   static producer_t producers[PRODUCERS];
   int total = 0;
-  for (int i = 0; i < PRODUCERS; i++) {
-    producers[i].loop = env->loop;
-    producers[i].next = 0;
-    producers[i].total = &total;
-    for (int j = 0; j < EACH; j++) producers[i].numbers[j] = j;
-    assert_int_equal(pthread_create(&producers[i].thread, NULL, produce, &producers[i]), 0);
-  }
+  for (int i = 0; i < PRODUCERS; i++) start_producer(&producers[i], env->loop, &total);
   assert_int_equal(aloop_run_forever(env->loop), 0);
   for (int i = 0; i < PRODUCERS; i++) {
     void *failed;
@@ -366,6 +385,64 @@ static void posting_may_race_closing(void **state) {
   }
 }
 
+/* A poster whose posts are numbered: the loop must see them without a gap, for as long as it runs. */
+typedef struct counter {
+  aloop_t *loop;
+  pthread_t thread;
+  intptr_t posted; /* accepted */
+  intptr_t heard;
+  int last; /* what ended it */
+} counter_t;
+
+enum { COUNTERS = 4, CLOSES = 1000, LEAD_MAX = 200 };
+
+static counter_t counters[COUNTERS];
+static atomic_int heard_in_all;
+
+/* The argument: the poster in the low bits, the number above. */
+static void hear_number(aloop_t *loop, void *arg) {
+  (void)loop;
+  counter_t *counter = &counters[(uintptr_t)arg % COUNTERS];
+  assert_int_equal((intptr_t)arg / COUNTERS, counter->heard++);
+  atomic_fetch_add(&heard_in_all, 1);
+}
+
+static void *count_until_closed(void *arg) {
+  counter_t *counter = arg;
+  intptr_t self = counter - counters;
+  while (counter->last == 0) {
+    if (counter->posted % LEAD_MAX == LEAD_MAX - 1) sched_yield();
+    void *number = (void *)(counter->posted * COUNTERS + self);
+    counter->last = aloop_call_soon_threadsafe(counter->loop, hear_number, number);
+    counter->posted += counter->last == 0;
+  }
+  return NULL;
+}
+
+static void close_in_the_middle(int patience) {
+  aloop_t *loop;
+  assert_int_equal(aloop_new(NULL, &loop), 0);
+  atomic_store(&heard_in_all, 0);
+  for (int i = 0; i < COUNTERS; i++) {
+    counters[i] = (counter_t){.loop = loop};
+    assert_int_equal(pthread_create(&counters[i].thread, NULL, count_until_closed, &counters[i]), 0);
+  }
+  while (atomic_load(&heard_in_all) < patience) assert_true(aloop_run_once(loop, ALOOP_SECONDS(10)) >= 0);
+  assert_int_equal(aloop_close(loop), 0);
+  for (int i = 0; i < COUNTERS; i++) {
+    pthread_join(counters[i].thread, NULL);
+    assert_int_equal(counters[i].last, ALOOP_ECLOSED);
+    assert_true(counters[i].heard <= counters[i].posted);
+  }
+  aloop_free(loop);
+}
+
+/* Each post ran, was dropped by the close, or was refused; and nothing touches the mailbox afterwards. */
+static void every_moment_is_a_moment_to_close(void **state) {
+  (void)state;
+  for (int i = 0; i < CLOSES; i++) close_in_the_middle(i % 50);
+}
+
 static void *stop_soon(void *loop) {
   aloop_call_soon_threadsafe(loop, stop, NULL);
   return NULL;
@@ -385,6 +462,7 @@ static void loops_in_two_threads_do_not_meet(void **state) {
 
 TESTS(T(posts_keep_their_order_across_pages), T(a_post_before_the_first_run_arrives),
       T(a_callback_may_post_to_its_own_loop), T(nonsense_is_refused), T(after_close_posts_are_refused),
-      T(lack_of_memory_is_told_to_the_poster), T(every_allocation_may_fail), T(a_post_has_no_context),
-      T(each_sleep_costs_one_wake_up), T(a_busy_loop_is_not_woken), T(each_producer_keeps_its_order),
-      T(no_wake_up_is_lost), T(posting_may_race_closing), T(loops_in_two_threads_do_not_meet))
+      T(lack_of_memory_is_told_to_the_poster), T(every_allocation_may_fail), T(two_million_posts_may_wait),
+      T(a_post_has_no_context), T(each_sleep_costs_one_wake_up), T(a_busy_loop_is_not_woken),
+      T(each_producer_keeps_its_order), T(no_wake_up_is_lost), T(posting_may_race_closing),
+      T(every_moment_is_a_moment_to_close), T(loops_in_two_threads_do_not_meet))
