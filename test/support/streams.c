@@ -244,6 +244,34 @@ bool at_eof(int peer) {
   return poll(&ready, 1, 10000) == 1 && read(peer, &byte, 1) == 0;
 }
 
+void say(int fd, const char *text) {
+  assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+}
+
+void put(tape_t *tape, const char *text) {
+  assert_int_equal(aloop_transport_write(tape->transport, text, strlen(text)), 0);
+}
+
+void expect(tape_t *tape, int peer, const char *text) {
+  char got[256];
+  size_t size = strlen(text);
+  assert_int_equal(collect(tape->env->loop, tape, peer, got, size), size);
+  assert_memory_equal(got, text, size);
+  assert_int_equal(drain(peer, got, sizeof got), 0);
+}
+
+size_t unsent(const tape_t *tape) {
+  return aloop_transport_get_write_buffer_size(tape->transport);
+}
+
+void count_release(void *arg) {
+  ++*(int *)arg;
+}
+
+int put_owned(tape_t *tape, const char *text, int *released) {
+  return aloop_transport_write_owned(tape->transport, text, strlen(text), count_release, released);
+}
+
 void pattern(void *into, size_t size, unsigned seed) {
   unsigned char *bytes = into;
   for (size_t i = 0; i < size; i++) {

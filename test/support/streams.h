@@ -81,6 +81,18 @@ size_t collect(aloop_t *loop, tape_t *tape, int peer, void *into, size_t size);
 /* Whether the peer sees the end of the stream now. */
 bool at_eof(int peer);
 
+/* The peer writes; the transport writes; the peer gets exactly this, now or soon. */
+void say(int fd, const char *text);
+void put(tape_t *tape, const char *text);
+void expect(tape_t *tape, int peer, const char *text);
+
+/* write_owned of static text, counting its releases. */
+int put_owned(tape_t *tape, const char *text, int *released);
+void count_release(void *arg);
+
+/* aloop_transport_get_write_buffer_size. */
+size_t unsent(const tape_t *tape);
+
 /* Bytes that tell each position from the others nearby. */
 void pattern(void *into, size_t size, unsigned seed);
 

@@ -9,10 +9,6 @@
 
 #include "net/outbox.h"
 
-static void count_release(void *arg) {
-  ++*(int *)arg;
-}
-
 static void append_text(env_t *env, aloop__outbox_t *outbox, const char *text) {
   struct iovec part = {.iov_base = (void *)text, .iov_len = strlen(text)};
   assert_int_equal(aloop__outbox_append(env->loop, outbox, &part, 1, 0), 0);

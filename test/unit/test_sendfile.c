@@ -140,10 +140,6 @@ static void transfer(tape_t *tape, int peer, int file, int64_t offset, int64_t c
   aloop_future_unref(future);
 }
 
-static void say(int fd, const char *text) {
-  assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-}
-
 /* ---- What arrives --------------------------------------------------------------------------------------- */
 
 static void whole_files_and_parts_arrive(void **state) {

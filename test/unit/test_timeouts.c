@@ -59,11 +59,11 @@ static void pass_until(const watched_t *watched, int64_t moment) {
   run_until(loop, &there);
 }
 
-static void say(const watched_t *watched) {
+static void hear(const watched_t *watched) {
   assert_int_equal(write(watched->peer, "x", 1), 1);
 }
 
-static void put(const watched_t *watched) {
+static void write_byte(const watched_t *watched) {
   assert_int_equal(aloop_transport_write(watched->tape.transport, "x", 1), 0);
 }
 
@@ -92,11 +92,11 @@ static void bytes_either_way_keep_it_alive(void **state) {
   open_watched(&watched, *state);
   set(&watched, 5 * SECOND, 0, 0);
   pass_until(&watched, 4 * SECOND);
-  say(&watched);
+  hear(&watched);
   pass_until(&watched, 8 * SECOND);
-  put(&watched);
+  write_byte(&watched);
   pass_until(&watched, 12 * SECOND);
-  say(&watched);
+  hear(&watched);
   expect_end(&watched, 17 * SECOND);
   end_watched(&watched);
 }
@@ -106,9 +106,9 @@ static void a_connection_that_receives_nothing_is_ended(void **state) {
   open_watched(&watched, *state);
   set(&watched, 0, 5 * SECOND, 0);
   pass_until(&watched, 3 * SECOND);
-  say(&watched);
+  hear(&watched);
   pass_until(&watched, 7 * SECOND);
-  put(&watched);
+  write_byte(&watched);
   expect_end(&watched, 8 * SECOND);
   end_watched(&watched);
 }
@@ -120,10 +120,10 @@ static void unsent_bytes_without_progress_end_it(void **state) {
   pass_until(&watched, 100 * SECOND);
   fill_socket(&watched);
   pass_until(&watched, 101 * SECOND);
-  put(&watched);
+  write_byte(&watched);
   pass_until(&watched, 103 * SECOND);
-  put(&watched);
-  say(&watched);
+  write_byte(&watched);
+  hear(&watched);
   expect_end(&watched, 106 * SECOND);
   end_watched(&watched);
 }
@@ -183,11 +183,11 @@ static void a_gathered_answer_counts_as_movement(void **state) {
   watched.tape.on[DATA] = answer;
   set(&watched, 5 * SECOND, 0, 3 * SECOND);
   pass_until(&watched, 4 * SECOND);
-  say(&watched);
+  hear(&watched);
   pass_until(&watched, 8 * SECOND);
   assert_false(watched.tape.lost);
   fill_socket(&watched);
-  say(&watched);
+  hear(&watched);
   expect_end(&watched, 11 * SECOND);
   end_watched(&watched);
 }
@@ -221,11 +221,11 @@ static void the_write_timeout_rests_without_unsent_bytes(void **state) {
   watched_t watched;
   open_watched(&watched, *state);
   set(&watched, 0, 0, 5 * SECOND);
-  put(&watched);
+  write_byte(&watched);
   pass_until(&watched, 100 * SECOND);
   assert_false(watched.tape.lost);
   fill_socket(&watched);
-  put(&watched);
+  write_byte(&watched);
   pass_until(&watched, 104 * SECOND);
   read_everything(&watched);
   pass_until(&watched, 200 * SECOND);
@@ -267,7 +267,7 @@ static void the_first_to_run_out_counts(void **state) {
     watched_t watched;
     open_watched(&watched, *state);
     fill_socket(&watched);
-    put(&watched);
+    write_byte(&watched);
     set(&watched, (first == 0 ? 2 : 4) * SECOND, (first == 1 ? 2 : 4) * SECOND, (first == 2 ? 2 : 4) * SECOND);
     expect_end(&watched, 2 * SECOND);
     end_watched(&watched);
@@ -278,7 +278,7 @@ static void huge_timeouts_never_run_out(void **state) {
   watched_t watched;
   open_watched(&watched, *state);
   set(&watched, INT64_MAX, INT64_MAX - 1, INT64_MAX);
-  say(&watched);
+  hear(&watched);
   pass_until(&watched, 1000000 * SECOND);
   assert_false(watched.tape.lost);
   end_watched(&watched);
@@ -311,7 +311,7 @@ static void they_can_be_set_inside_callbacks(void **state) {
   watched.begun = aloop_time(env->loop);
   watched.peer = open_tape(&watched.tape, &plain_protocol);
   pass_until(&watched, 4 * SECOND);
-  say(&watched);
+  hear(&watched);
   expect_end(&watched, 9 * SECOND);
   end_watched(&watched);
 }
@@ -342,7 +342,7 @@ static void closing_with_unsent_bytes_can_time_out(void **state) {
     watched_t watched;
     open_watched(&watched, *state);
     fill_socket(&watched);
-    put(&watched);
+    write_byte(&watched);
     set(&watched, which == 0 ? 5 * SECOND : 0, SECOND, which == 1 ? 5 * SECOND : 0);
     aloop_transport_close(watched.tape.transport);
     expect_end(&watched, 5 * SECOND);
@@ -382,7 +382,7 @@ static void an_end_in_the_turn_of_the_timeout_comes_first(void **state) {
 
 static void say_at(aloop_t *loop, void *arg) {
   (void)loop;
-  say(arg);
+  hear(arg);
 }
 
 static void bytes_of_the_last_moment_count(void **state) {
@@ -404,7 +404,7 @@ static void a_busy_connection_does_not_pay(void **state) {
   aloop_metrics_t after = {.size = sizeof after};
   aloop_metrics(env->loop, &before);
   for (int i = 0; i < 1000; i++) {
-    say(&watched);
+    hear(&watched);
     aloop_run_once(env->loop, 0);
   }
   aloop_metrics(env->loop, &after);
