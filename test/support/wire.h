@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stands in for send and sendmsg, so that a test can count them and decide how much a socket takes. It defines both
- * functions: one file of a program may include it.
+ * Stands in for send and sendmsg, so that a test can count them and decide how much a socket takes. It
+ * defines both functions: one file of a program may include it.
  */
 #ifndef WIRE_H
 #define WIRE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The write buffer of a stream as a data structure: what goes in comes out in order, whatever mixture of copies and
- * owned memory it was, each release is called once, and running out of memory changes nothing.
+ * The write buffer of a stream as a data structure: what goes in comes out in order, whatever mixture of
+ * copies and owned memory it was, each release is called once, and running out of memory changes nothing.
  */
 #include "streams.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Sending files over a transport, by sendfile and by reading and writing: every test that can runs both ways. The test
- * stands in for sendfile, so that it can fail as on systems and files that have none. pollers: all
+ * Sending files over a transport, by sendfile and by reading and writing: every test that can runs both
+ * ways. The test stands in for sendfile, so that it can fail as on systems and files that have none.
+ * pollers: all
  */
 #include "streams.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stream transports and their loop: descriptors that are used again, references that last longer, a loop that closes, the
- * context of callbacks, fairness, hosts, and memory that runs out. pollers: all
+ * Stream transports and their loop: descriptors that are used again, references that last longer, a loop
+ * that closes, the context of callbacks, fairness, hosts, and memory that runs out. pollers: all
  */
 #include "streams.h"
 

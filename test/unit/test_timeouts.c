@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Idle, read and write timeouts of a connection, to the nanosecond: everything runs on the virtual poller, whose clock
- * jumps from deadline to deadline.
+ * Idle, read and write timeouts of a connection, to the nanosecond: everything runs on the virtual poller,
+ * whose clock jumps from deadline to deadline.
  */
 #include "streams.h"
 

@@ -316,7 +316,8 @@ static void note_resume(tape_t *tape) {
   if (!closing && dice(traffic, 3) == 0) write_piece(traffic, some_size(traffic));
 }
 
-/* Sends the peer's bytes for a plan: the pattern as it has to come back, pieces of the transport's own between. */
+/* Sends the peer's bytes for a plan: the pattern as it has to come back, pieces of the transport's own
+ * between. */
 static void make_plan(traffic_t *traffic) {
   static char bytes[4096];
   size_t at = traffic->written;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The write buffer of a transport as its user meets it: water marks, the hard cap, and who releases owned memory when.
- * pollers: all
+ * The write buffer of a transport as its user meets it: water marks, the hard cap, and who releases owned
+ * memory when. pollers: all
  */
 #include "wire.h"
 
