@@ -146,7 +146,7 @@ static void drop_transport(aloop_future_t *future, void *arg) {
 /* Makes the future wait for connection_made. NULL: out of memory, and nothing has changed. */
 static aloop_transport_t *hand_over(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
                                     aloop_future_t *future) {
-  aloop_transport_t *transport = aloop__stream_new(loop, fd, table, arg, NULL, future, ORIGIN);
+  aloop_transport_t *transport = aloop__stream_new(loop, NULL, fd, table, arg, NULL, future, ORIGIN);
   if (transport == NULL) return NULL;
   aloop_future_ref(future);
   aloop__future_set_operation(future, drop_transport, transport);

@@ -1,20 +1,34 @@
 /* SPDX-License-Identifier: MIT
  *
- * The I/O driver: how bytes and connections move between sockets and the transports above. There are two ways
- * the kernel offers it: readiness ("you may read now", readiness.c) and completion ("here is what was read",
- * io_uring). Transports and listeners know only this table, and each driver calls back through
+ * The I/O driver: how bytes and connections move between descriptors and the transports above. There are two
+ * ways the kernel offers it: readiness ("you may read now", readiness.c) and completion ("here is what was
+ * read", io_uring). Transports and listeners know only this table, and each driver calls back through
  * aloop__stream_... and aloop__listener_... functions.
+ *
+ * Each transport names its driver, because descriptors differ: the loop's own driver serves sockets, and what
+ * is not a socket (a pipe, a terminal) brings another.
  */
 #ifndef ALOOP_NET_DRIVER_H
 #define ALOOP_NET_DRIVER_H
 
 #include "aloop.h"
+#include "net/address.h"
 #include "net/stream.h"
 
 typedef struct aloop__listener aloop__listener_t;
 
-typedef struct aloop__driver {
+struct aloop__driver {
   const char *name;
+
+  /* Of the transport; 0: that of aloop_transport_t, with which a longer one begins. */
+  size_t transport_size;
+
+  /* Makes a caller's descriptor (flag BORROWED) fit, and undoes that. On failure it is as it was. */
+  int (*adopt)(aloop_transport_t *transport, aloop__adopted_t *before);
+  void (*give_back)(aloop_transport_t *transport, const aloop__adopted_t *before);
+
+  /* The end of the descriptor; a borrowed one stays open. */
+  void (*close)(aloop_transport_t *transport);
 
   /* Takes charge of the transport's descriptor; leaves it, so that it may be closed when this returns. */
   int (*attach)(aloop_transport_t *transport);
@@ -35,12 +49,15 @@ typedef struct aloop__driver {
   /* Sends from a file: as send. ALOOP_ENOTSUP: use the fallback. */
   ssize_t (*sendfile)(aloop_transport_t *transport, int file, int64_t offset, int64_t count);
 
+  /* Tells the peer that nothing more comes; the outbox is empty. */
+  int (*send_eof)(aloop_transport_t *transport);
+
   /* Calls aloop__sendfile_go_on once the socket takes bytes again. */
   int (*await_room)(aloop_transport_t *transport);
 
   /* Starts and stops delivering connections to aloop__listener_accepted. */
   int (*listen)(aloop__listener_t *listener, bool on);
-} aloop__driver_t;
+};
 
 extern const aloop__driver_t aloop__driver_readiness;
 
@@ -64,7 +81,7 @@ typedef struct aloop__cork {
 /* What the network keeps per loop; made with the first transport or server. */
 typedef struct aloop__net {
   aloop__room_t room;
-  const aloop__driver_t *driver;
+  const aloop__driver_t *driver; /* of sockets */
   aloop__cork_t cork;
   int spare_fd;          /* given up for a moment when the process is out of descriptors; -1: none */
   aloop__list_t lookups; /* name lookups under way, see resolve.c */

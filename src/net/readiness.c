@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #if ALOOP_HAVE_LINUX_SENDFILE
@@ -36,6 +37,14 @@ enum { LEAST_COST = 4096 };
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+
+void aloop__stream_set_nodelay(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+#ifdef SO_NOSIGPIPE
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+}
 
 static bool is_retry(int error) {
   return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
@@ -195,6 +204,10 @@ static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset,
 #endif
 }
 
+static int send_eof(aloop_transport_t *transport) {
+  return shutdown(transport->fd, SHUT_WR) < 0 && errno != ENOTCONN ? -errno : 0;
+}
+
 /* ---- Attaching ------------------------------------------------------------------------------------------- */
 
 static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = readable, .writable = writable};
@@ -205,6 +218,25 @@ static int attach(aloop_transport_t *transport) {
 
 static void detach(aloop_transport_t *transport) {
   aloop__watch_stop(transport->object.loop, &transport->watch);
+}
+
+static int adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
+  int rc = aloop__address_adopt(transport->fd, before);
+  if (rc == 0) aloop__stream_set_nodelay(transport->fd);
+  return rc;
+}
+
+static void give_back(aloop_transport_t *transport, const aloop__adopted_t *before) {
+  aloop__address_give_back(transport->fd, before);
+}
+
+static void close_fd(aloop_transport_t *transport) {
+  if (transport->flags & ALOOP__BORROWED) return;
+  if (transport->flags & ALOOP__RESET) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(transport->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  }
+  close(transport->fd);
 }
 
 static int set_reading(aloop_transport_t *transport, bool on) {
@@ -266,11 +298,15 @@ static int listen_on(aloop__listener_t *listener, bool on) {
 
 const aloop__driver_t aloop__driver_readiness = {
     .name = "readiness",
+    .adopt = adopt,
+    .give_back = give_back,
+    .close = close_fd,
     .attach = attach,
     .detach = detach,
     .read = set_reading,
     .send = send_now,
     .flush = flush,
+    .send_eof = send_eof,
     .sendfile = send_file,
     .await_room = flush,
     .listen = listen_on,

@@ -88,7 +88,7 @@ static void account(aloop__sendfile_t *op, int64_t n) {
 }
 
 static void await_room(aloop_transport_t *transport) {
-  int rc = aloop__net_of(transport->object.loop)->driver->await_room(transport);
+  int rc = transport->driver->await_room(transport);
   if (rc < 0) aloop__stream_end(transport, rc);
 }
 
@@ -119,8 +119,7 @@ static bool is_socket_error(int error) {
 
 /* One sendfile call. Returns true if the fallback should go on. */
 static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
-  ssize_t n =
-      aloop__net_of(transport->object.loop)->driver->sendfile(transport, op->file, op->offset, op->left);
+  ssize_t n = transport->driver->sendfile(transport, op->file, op->offset, op->left);
   if (n == ALOOP_ENOTSUP && op->may_fall_back) {
     op->copy = aloop__memory_new(transport->object.loop, PIECE);
     if (op->copy != NULL) return true;

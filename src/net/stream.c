@@ -21,16 +21,10 @@
  */
 #include "net/stream.h"
 
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "core/memory.h"
 #include "core/report.h"
-#include "net/address.h"
 #include "net/driver.h"
 #include "net/write.h"
 
@@ -41,17 +35,6 @@ static aloop_transport_t *of_object(const aloop__object_t *object) {
 }
 
 /* ---- The end -------------------------------------------------------------------------------------------- */
-
-static void close_fd(aloop_transport_t *transport) {
-  int fd = transport->fd;
-  transport->fd = -1;
-  if (transport->flags & ALOOP__BORROWED) return;
-  if (transport->flags & ALOOP__RESET) {
-    struct linger now = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-  }
-  close(fd);
-}
 
 /* The waiter's connect came to nothing before connection_made. */
 static void fail_waiter(aloop_transport_t *transport, int error) {
@@ -66,7 +49,8 @@ static void finish(aloop_transport_t *transport) {
   transport->state = ALOOP__LOST;
   if ((transport->flags & ALOOP__MADE) && transport->table->connection_lost != NULL)
     transport->table->connection_lost(transport, transport->protocol, transport->error);
-  close_fd(transport);
+  transport->driver->close(transport);
+  transport->fd = -1;
   transport->server = NULL;
   if (server != NULL) aloop__server_client_lost(server);
   aloop__object_unref(&transport->object);
@@ -96,7 +80,7 @@ static bool stop(aloop_transport_t *transport, int error) {
   transport->error = error;
   aloop_t *loop = transport->object.loop;
   aloop__cork_drop(transport);
-  aloop__net_of(loop)->driver->detach(transport);
+  transport->driver->detach(transport);
   aloop__stream_stop_timeouts(transport);
   aloop__outbox_clear(loop, &transport->outbox);
   if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_lost(transport, error < 0 ? error : ALOOP_ECLOSED);
@@ -116,26 +100,17 @@ static bool make_protocol(aloop_transport_t *transport) {
   return transport->protocol != NULL;
 }
 
-void aloop__stream_set_nodelay(int fd) {
-  int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-#ifdef SO_NOSIGPIPE
-  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
-}
-
 /* Takes the descriptor, if it is a caller's, and makes the protocol. On failure the descriptor is as it was. */
 static int begin(aloop_transport_t *transport) {
   aloop__adopted_t before;
   if ((transport->flags & ALOOP__BORROWED) == 0) return make_protocol(transport) ? 0 : ALOOP_ENOMEM;
-  int rc = aloop__address_adopt(transport->fd, &before);
+  int rc = transport->driver->adopt(transport, &before);
   if (rc < 0) return rc;
   if (!make_protocol(transport)) {
-    aloop__address_give_back(transport->fd, &before);
+    transport->driver->give_back(transport, &before);
     return ALOOP_ENOMEM;
   }
   transport->flags &= (uint16_t)~ALOOP__BORROWED;
-  aloop__stream_set_nodelay(transport->fd);
   return 0;
 }
 
@@ -238,20 +213,34 @@ int aloop__stream_check_protocol(const aloop_protocol_t *table) {
   return table != NULL && table->size >= sizeof *table ? 0 : ALOOP_EINVAL;
 }
 
-aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
-                                     aloop_server_t *server, aloop_future_t *waiter, const char *origin) {
+static aloop_transport_t *allocate(aloop_t *loop, const aloop__driver_t *driver) {
   aloop__net_t *net = aloop__net_open(loop);
-  aloop_transport_t *transport = net != NULL ? aloop__memory_new(loop, sizeof *transport) : NULL;
+  if (net == NULL) return NULL;
+  if (driver == NULL) driver = net->driver;
+  size_t size = driver->transport_size != 0 ? driver->transport_size : sizeof(aloop_transport_t);
+  aloop_transport_t *transport = aloop__memory_zero(loop, size);
+  if (transport != NULL) transport->driver = driver;
+  return transport;
+}
+
+aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                     const aloop_protocol_t *table, void *arg, aloop_server_t *server,
+                                     aloop_future_t *waiter, const char *origin) {
+  aloop_transport_t *transport = allocate(loop, driver);
   if (transport == NULL) return NULL;
-  *transport = (aloop_transport_t){
-      .watch.fd = -1, .table = table, .protocol = arg, .high = DEFAULT_HIGH, .low = DEFAULT_LOW, .fd = fd};
+  transport->watch.fd = -1;
+  transport->table = table;
+  transport->protocol = arg;
+  transport->high = DEFAULT_HIGH;
+  transport->low = DEFAULT_LOW;
+  transport->fd = fd;
   aloop__object_init(&transport->object, loop, &stream_kind, origin);
-  if (net->driver->attach(transport) < 0) {
+  if (transport->driver->attach(transport) < 0) {
     aloop__object_end(&transport->object, transport);
     return NULL;
   }
   if (!aloop__ready_push(loop, made, transport)) {
-    net->driver->detach(transport);
+    transport->driver->detach(transport);
     aloop__object_end(&transport->object, transport);
     return NULL;
   }
@@ -266,7 +255,7 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol
 
 void aloop__stream_update_reading(aloop_transport_t *transport) {
   if (transport->state >= ALOOP__ENDING) return;
-  int rc = aloop__net_of(transport->object.loop)->driver->read(transport, aloop__stream_wants_read(transport));
+  int rc = transport->driver->read(transport, aloop__stream_wants_read(transport));
   if (rc < 0) aloop__stream_end(transport, rc);
 }
 
@@ -303,8 +292,9 @@ void aloop__stream_drained(aloop_transport_t *transport) {
   }
   if ((transport->flags & (ALOOP__EOF_WANTED | ALOOP__EOF_SENT)) == ALOOP__EOF_WANTED) {
     transport->flags |= ALOOP__EOF_SENT;
-    if (shutdown(transport->fd, SHUT_WR) < 0 && errno != ENOTCONN) {
-      aloop__stream_end(transport, -errno);
+    int rc = transport->driver->send_eof(transport);
+    if (rc < 0) {
+      aloop__stream_end(transport, rc);
       return;
     }
   }
@@ -366,7 +356,7 @@ int aloop_transport_resume_reading(aloop_transport_t *transport) {
   if (rc < 0 || (transport->flags & ALOOP__PAUSED) == 0) return rc;
   transport->flags &= (uint16_t)~ALOOP__PAUSED;
   if (!aloop__stream_wants_read(transport)) return 0;
-  rc = aloop__net_of(transport->object.loop)->driver->read(transport, true);
+  rc = transport->driver->read(transport, true);
   if (rc < 0) transport->flags |= ALOOP__PAUSED;
   if (rc == 0 && transport->extras != NULL) aloop__stream_touch(transport, true, false);
   return rc;
@@ -374,7 +364,7 @@ int aloop_transport_resume_reading(aloop_transport_t *transport) {
 
 bool aloop_transport_is_reading(const aloop_transport_t *transport) {
   return transport != NULL && transport->state == ALOOP__OPEN &&
-         (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED)) == 0;
+         (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED | ALOOP__NO_READ)) == 0;
 }
 
 int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_protocol_t *table, void *protocol) {

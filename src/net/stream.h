@@ -34,10 +34,13 @@ enum {
   ALOOP__CORKED = 1024,   /* data_received is running */
   ALOOP__EXTRAS = 4096,   /* `extras` is there */
   ALOOP__BORROWED = 8192, /* the descriptor is a caller's until connection_made */
-  ALOOP__SHUT = 2048      /* closing or later: the state in a bit, for the one test that each write makes */
+  ALOOP__NO_READ = 16384, /* one direction only: a pipe's write end */
+  ALOOP__NO_WRITE = 32768,
+  ALOOP__SHUT = 2048 /* closing or later: the state in a bit, for the one test that each write makes */
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
+typedef struct aloop__driver aloop__driver_t;
 
 /* What most connections never need: made on first use. */
 typedef struct aloop__stream_extras {
@@ -53,6 +56,7 @@ typedef struct aloop__stream_extras {
 struct aloop_transport {
   aloop__object_t object;
   aloop__watch_t watch; /* the readiness driver's */
+  const aloop__driver_t *driver;
   const aloop_protocol_t *table;
   void *protocol; /* before connection_made: the factory's argument */
   aloop_server_t *server;
@@ -67,12 +71,14 @@ struct aloop_transport {
   uint16_t flags;
 };
 
-/* Makes a transport for a connected non-blocking socket, with one reference that belongs to the loop until
- * connection_lost, and queues connection_made. `waiter` (a reference that moves in, or NULL) is then done with
- * the transport; if it is done by then because it was cancelled, the connection is dropped without a call to
- * the protocol. `server` is counted up; NULL: none. NULL: out of memory; fd and waiter stay the caller's. */
-aloop_transport_t *aloop__stream_new(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
-                                     aloop_server_t *server, aloop_future_t *waiter, const char *origin);
+/* Makes a transport for a connected non-blocking socket (a NULL driver: the loop's own) or what else the driver
+ * serves, with one reference that belongs to the loop until connection_lost, and queues connection_made.
+ * `waiter` (a reference that moves in, or NULL) is then done with the transport; if it is done by then because
+ * it was cancelled, the connection is dropped without a call to the protocol. `server` is counted up; NULL:
+ * none. NULL: out of memory; fd and waiter stay the caller's. */
+aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                     const aloop_protocol_t *table, void *arg, aloop_server_t *server,
+                                     aloop_future_t *waiter, const char *origin);
 
 /* 0, or ALOOP_EINVAL for a table that cannot be used. */
 int aloop__stream_check_protocol(const aloop_protocol_t *table);
@@ -97,8 +103,9 @@ void aloop__stream_end(aloop_transport_t *transport, int error);
 
 /* Whether bytes may be delivered now. */
 static inline bool aloop__stream_wants_read(const aloop_transport_t *transport) {
-  return transport->state == ALOOP__OPEN && (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED |
-                                                                 ALOOP__SENDFILE | ALOOP__MADE)) == ALOOP__MADE;
+  return transport->state == ALOOP__OPEN &&
+         (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED | ALOOP__SENDFILE | ALOOP__NO_READ |
+                              ALOOP__MADE)) == ALOOP__MADE;
 }
 
 /* ---- Shared by the files of this room ---- */

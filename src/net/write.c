@@ -50,7 +50,7 @@ static size_t total_of(const struct iovec *iov, int count) {
 
 /* Tries to send while the outbox is empty. Returns the bytes taken, or a code that has ended the connection. */
 static ssize_t try_send(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  ssize_t n = aloop__net_of(transport->object.loop)->driver->send(transport, iov, count);
+  ssize_t n = transport->driver->send(transport, iov, count);
   if (ALOOP_LIKELY(n >= 0)) {
     if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, false, true);
     return n;
@@ -62,7 +62,7 @@ static ssize_t try_send(aloop_transport_t *transport, const struct iovec *iov, i
 
 /* The outbox has grown: the driver goes to work, the protocol may be told to wait. */
 static void appended(aloop_transport_t *transport) {
-  int rc = aloop__net_of(transport->object.loop)->driver->flush(transport);
+  int rc = transport->driver->flush(transport);
   if (rc < 0)
     aloop__stream_end(transport, rc);
   else
@@ -184,6 +184,7 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
   if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "a write to a read pipe");
   if (transport->flags & ALOOP__EOF_WANTED) return aloop__misuse(loop, ALOOP_EPIPE, "a write after write_eof");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "a write during sendfile");
   size_t cap = transport->extras != NULL ? transport->extras->cap : 0;
@@ -196,7 +197,7 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
 static inline bool gather_first(aloop_transport_t *transport, const void *data, size_t size) {
   enum {
     WANTED = ALOOP__CORKED,
-    ALL = ALOOP__CORKED | ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__EXTRAS
+    ALL = ALOOP__CORKED | ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__NO_WRITE | ALOOP__EXTRAS
   };
   if ((transport->flags & ALL) != WANTED || transport->outbox.size > 0 || transport->object.loop->guard != 0)
     return false;
@@ -209,7 +210,8 @@ static inline bool gather_first(aloop_transport_t *transport, const void *data, 
 
 /* The common case needs none of the checks above. */
 static inline int check(aloop_transport_t *transport, size_t size) {
-  uint32_t reasons = transport->flags & (ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE);
+  enum { REASONS = ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__NO_WRITE };
+  uint32_t reasons = transport->flags & REASONS;
   if (ALOOP_LIKELY((reasons | transport->object.loop->guard) == 0) && ALOOP_LIKELY(transport->extras == NULL))
     return 0;
   return refuse(transport, size);
@@ -290,6 +292,7 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
   if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
+  if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "write_eof of a read pipe");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
   transport->flags |= ALOOP__EOF_WANTED;
   aloop__cork_flush(transport);
@@ -298,7 +301,7 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
 }
 
 bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
-  return transport != NULL;
+  return transport != NULL && (transport->flags & ALOOP__NO_WRITE) == 0;
 }
 
 /* ---- Public limits -------------------------------------------------------------------------------------- */

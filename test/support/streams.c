@@ -128,7 +128,7 @@ const aloop_protocol_t buffered_protocol = {
 };
 
 void attach_tape(tape_t *tape, const aloop_protocol_t *table, int fd) {
-  tape->transport = aloop__stream_new(tape->env->loop, fd, table, tape, NULL, NULL, ALOOP_HERE);
+  tape->transport = aloop__stream_new(tape->env->loop, NULL, fd, table, tape, NULL, NULL, ALOOP_HERE);
   assert_non_null(tape->transport);
   aloop_transport_ref(tape->transport);
 }

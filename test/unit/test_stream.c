@@ -536,7 +536,7 @@ static void an_empty_table_reads_and_closes(void **state) {
   static const aloop_protocol_t empty = {.size = sizeof empty};
   int fds[2];
   make_socketpair(fds);
-  aloop_transport_t *transport = aloop__stream_new(env->loop, fds[0], &empty, NULL, NULL, NULL, NULL);
+  aloop_transport_t *transport = aloop__stream_new(env->loop, NULL, fds[0], &empty, NULL, NULL, NULL, NULL);
   aloop_transport_ref(transport);
   say(fds[1], "nobody listens");
   settle(env->loop);
@@ -563,7 +563,7 @@ static void a_factory_that_fails_refuses_the_connection(void **state) {
   make_socketpair(fds);
   aloop_future_t *waiter = aloop_future_new(env->loop);
   assert_non_null(
-      aloop__stream_new(env->loop, fds[0], &table, &calls, NULL, aloop_future_ref(waiter), ALOOP_HERE));
+      aloop__stream_new(env->loop, NULL, fds[0], &table, &calls, NULL, aloop_future_ref(waiter), ALOOP_HERE));
   assert_int_equal(run_future(env->loop, waiter), ALOOP_ENOMEM);
   assert_int_equal(calls, 1);
   aloop_future_unref(waiter);
@@ -583,7 +583,7 @@ static void the_waiter_learns_after_connection_made(void **state) {
   make_socketpair(fds);
   aloop_future_t *waiter = aloop_future_new(env->loop);
   assert_non_null(
-      aloop__stream_new(env->loop, fds[0], &table, &tape, NULL, aloop_future_ref(waiter), ALOOP_HERE));
+      aloop__stream_new(env->loop, NULL, fds[0], &table, &tape, NULL, aloop_future_ref(waiter), ALOOP_HERE));
   assert_int_equal(run_future(env->loop, waiter), 0);
   assert_string_equal(tape.events, "M");
   aloop_transport_t *taken;
@@ -600,8 +600,8 @@ static void a_cancelled_connection_is_dropped_unseen(void **state) {
   int fds[2];
   make_socketpair(fds);
   aloop_future_t *waiter = aloop_future_new(env->loop);
-  assert_non_null(
-      aloop__stream_new(env->loop, fds[0], &plain_protocol, &tape, NULL, aloop_future_ref(waiter), ALOOP_HERE));
+  assert_non_null(aloop__stream_new(env->loop, NULL, fds[0], &plain_protocol, &tape, NULL,
+                                    aloop_future_ref(waiter), ALOOP_HERE));
   assert_int_equal(aloop_future_cancel(waiter), 1);
   settle(env->loop);
   assert_int_equal(tape.events_count, 0);
@@ -615,8 +615,8 @@ static void closing_the_loop_first_fails_the_waiter(void **state) {
   int fds[2];
   make_socketpair(fds);
   aloop_future_t *waiter = aloop_future_new(env->loop);
-  assert_non_null(
-      aloop__stream_new(env->loop, fds[0], &plain_protocol, &tape, NULL, aloop_future_ref(waiter), ALOOP_HERE));
+  assert_non_null(aloop__stream_new(env->loop, NULL, fds[0], &plain_protocol, &tape, NULL,
+                                    aloop_future_ref(waiter), ALOOP_HERE));
   aloop_close(env->loop);
   assert_true(aloop_future_done(waiter));
   assert_true(aloop_future_result(waiter) < 0);
@@ -632,7 +632,7 @@ static void the_descriptor_belongs_to_the_transport(void **state) {
   int fd = aloop_transport_fd(tape.transport);
   assert_int_equal(aloop_add_reader(env->loop, fd, (aloop_callback_fn)abort, NULL), ALOOP_EBUSY);
   assert_int_equal(aloop_remove_reader(env->loop, fd), ALOOP_EBUSY);
-  assert_null(aloop__stream_new(env->loop, fd, &plain_protocol, &tape, NULL, NULL, ALOOP_HERE));
+  assert_null(aloop__stream_new(env->loop, NULL, fd, &plain_protocol, &tape, NULL, NULL, ALOOP_HERE));
   end_tape(&tape, peer);
 }
 

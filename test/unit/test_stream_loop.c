@@ -345,7 +345,7 @@ static void scenario_life(env_t *env) {
   tape_t tape = {.env = env, .answer[AT_EOF] = 1};
   int fds[2];
   make_socketpair(fds);
-  tape.transport = aloop__stream_new(env->loop, fds[0], &plain_protocol, &tape, NULL, NULL, ALOOP_HERE);
+  tape.transport = aloop__stream_new(env->loop, NULL, fds[0], &plain_protocol, &tape, NULL, NULL, ALOOP_HERE);
   if (tape.transport == NULL) {
     close(fds[0]);
     close(fds[1]);
