@@ -9,9 +9,9 @@
  *   timers by deadline.
  * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more
  *   than thirty callbacks), but I/O is looked at after at most 61 turns or 20 microseconds. Looking at a clock
- *   every turn would cost as much as three callbacks, so the clock is looked at after 1, 4 and 16 turns as
- *   long as these were so short that four times as many fit; a callback that is suddenly slow is noticed at
- *   the next look.
+ *   every turn would cost as much as three callbacks, so the clock is looked at after 1 and 8 turns as long
+ *   as these were so short that eight times as many fit; a callback that is suddenly slow is noticed at the
+ *   next look.
  * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the
  *   rest queued.
  *
@@ -267,9 +267,11 @@ static ALOOP_NOINLINE void call_timed(aloop_t *loop, aloop_callback_fn fn, void 
 
 /* Runs the deque up to a position. */
 ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
-  while (loop->head != end && ALOOP_LIKELY(loop->stop_error == 0)) {
-    const aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
+  uint64_t head = loop->head;
+  while (head != end && ALOOP_LIKELY(loop->stop_error == 0)) {
+    const aloop__entry_t *entry = &loop->ring[head & loop->mask];
     aloop_callback_fn fn = entry->fn;
+    loop->head = ++head;
     if (ALOOP_UNLIKELY(fn == NULL)) continue;
     loop->context = entry->context;
     loop->callbacks++;
@@ -367,9 +369,10 @@ static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
 /* The clock has to be looked at: whether the kernel may go on waiting for its turn, and until when. */
 static ALOOP_NOINLINE bool may_skip_on(aloop_t *loop) {
   uint32_t skipped = loop->skipped;
+  if (skipped > SKIPS_MAX) return false;
   uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
-  if (skipped > SKIPS_MAX || spent >= aloop__clock_ticks_20us()) return false;
-  uint32_t next = spent * 4 < aloop__clock_ticks_20us() ? skipped * 4 : skipped + 1;
+  if (spent >= aloop__clock_ticks_20us()) return false;
+  uint32_t next = spent * 8 < aloop__clock_ticks_20us() ? skipped * 8 : skipped + 1;
   loop->skip_check = (uint8_t)(next < SKIPS_MAX + 1 ? next : SKIPS_MAX + 1);
   return true;
 }
@@ -380,16 +383,16 @@ ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
 }
 
 /* The turn of callbacks that keep callbacks coming: steps 3, 5 and 6. */
-ALOOP_INLINE int skipping_turn(aloop_t *loop) {
+ALOOP_INLINE void skipping_turn(aloop_t *loop) {
   uint64_t posts = count_posts(loop, aloop__mailbox_in_use(&loop->mailbox));
   run_ready(loop, loop->tail);
   if (ALOOP_UNLIKELY(posts > 0)) run_posts(loop, posts);
   end_turn(loop);
-  return 0;
 }
 
-ALOOP_INLINE bool is_posted(const aloop_t *loop) {
-  return aloop__mailbox_in_use(&loop->mailbox) && aloop__mailbox_pending(loop);
+/* Whether no callback is waiting. */
+ALOOP_INLINE bool is_idle(const aloop_t *loop) {
+  return loop->head == loop->tail && !(aloop__mailbox_in_use(&loop->mailbox) && aloop__mailbox_pending(loop));
 }
 
 /* With no callback ready, nothing is due, posted or asked for either: the kernel alone can bring something. */
@@ -450,10 +453,13 @@ int aloop_run_forever(aloop_t *loop) {
   aloop__map_t *base = loop->context;
   loop->context = NULL;
   do {
-    if (loop->head == loop->tail && !is_posted(loop))
-      rc = is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
-    else
-      rc = may_skip_poll(loop) ? skipping_turn(loop) : turn(loop, ALOOP_FOREVER, batch);
+    bool idle = is_idle(loop);
+    if (!idle && may_skip_poll(loop)) {
+      do skipping_turn(loop);
+      while (!(idle = is_idle(loop)) && may_skip_poll(loop));
+      if (loop->attention & ALOOP__STOPPING) break;
+    }
+    rc = idle && is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
   } while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
   loop->context = base;
   return end_run(loop, rc);

@@ -154,10 +154,14 @@ int aloop__loop_thread(aloop_t *loop);
 /* Tells a host that a turn is due sooner than it may think. */
 void aloop__loop_armed(aloop_t *loop);
 
+/* Whether loop->now was read from the clock in this callback. */
+static inline bool aloop__loop_time_is_fresh(const aloop_t *loop) {
+  return loop->in_turn && loop->now_age == loop->callbacks + 1;
+}
+
 /* loop->now, read from the clock if it was not yet in this callback. */
 static inline int64_t aloop__loop_time(aloop_t *loop) {
-  if (ALOOP_LIKELY(loop->in_turn && loop->now_age == loop->callbacks + 1)) return loop->now;
-  return aloop_update_time(loop);
+  return ALOOP_LIKELY(aloop__loop_time_is_fresh(loop)) ? loop->now : aloop_update_time(loop);
 }
 
 /* The wake-up descriptor. */

@@ -67,10 +67,20 @@ static int64_t within_time(int64_t when) {
   return when == ALOOP__NEVER ? when - 1 : when;
 }
 
+static ALOOP_NOINLINE aloop_handle_t call_later_slowly(aloop_t *loop, int64_t delay, aloop_callback_fn fn,
+                                                       void *arg, const char *origin) {
+  if (loop == NULL) return failure(ALOOP_EINVAL);
+  return add_timer(loop, after(loop, delay < 0 ? 0 : delay), 0, fn, arg, origin);
+}
+
+/* The usual: inside a callback that has looked at the clock, with a delay that fits (less than 146 years). */
 aloop_handle_t aloop_call_later_from(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg,
                                      const char *origin) {
-  if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
-  return add_timer(loop, after(loop, delay < 0 ? 0 : delay), 0, fn, arg, origin);
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL) || ALOOP_UNLIKELY(loop->guard != 0) ||
+      ALOOP_UNLIKELY(!aloop__loop_time_is_fresh(loop)) || ALOOP_UNLIKELY((uint64_t)delay > ALOOP__NEVER / 2) ||
+      ALOOP_UNLIKELY(loop->now > ALOOP__NEVER / 2))
+    return call_later_slowly(loop, delay, fn, arg, origin);
+  return aloop__timers_add(loop, loop->now + delay, 0, fn, arg, origin);
 }
 
 aloop_handle_t aloop_call_at_from(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,

@@ -124,15 +124,17 @@ static int grow(aloop_t *loop) {
   return 0;
 }
 
-/* A slot nobody uses, or ALOOP__NO_SLOT. */
-static uint32_t take_slot(aloop_t *loop) {
-  aloop__timers_t *timers = &loop->timers;
+static bool is_full(const aloop__timers_t *timers) {
+  return timers->free == ALOOP__NO_SLOT && timers->used == timers->capacity;
+}
+
+/* A slot nobody uses; there is one. */
+static uint32_t take_slot(aloop__timers_t *timers) {
   uint32_t slot = timers->free;
   if (slot != ALOOP__NO_SLOT) {
     timers->free = timers->places[slot];
     return slot;
   }
-  if (timers->used == timers->capacity && grow(loop) < 0) return ALOOP__NO_SLOT;
   slot = timers->used++;
   timers->slots[slot].generation = 0;
   return slot;
@@ -161,17 +163,15 @@ void aloop__timers_close(aloop_t *loop) {
   aloop__timers_init(timers);
 }
 
-aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
-                                 const char *origin) {
+ALOOP_INLINE aloop_handle_t put(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
+                                const char *origin) {
   aloop__timers_t *timers = &loop->timers;
-  uint32_t slot = take_slot(loop);
-  if (ALOOP_UNLIKELY(slot == ALOOP__NO_SLOT)) return (aloop_handle_t){(uint64_t)-ALOOP_ENOMEM};
+  uint32_t slot = take_slot(timers);
   aloop__timer_t *timer = &timers->slots[slot];
   uint32_t order = timers->order++;
   timer->fn = fn;
   timer->arg = arg;
   timer->context = loop->context;
-  if (ALOOP_UNLIKELY(loop->context != NULL)) aloop__map_ref(loop->context);
   timer->origin = origin;
   timer->when = when;
   timer->period = period;
@@ -179,8 +179,26 @@ aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, al
   timer->state = WAITING;
   timers->live++;
   sift_up(timers, timers->heap_size++, (aloop__timer_key_t){when, order, slot});
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK) && timers->places[slot] == 0) aloop__loop_armed(loop);
   return (aloop_handle_t){ALOOP__TIMER_BIT | (uint64_t)timer->generation << 32 | slot};
+}
+
+/* Everything unusual, out of line so that the usual saves no registers. */
+static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, int64_t when, int64_t period,
+                                                aloop_callback_fn fn, void *arg, const char *origin) {
+  aloop__timers_t *timers = &loop->timers;
+  if (is_full(timers) && grow(loop) < 0) return (aloop_handle_t){(uint64_t)-ALOOP_ENOMEM};
+  aloop__map_ref(loop->context);
+  aloop_handle_t handle = put(loop, when, period, fn, arg, origin);
+  if (timers->places[(uint32_t)handle.id] == 0) aloop__loop_armed(loop);
+  return handle;
+}
+
+aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
+                                 const char *origin) {
+  if (ALOOP_UNLIKELY(is_full(&loop->timers)) || ALOOP_UNLIKELY(loop->context != NULL) ||
+      ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK))
+    return put_slowly(loop, when, period, fn, arg, origin);
+  return put(loop, when, period, fn, arg, origin);
 }
 
 /* Puts keys right whose timers were moved back, until the top is true. */
