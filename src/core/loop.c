@@ -235,8 +235,8 @@ ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t 
 }
 
 /* Step 3. The very first post is noticed one turn late, by its wake-up. */
-ALOOP_INLINE uint64_t count_posts(aloop_t *loop, bool posted_to) {
-  return ALOOP_UNLIKELY(posted_to) ? aloop__mailbox_due(loop) : 0;
+ALOOP_INLINE void take_mailbox(aloop_t *loop, bool posted_to) {
+  if (ALOOP_UNLIKELY(posted_to) && aloop__mailbox_pending(loop)) aloop__mailbox_take(loop);
 }
 
 /* Step 4. */
@@ -280,21 +280,6 @@ ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
       continue;
     }
     fn(loop, entry->arg);
-    leave_context(loop);
-  }
-}
-
-/* Runs posts straight from the mailbox: copying them to the deque first would cost as much again. */
-static ALOOP_NOINLINE void run_posts(aloop_t *loop, uint64_t count) {
-  aloop__post_t post;
-  for (; count > 0 && loop->stop_error == 0 && aloop__mailbox_next(loop, &post); count--) {
-    loop->posts++;
-    loop->callbacks++;
-    if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
-      call_timed(loop, post.fn, post.arg, post.origin);
-      continue;
-    }
-    post.fn(loop, post.arg);
     leave_context(loop);
   }
 }
@@ -353,13 +338,12 @@ static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   bool posted_to = aloop__mailbox_in_use(&loop->mailbox);
   int count = poll_events(loop, work_out_timeout(loop, limit), batch, posted_to);
   if (ALOOP_UNLIKELY(count < 0)) return count;
-  uint64_t posts = count_posts(loop, posted_to);
+  take_mailbox(loop, posted_to);
   uint64_t scheduled = loop->tail;
   queue_timers(loop);
   uint64_t timers = loop->tail;
   /* Step 5: what is ready now, in the order of the essay above; what these callbacks add waits. */
   run_ready(loop, scheduled);
-  if (ALOOP_UNLIKELY(posts > 0)) run_posts(loop, posts);
   run_io(loop, batch, count);
   run_ready(loop, timers);
   end_turn(loop);
@@ -384,15 +368,14 @@ ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
 
 /* The turn of callbacks that keep callbacks coming: steps 3, 5 and 6. */
 ALOOP_INLINE void skipping_turn(aloop_t *loop) {
-  uint64_t posts = count_posts(loop, aloop__mailbox_in_use(&loop->mailbox));
+  take_mailbox(loop, aloop__mailbox_in_use(&loop->mailbox));
   run_ready(loop, loop->tail);
-  if (ALOOP_UNLIKELY(posts > 0)) run_posts(loop, posts);
   end_turn(loop);
 }
 
 /* Whether no callback is waiting. */
 ALOOP_INLINE bool is_idle(const aloop_t *loop) {
-  return loop->head == loop->tail && !(aloop__mailbox_in_use(&loop->mailbox) && aloop__mailbox_pending(loop));
+  return loop->head == loop->tail;
 }
 
 /* With no callback ready, nothing is due, posted or asked for either: the kernel alone can bring something. */

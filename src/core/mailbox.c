@@ -22,8 +22,8 @@
  * is set from the start, which costs the first post one wake-up and spares such loops two atomic operations per
  * sleep.
  *
- * Posts are called straight from their cells, 1024 a turn at most, so that a flood does not keep the loop from
- * I/O. What is left out: fairness between posters, and any promise about the order between two
+ * The loop takes 1024 posts a turn at most: a flood does not keep it from I/O, and the deque stays small enough
+ * for the cache. What is left out: fairness between posters, and any promise about the order between two
  * threads.
  */
 #include "core/mailbox.h"
@@ -146,21 +146,21 @@ static void give_page_away(aloop_t *loop, place_t *place) {
   aloop__memory_release(loop, page);
 }
 
-bool aloop__mailbox_next(aloop_t *loop, aloop__post_t *post) {
+/* Moves cells up to number `end`, as long as they are published and the deque has room. */
+static void take_until(aloop_t *loop, uint64_t end) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load_explicit(&mailbox->directory, memory_order_acquire);
-  if (ALOOP_UNLIKELY(directory == NULL)) return false; /* a callback made the mailbox anew, after a fork */
   uint64_t head = atomic_load_explicit(&mailbox->head, memory_order_relaxed);
-  place_t *place = place_of(directory, head);
-  cell_t *cell = &atomic_load_explicit(place, memory_order_acquire)->cells[head % CELLS];
-  post->fn = atomic_load_explicit(&cell->fn, memory_order_acquire);
-  if (ALOOP_UNLIKELY(post->fn == NULL)) return false;
-  post->arg = cell->arg;
-  post->origin = cell->origin;
-  atomic_store_explicit(&cell->fn, NULL, memory_order_relaxed);
-  if (ALOOP_UNLIKELY(head % CELLS == CELLS - 1)) give_page_away(loop, place);
-  atomic_store_explicit(&mailbox->head, head + 1, memory_order_release);
-  return true;
+  for (; head != end; head++) {
+    place_t *place = place_of(directory, head);
+    cell_t *cell = &atomic_load_explicit(place, memory_order_acquire)->cells[head % CELLS];
+    aloop_callback_fn fn = atomic_load_explicit(&cell->fn, memory_order_acquire);
+    if (fn == NULL || !aloop__ready_push_captured(loop, fn, cell->arg, NULL, cell->origin)) break;
+    atomic_store_explicit(&cell->fn, NULL, memory_order_relaxed);
+    loop->posts++;
+    if (head % CELLS == CELLS - 1) give_page_away(loop, place);
+  }
+  atomic_store_explicit(&mailbox->head, head, memory_order_release);
 }
 
 bool aloop__mailbox_pending(const aloop_t *loop) {
@@ -169,10 +169,10 @@ bool aloop__mailbox_pending(const aloop_t *loop) {
          atomic_load_explicit(&mailbox->head, memory_order_relaxed);
 }
 
-uint64_t aloop__mailbox_due(const aloop_t *loop) {
+void aloop__mailbox_take(aloop_t *loop) {
   uint64_t end = atomic_load_explicit(&loop->mailbox.state, memory_order_acquire) / TICKET;
-  uint64_t waiting = end - atomic_load_explicit(&loop->mailbox.head, memory_order_relaxed);
-  return waiting < TAKEN_AT_ONCE ? waiting : TAKEN_AT_ONCE;
+  uint64_t head = atomic_load_explicit(&loop->mailbox.head, memory_order_relaxed);
+  take_until(loop, end - head > TAKEN_AT_ONCE ? head + TAKEN_AT_ONCE : end);
 }
 
 bool aloop__mailbox_sleep(aloop_t *loop) {

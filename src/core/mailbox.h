@@ -33,17 +33,8 @@ int aloop__mailbox_after_fork(aloop_t *loop);
 void aloop__mailbox_close(aloop_t *loop);
 void aloop__mailbox_free(aloop_t *loop);
 
-/* How many posts the turn that begins now runs. */
-uint64_t aloop__mailbox_due(const aloop_t *loop);
-
-typedef struct aloop__post {
-  aloop_callback_fn fn;
-  void *arg;
-  const char *origin;
-} aloop__post_t;
-
-/* Takes out the next post. False: its poster is not done with it yet. */
-bool aloop__mailbox_next(aloop_t *loop, aloop__post_t *post);
+/* Moves what was posted to the ready deque, some at a time. */
+void aloop__mailbox_take(aloop_t *loop);
 
 /* Before a wait: false if something was posted meanwhile, and the wait must not happen. */
 bool aloop__mailbox_sleep(aloop_t *loop);
