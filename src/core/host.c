@@ -33,6 +33,15 @@ int aloop__loop_rebuild(aloop_t *loop) {
   return 0;
 }
 
+static int tell_rooms(aloop_t *loop) {
+  for (int i = 0; i < ALOOP__ROOMS; i++) {
+    aloop__room_t *room = loop->rooms[i];
+    int rc = room != NULL && room->after_fork != NULL ? room->after_fork(loop, room) : 0;
+    if (rc < 0) return rc;
+  }
+  return 0;
+}
+
 int aloop_after_fork(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
@@ -43,8 +52,8 @@ int aloop_after_fork(aloop_t *loop) {
    * other. The watch of the new one is only noted by now, like all that the child has changed. */
   aloop__wake_close(loop);
   rc = aloop__wake_open(loop);
-  if (rc < 0) return rc;
-  rc = aloop__loop_rebuild(loop);
+  if (rc == 0) rc = tell_rooms(loop);
+  if (rc == 0) rc = aloop__loop_rebuild(loop);
   if (rc < 0) return rc;
   loop->fork_generation = aloop__current_forks();
   loop->running = loop->in_turn = false;

@@ -29,12 +29,23 @@ typedef struct aloop__entry {
 } aloop__entry_t;
 
 /* State that a higher room keeps per loop: the first member of its own struct. The core knows only how to end
- * it. */
+ * it, and to tell it of a fork. */
 typedef struct aloop__room {
   void (*close)(aloop_t *loop, struct aloop__room *room); /* releases it; every object has ended by then */
+  /* In the child, inside aloop_after_fork, before the watches are registered anew; may be called again if a
+   * later step failed. NULL: nothing to do. */
+  int (*after_fork)(aloop_t *loop, struct aloop__room *room);
 } aloop__room_t;
 
-enum { ALOOP__ROOM_FUTURE, ALOOP__ROOM_NET, ALOOP__ROOMS };
+/* Rooms are closed from the last to the first. */
+enum {
+  ALOOP__ROOM_FUTURE,
+  ALOOP__ROOM_EXECUTOR,
+  ALOOP__ROOM_NET,
+  ALOOP__ROOM_SIGNAL,
+  ALOOP__ROOM_PROCESS,
+  ALOOP__ROOMS
+};
 
 /* Reasons for the public calls to leave their fast path. */
 enum { ALOOP__GUARD_CLOSED = 1, ALOOP__GUARD_DEBUG = 2, ALOOP__GUARD_HOOK = 4 };
@@ -163,6 +174,13 @@ static inline bool aloop__loop_time_is_fresh(const aloop_t *loop) {
 static inline int64_t aloop__loop_time(aloop_t *loop) {
   return ALOOP_LIKELY(aloop__loop_time_is_fresh(loop)) ? loop->now : aloop_update_time(loop);
 }
+
+/* Two ends of something that wakes a poller: an eventfd (twice the same descriptor) or a pipe, both
+ * non-blocking and close-on-exec. One end is watched, read with aloop__wake_drain and written to with
+ * aloop__wake_write, which signal handlers may do. */
+int aloop__wake_pair(int fds[2]);
+void aloop__wake_drain(int fd);
+void aloop__wake_write(int fd);
 
 /* The wake-up descriptor. */
 int aloop__wake_open(aloop_t *loop);

@@ -14,25 +14,29 @@
 
 #include "core/loop.h"
 
+void aloop__wake_drain(int fd) {
+  char buffer[512];
+  ssize_t n;
+  do n = read(fd, buffer, sizeof buffer);
+  while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
+}
+
 /* What the wake-up was for is found in the mailbox; here it is only heard. It counts as no callback. */
 static void heard(aloop_t *loop, void *arg) {
   (void)arg;
-  char buffer[512];
-  ssize_t n;
   loop->callbacks--;
-  do n = read(loop->wake.fd, buffer, sizeof buffer);
-  while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
+  aloop__wake_drain(loop->wake.fd);
 }
 
 static const aloop__watch_ops_t wake_ops = {.name = "wake-up", .readable = heard, .writable = heard};
 
 #if ALOOP_HAVE_EVENTFD
-static int open_pair(int fds[2]) {
+int aloop__wake_pair(int fds[2]) {
   fds[0] = fds[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   return fds[0] < 0 ? -errno : 0;
 }
 #else
-static int open_pair(int fds[2]) {
+int aloop__wake_pair(int fds[2]) {
   if (pipe(fds) < 0) return -errno;
   for (int i = 0; i < 2; i++) {
     fcntl(fds[i], F_SETFD, FD_CLOEXEC);
@@ -44,7 +48,7 @@ static int open_pair(int fds[2]) {
 
 int aloop__wake_open(aloop_t *loop) {
   int fds[2];
-  int rc = open_pair(fds);
+  int rc = aloop__wake_pair(fds);
   if (rc < 0) return rc;
   loop->wake_write = fds[1];
   rc = aloop__watch_claim(loop, &loop->wake, fds[0], &wake_ops);
@@ -64,10 +68,14 @@ void aloop__wake_close(aloop_t *loop) {
   if (loop->wake_write != fd) close(loop->wake_write);
 }
 
-void aloop__wake_signal(aloop_t *loop) {
+void aloop__wake_write(int fd) {
   /* An eventfd takes eight bytes; a pipe that is full is readable already. */
   uint64_t one = 1;
   int saved = errno;
-  while (write(loop->wake_write, &one, sizeof one) < 0 && errno == EINTR) continue;
+  while (write(fd, &one, sizeof one) < 0 && errno == EINTR) continue;
   errno = saved;
+}
+
+void aloop__wake_signal(aloop_t *loop) {
+  aloop__wake_write(loop->wake_write);
 }
