@@ -10,7 +10,8 @@
  * Nothing needs to be known of a page before a number is claimed but that its place is not empty, and a place
  * whose numbers are not all taken is never emptied. So a poster that stalls anywhere before its claim succeeds
  * has touched nothing that could be gone by then, pages can be released like any memory, and a page put into an
- * empty place too early is simply there early.
+ * empty place too early is simply there early. The loop uses that: it puts each page it has emptied into the
+ * next empty place, 64 pages ahead at most, so a steady flow of posts allocates nothing.
  *
  * The claimed word also carries two flags. SLEEPING is set by the loop, in one step with the check that nothing
  * was claimed, before it waits; so the claim itself tells the poster whether the loop sleeps, and the poster
@@ -31,7 +32,7 @@
 #include "core/loop.h"
 #include "core/memory.h"
 
-enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 1024 };
+enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 1024, AHEAD = 64 };
 #define SLEEPING UINT64_C(1)
 #define CLOSED UINT64_C(2)
 #define TICKET UINT64_C(4)
@@ -51,7 +52,6 @@ typedef _Atomic(aloop__page_t *) place_t;
 void aloop__mailbox_init(aloop__mailbox_t *mailbox) {
   atomic_init(&mailbox->state, SLEEPING);
   atomic_init(&mailbox->directory, NULL);
-  atomic_init(&mailbox->spare, NULL);
   atomic_init(&mailbox->wakers, 0);
   atomic_init(&mailbox->head, 0);
   atomic_init(&mailbox->sleep_from, 0);
@@ -74,12 +74,9 @@ static ALOOP_NOINLINE place_t *open_directory(aloop_t *loop) {
 
 /* Puts a page into an empty place. False: out of memory. */
 static ALOOP_NOINLINE bool open_page(aloop_t *loop, place_t *place) {
-  aloop__page_t *page = atomic_exchange(&loop->mailbox.spare, NULL);
-  if (page == NULL) {
-    page = aloop__memory_new(loop, sizeof *page);
-    if (page == NULL) return false;
-    for (int i = 0; i < CELLS; i++) atomic_init(&page->cells[i].fn, NULL);
-  }
+  aloop__page_t *page = aloop__memory_new(loop, sizeof *page);
+  if (page == NULL) return false;
+  for (int i = 0; i < CELLS; i++) atomic_init(&page->cells[i].fn, NULL);
   aloop__page_t *other = NULL;
   if (!atomic_compare_exchange_strong(place, &other, page)) aloop__memory_release(loop, page);
   return true;
@@ -139,10 +136,17 @@ int(aloop_call_soon_threadsafe)(aloop_t *loop, aloop_callback_fn fn, void *arg) 
   return aloop_call_soon_threadsafe_from(loop, fn, arg, NULL);
 }
 
-/* The page has given its last cell. */
-static void give_page_away(aloop_t *loop, place_t *place) {
-  aloop__page_t *page = atomic_exchange(place, NULL);
-  page = atomic_exchange(&loop->mailbox.spare, page);
+/* The page of the last number taken is empty. It goes where the next numbers will want one. */
+static ALOOP_NOINLINE void recycle_page(aloop_t *loop, place_t *directory, uint64_t last) {
+  aloop__page_t *page = atomic_exchange(place_of(directory, last), NULL);
+  uint64_t ticket = atomic_load_explicit(&loop->mailbox.state, memory_order_relaxed) / TICKET;
+  for (int i = 0; i < AHEAD; i++) {
+    place_t *place = place_of(directory, ticket += CELLS);
+    aloop__page_t *other = NULL;
+    if (atomic_load_explicit(place, memory_order_relaxed) == NULL &&
+        atomic_compare_exchange_strong(place, &other, page))
+      return;
+  }
   aloop__memory_release(loop, page);
 }
 
@@ -158,7 +162,7 @@ static void take_until(aloop_t *loop, uint64_t end) {
     if (fn == NULL || !aloop__ready_push_captured(loop, fn, cell->arg, NULL, cell->origin)) break;
     atomic_store_explicit(&cell->fn, NULL, memory_order_relaxed);
     loop->posts++;
-    if (head % CELLS == CELLS - 1) give_page_away(loop, place);
+    if (head % CELLS == CELLS - 1) recycle_page(loop, directory, head);
   }
   atomic_store_explicit(&mailbox->head, head, memory_order_release);
 }
@@ -210,7 +214,6 @@ void aloop__mailbox_free(aloop_t *loop) {
   place_t *directory = atomic_load(&loop->mailbox.directory);
   for (int i = 0; directory != NULL && i < PLACES; i++) aloop__memory_release(loop, atomic_load(&directory[i]));
   aloop__memory_release(loop, directory);
-  aloop__memory_release(loop, atomic_load(&loop->mailbox.spare));
 }
 
 int aloop__mailbox_after_fork(aloop_t *loop) {

@@ -16,7 +16,6 @@ typedef struct aloop__mailbox {
   _Atomic uint64_t state; /* next ticket << 2 | CLOSED | SLEEPING */
   char apart[64];
   _Atomic(_Atomic(aloop__page_t *) *) directory; /* pages by number; NULL until the first post */
-  _Atomic(aloop__page_t *) spare;                /* one empty page, or NULL */
   _Atomic uint32_t wakers;                       /* posters that are about to write the wake-up */
   char apart_too[64];
   _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only, like sleep_from */
