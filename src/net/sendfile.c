@@ -4,8 +4,8 @@
  *
  * A sendfile owns the write side of its transport: it begins when the outbox is empty, refuses writes until it
  * ends, and reading rests meanwhile (asyncio does the same: an answer to something read now could not be
- * written anyway). Each time the socket takes bytes, one sendfile call moves as many as fit, so a fast reader
- * cannot keep the loop to itself.
+ * written anyway). The first try is made at once, so a small file costs one system call. Each time the socket
+ * takes bytes, one sendfile call moves as many as fit, so a fast reader cannot keep the loop to itself.
  *
  * Where the driver has no sendfile, 64 KiB at a time are read from the file into a buffer of the operation (not
  * the loop's: data_received may be reading that) and put into the stream. That read may wait for a disk;
@@ -30,6 +30,7 @@ struct aloop__sendfile {
   int file;
   int64_t offset; /* of the next byte */
   int64_t left;   /* INT64_MAX: to the end */
+  int64_t end;    /* of the file, when it was last looked at */
   int64_t sent;
   bool may_fall_back;
   char *copy; /* PIECE bytes, once it falls back */
@@ -117,17 +118,24 @@ static bool is_socket_error(int error) {
          error == ALOOP_ENOTCONN;
 }
 
-/* One sendfile call. Returns true if the fallback should go on. */
-static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
+static ssize_t move(aloop_transport_t *transport, aloop__sendfile_t *op) {
   ssize_t n = transport->driver->sendfile(transport, op->file, op->offset, op->left);
+  if (n > 0) {
+    account(op, n);
+    aloop__stream_touch(transport, false, true);
+  }
+  return n;
+}
+
+/* As much as the socket takes. Returns true if the fallback should go on. */
+static bool send_piece(aloop_transport_t *transport, aloop__sendfile_t *op) {
+  ssize_t n = move(transport, op);
+  /* Nothing but a second call tells whether the end that was seen is still the end. */
+  if (n > 0 && op->left == INT64_MAX && op->offset >= op->end) n = move(transport, op);
   if (n == ALOOP_ENOTSUP && op->may_fall_back) {
     op->copy = aloop__memory_new(transport->object.loop, PIECE);
     if (op->copy != NULL) return true;
     n = ALOOP_ENOMEM;
-  }
-  if (n > 0) {
-    account(op, n);
-    aloop__stream_touch(transport, false, true);
   }
   if (n == 0 || op->left == 0)
     end(transport, 0);
@@ -150,7 +158,7 @@ void aloop__sendfile_go_on(aloop_transport_t *transport) {
 }
 
 /* Why it cannot begin, or 0. */
-static int refuse(const aloop_transport_t *transport, int file, int64_t offset, int64_t count,
+static int refuse(const aloop_transport_t *transport, int file, int64_t offset, int64_t count, int64_t *end,
                   const char **message) {
   struct stat info;
   *message = NULL;
@@ -165,6 +173,7 @@ static int refuse(const aloop_transport_t *transport, int file, int64_t offset, 
     return ALOOP_EINVAL;
   }
   if (fstat(file, &info) < 0) return -errno;
+  *end = info.st_size;
   if (S_ISREG(info.st_mode)) return 0;
   *message = "sendfile sends regular files only";
   return ALOOP_EINVAL;
@@ -178,7 +187,8 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
   if (future == NULL || aloop_future_done(future)) return future;
   aloop__cork_flush(transport); /* may call pause_writing, and so change what follows */
   const char *message;
-  int rc = refuse(transport, file, offset, count, &message);
+  int64_t file_end = 0;
+  int rc = refuse(transport, file, offset, count, &file_end, &message);
   if (rc < 0) {
     aloop__future_fail(future, rc, message != NULL ? "%s" : NULL, message);
     return future;
@@ -189,13 +199,14 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
     aloop_future_unref(future);
     return NULL;
   }
-  *op = (aloop__sendfile_t){.future = future, .file = file, .offset = offset};
+  *op = (aloop__sendfile_t){.future = future, .file = file, .offset = offset, .end = file_end};
   op->left = count == 0 ? INT64_MAX : count;
   op->may_fall_back = (flags & ALOOP_NO_FALLBACK) == 0;
   transport->extras->sendfile = op;
   aloop__future_set_operation(future, cancelled, transport);
   transport->flags |= ALOOP__SENDFILE;
-  aloop__stream_update_reading(transport);
-  if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_go_on(transport);
+  aloop__sendfile_go_on(transport);
+  /* Only now: a file that the socket takes at once need not tell the poller that reading rests. */
+  if (transport->flags & ALOOP__SENDFILE) aloop__stream_update_reading(transport);
   return future;
 }

@@ -6,6 +6,7 @@
  * threads: yes faults: yes / */
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -66,6 +67,36 @@ static void a_request_costs_a_wait_a_read_and_a_send(void **state) {
 
 static void an_answer_in_pieces_leaves_in_one_send(void **state) {
   expect_per_request(*state, answer_in_pieces, 1);
+}
+
+static void answer_with_a_file(tape_t *tape) {
+  aloop_future_t *sent = aloop_sendfile(tape->transport, fileno(tape->arg), 0, 0, 0);
+  assert_string_equal(aloop_future_message(sent), "");
+  aloop_future_detach(sent);
+}
+
+static void a_small_file_needs_no_word_with_the_poller(void **state) {
+  env_t *env = *state;
+  FILE *file = tmpfile();
+  tape_t tape = {.env = env, .on[DATA] = answer_with_a_file, .arg = file};
+  assert_non_null(file);
+  assert_true(fputs("a small file", file) >= 0 && fflush(file) == 0);
+  int peer = open_tape(&tape, &plain_protocol);
+  begin_counting();
+  for (int i = 0; i < ROUNDS; i++) {
+    char answer[64];
+    faults_pause();
+    assert_int_equal(write(peer, "request", 7), 7);
+    faults_resume();
+    assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(10)) >= 0);
+    faults_pause();
+    assert_int_equal(drain(peer, answer, sizeof answer), 12);
+    faults_resume();
+  }
+  faults_end();
+  assert_int_equal(faults_calls_of("epoll_ctl"), 0);
+  fclose(file);
+  end_tape(&tape, peer);
 }
 
 static void a_connection_costs_one_registration(void **state) {
@@ -151,5 +182,5 @@ static void one_wake_up_per_sleep_whoever_posts(void **state) {
 }
 
 TESTS(T(a_request_costs_a_wait_a_read_and_a_send), T(an_answer_in_pieces_leaves_in_one_send),
-      T(a_connection_costs_one_registration), T(timers_cost_nothing_before_the_wait),
-      T(one_wake_up_per_sleep_whoever_posts))
+      T(a_small_file_needs_no_word_with_the_poller), T(a_connection_costs_one_registration),
+      T(timers_cost_nothing_before_the_wait), T(one_wake_up_per_sleep_whoever_posts))
