@@ -488,6 +488,7 @@ typedef struct aloop_counters {
   uint64_t futures;
   uint64_t transports;
   uint64_t servers;
+  uint64_t signal_handlers;
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -515,6 +516,30 @@ ALOOP_API int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn,
  * else 0. Errors: ALOOP_EBUSY (owned by a live transport or server). [loop] */
 ALOOP_API int aloop_remove_reader(aloop_t *loop, int fd);
 ALOOP_API int aloop_remove_writer(aloop_t *loop, int fd);
+
+/* ---- Signals --------------------------------------------------------------------------------------------- */
+
+typedef void (*aloop_signal_fn)(aloop_t *loop, int signum, void *arg);
+
+/* loop.add_signal_handler, in any thread and for any number of loops and handlers: fn(loop, signum, arg) runs
+ * as a callback of the loop once after one or more arrivals, in the order added. Adding the same fn and arg
+ * again keeps the place and renews the rest. The first handler of the process for a signal saves what was there
+ * before, the last one to go restores it, unless somebody else has put something over it meanwhile.
+ * ALOOP_SIGNAL_CHAIN: what was there before is called too, inside the signal handler. Returns 0. Errors:
+ * ALOOP_EINVAL (no such signal, or one that cannot be caught), ALOOP_ENOMEM, ALOOP_EMFILE, ALOOP_ENFILE. [loop]
+ */
+enum { ALOOP_SIGNAL_CHAIN = 1 };
+ALOOP_API int aloop_add_signal_handler(aloop_t *loop, int signum, aloop_signal_fn fn, void *arg,
+                                       unsigned flags);
+ALOOP_API int aloop_add_signal_handler_from(aloop_t *loop, int signum, aloop_signal_fn fn, void *arg,
+                                            unsigned flags, const char *origin);
+#define aloop_add_signal_handler(loop, signum, fn, arg, flags)                                                 \
+  aloop_add_signal_handler_from(loop, signum, fn, arg, flags, ALOOP_HERE)
+
+/* loop.remove_signal_handler: the handler with this fn and arg, or with a NULL fn all of this loop for the
+ * signal, at once; a queued call is dropped. aloop_close removes all of the loop's. Returns how many were
+ * removed. Errors: ALOOP_EINVAL. [loop] */
+ALOOP_API int aloop_remove_signal_handler(aloop_t *loop, int signum, aloop_signal_fn fn, void *arg);
 
 /* ---- Futures --------------------------------------------------------------------------------------------- */
 

@@ -13,7 +13,7 @@
 
 typedef struct aloop__object aloop__object_t;
 
-enum { ALOOP__FUTURE, ALOOP__TRANSPORT, ALOOP__SERVER, ALOOP__KINDS };
+enum { ALOOP__FUTURE, ALOOP__TRANSPORT, ALOOP__SERVER, ALOOP__SIGNAL_HANDLER, ALOOP__KINDS };
 
 typedef struct aloop__kind {
   const char *name;

@@ -27,6 +27,11 @@ static void callback(aloop_t *loop, void *arg) {
   (void)arg;
 }
 
+static void on_signal(aloop_t *loop, int signum, void *arg) {
+  (void)signum;
+  callback(loop, arg);
+}
+
 /* The scheduling macros, with arguments that are expressions, and the functions behind their names. */
 static void schedule(aloop_t *const *loops, int count) {
   const int last = count - 1;
@@ -37,6 +42,7 @@ static void schedule(aloop_t *const *loops, int count) {
   int result = aloop_call_soon_threadsafe(loops[0], callback, NULL);
   result |= aloop_add_reader(loops[0], count, callback, NULL);
   result |= aloop_add_writer(loops[0], count, callback, NULL);
+  result |= aloop_add_signal_handler(loops[last], count + 1, on_signal, &handle, ALOOP_SIGNAL_CHAIN);
   aloop_future_t *future = aloop_future_new(loops[0]);
   if (result < 0) aloop_future_cancel(future);
   aloop_future_unref(future);
