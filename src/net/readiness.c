@@ -9,7 +9,7 @@
  * watch widened to writability, and narrowed again when the outbox is empty. Accepting: accept4 until it would
  * block or the budget is used up.
  *
- * EINTR counts as "not now": the poller will say so again.
+ * What does not depend on sockets is in readiness.h, for the drivers of other descriptors.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,14 +24,10 @@
 #include <time.h>
 #endif
 
-#include "net/driver.h"
 #include "net/listener.h"
-#include "net/write.h"
+#include "net/readiness.h"
 
-enum { FLUSH_PARTS = 64, ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
-
-/* Of a read, in bytes of the budget: a tiny buffer must not mean a quarter of a million system calls. */
-enum { LEAST_COST = 4096 };
+enum { ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
 
 /* BSD has a socket option instead, set when the transport is made. */
 #ifndef MSG_NOSIGNAL
@@ -46,128 +42,53 @@ void aloop__stream_set_nodelay(int fd) {
 #endif
 }
 
-static bool is_retry(int error) {
-  return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
-
-static ssize_t result_of(ssize_t n) {
-  if (n >= 0) return n;
-  return is_retry(errno) ? ALOOP_EAGAIN : -errno;
+static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, size_t size) {
+  return recv(transport->fd, buffer, size, 0);
 }
 
 static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
   if (ALOOP_LIKELY(count == 1))
-    return result_of(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+    return aloop__readiness_result(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
   struct msghdr message = {.msg_iov = (struct iovec *)iov};
   message.msg_iovlen = (unsigned char)count;
-  return result_of(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
+  return aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
 }
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
-/* recv brought no bytes: EOF, nothing yet, or an error. */
-static ALOOP_NOINLINE void received_none(aloop_transport_t *transport, ssize_t n) {
+void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
   if (n == 0)
     aloop__stream_received_eof(transport);
-  else if (!is_retry(errno))
+  else if (!aloop__readiness_is_retry(errno))
     aloop__stream_end(transport, -errno);
 }
 
-/* One read into a buffered protocol's memory. Returns whether there may be more. */
-static bool read_buffered(aloop_transport_t *transport, aloop__net_t *net, size_t *budget) {
-  void *buffer;
-  size_t size;
-  int rc = aloop__stream_get_buffer(transport, &buffer, &size);
-  if (rc < 0) aloop__stream_end(transport, rc);
-  if (rc <= 0) return false;
-  ssize_t n = recv(transport->fd, buffer, size, 0);
-  if (n <= 0) {
-    received_none(transport, n);
-    return false;
-  }
-  aloop__stream_received(transport, &net->cork, buffer, (size_t)n, send_now);
-  size_t cost = n > LEAST_COST ? (size_t)n : LEAST_COST;
-  if ((size_t)n < size || cost >= *budget) return false;
-  *budget -= cost;
-  return aloop__stream_wants_read(transport);
-}
-
-/* One read into the shared buffer. Returns whether it was filled: there may be more. */
-ALOOP_INLINE bool read_shared(aloop_transport_t *transport, aloop__net_t *net) {
-  ssize_t n = recv(transport->fd, net->read_buffer, ALOOP__READ_SIZE, 0);
-  if (ALOOP_UNLIKELY(n <= 0)) {
-    received_none(transport, n);
-    return false;
-  }
-  aloop__stream_received(transport, &net->cork, net->read_buffer, (size_t)n, send_now);
-  return n == ALOOP__READ_SIZE;
-}
-
-/* The rest of a turn's reading, for a buffered protocol or behind a full buffer. The protocol may change
- * between two reads. */
 static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget) {
-  bool more = aloop__stream_wants_read(transport);
-  while (more) {
-    if (transport->table->get_buffer != NULL) {
-      more = read_buffered(transport, net, &budget);
-    } else {
-      more = budget >= ALOOP__READ_SIZE && read_shared(transport, net) && aloop__stream_wants_read(transport);
-      budget -= more ? ALOOP__READ_SIZE : 0;
-    }
-  }
+  aloop__readiness_read_on(transport, net, budget, receive_now, send_now);
 }
 
-/* No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never inside this
- * call. */
 static void readable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
-  aloop__net_t *net = aloop__net_of(loop);
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
-  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL))
-    read_on(transport, net, ALOOP__READ_BUDGET);
-  else if (ALOOP_UNLIKELY(read_shared(transport, net)))
-    read_on(transport, net, ALOOP__READ_BUDGET - ALOOP__READ_SIZE);
+  aloop__readiness_readable(loop, transport, receive_now, send_now, read_on);
+}
+
+int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on) {
+  uint32_t interest = transport->watch.interest & ~direction;
+  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? direction : 0u));
+}
+
+int aloop__readiness_read(aloop_transport_t *transport, bool on) {
+  return aloop__readiness_watch(transport, ALOOP_READABLE, on);
 }
 
 /* ---- Writing --------------------------------------------------------------------------------------------- */
 
-static int watch_writable(aloop_transport_t *transport, bool on) {
-  uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE;
-  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? ALOOP_WRITABLE : 0u));
-}
-
-static void write_outbox(aloop_transport_t *transport) {
-  struct iovec iov[FLUSH_PARTS];
-  while (transport->outbox.size > 0) {
-    size_t before = transport->outbox.size;
-    int count = aloop__outbox_peek(&transport->outbox, iov, FLUSH_PARTS);
-    ssize_t n = send_now(transport, iov, count);
-    if (n == ALOOP_EAGAIN) return;
-    if (n < 0) {
-      aloop__stream_end(transport, (int)n);
-      return;
-    }
-    size_t offered = 0;
-    for (int i = 0; i < count; i++) offered += iov[i].iov_len;
-    aloop__stream_sent(transport, (size_t)n);
-    /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. */
-    if ((size_t)n < offered || transport->outbox.size > before - (size_t)n) return;
-  }
-}
-
 static void writable(aloop_t *loop, void *arg) {
-  aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
-  if (transport->outbox.size > 0)
-    write_outbox(transport);
-  else if (transport->flags & ALOOP__SENDFILE)
-    aloop__sendfile_go_on(transport);
-  if (transport->state < ALOOP__ENDING && transport->outbox.size == 0 && !(transport->flags & ALOOP__SENDFILE))
-    watch_writable(transport, false);
+  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch), send_now);
 }
 
-static int flush(aloop_transport_t *transport) {
-  return watch_writable(transport, true);
+int aloop__readiness_flush(aloop_transport_t *transport) {
+  return aloop__readiness_watch(transport, ALOOP_WRITABLE, true);
 }
 
 #if ALOOP_HAVE_LINUX_SENDFILE
@@ -191,17 +112,21 @@ static ssize_t sendfile_without_signal(int fd, int file, off_t *at, size_t count
 }
 #endif
 
-static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
+ssize_t aloop__readiness_send_file(int fd, int file, int64_t offset, int64_t count) {
 #if ALOOP_HAVE_LINUX_SENDFILE
   off_t at = (off_t)offset;
   size_t size = (size_t)(count < SENDFILE_MAX ? count : SENDFILE_MAX);
-  ssize_t n = sendfile_without_signal(transport->fd, file, &at, size);
+  ssize_t n = sendfile_without_signal(fd, file, &at, size);
   if (n < 0 && (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) return ALOOP_ENOTSUP;
-  return result_of(n);
+  return aloop__readiness_result(n);
 #else
-  (void)transport, (void)file, (void)offset, (void)count;
+  (void)fd, (void)file, (void)offset, (void)count;
   return ALOOP_ENOTSUP;
 #endif
+}
+
+static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
+  return aloop__readiness_send_file(transport->fd, file, offset, count);
 }
 
 static int send_eof(aloop_transport_t *transport) {
@@ -212,11 +137,15 @@ static int send_eof(aloop_transport_t *transport) {
 
 static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = readable, .writable = writable};
 
-static int attach(aloop_transport_t *transport) {
-  return aloop__watch_claim(transport->object.loop, &transport->watch, transport->fd, &stream_ops);
+int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops_t *ops) {
+  return aloop__watch_claim(transport->object.loop, &transport->watch, transport->fd, ops);
 }
 
-static void detach(aloop_transport_t *transport) {
+static int attach(aloop_transport_t *transport) {
+  return aloop__readiness_attach(transport, &stream_ops);
+}
+
+void aloop__readiness_detach(aloop_transport_t *transport) {
   aloop__watch_stop(transport->object.loop, &transport->watch);
 }
 
@@ -237,11 +166,6 @@ static void close_fd(aloop_transport_t *transport) {
     setsockopt(transport->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   }
   close(transport->fd);
-}
-
-static int set_reading(aloop_transport_t *transport, bool on) {
-  uint32_t interest = transport->watch.interest & ~(uint32_t)ALOOP_READABLE;
-  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? ALOOP_READABLE : 0u));
 }
 
 /* ---- Accepting ------------------------------------------------------------------------------------------- */
@@ -273,7 +197,7 @@ static void acceptable(aloop_t *loop, void *arg) {
     if (fd >= 0) {
       if (!aloop__listener_accepted(listener, fd)) break;
     } else if (!is_about_one(errno)) {
-      if (!is_retry(errno)) aloop__listener_failed(listener, -errno);
+      if (!aloop__readiness_is_retry(errno)) aloop__listener_failed(listener, -errno);
       break;
     }
   }
@@ -302,12 +226,12 @@ const aloop__driver_t aloop__driver_readiness = {
     .give_back = give_back,
     .close = close_fd,
     .attach = attach,
-    .detach = detach,
-    .read = set_reading,
+    .detach = aloop__readiness_detach,
+    .read = aloop__readiness_read,
     .send = send_now,
-    .flush = flush,
+    .flush = aloop__readiness_flush,
     .send_eof = send_eof,
     .sendfile = send_file,
-    .await_room = flush,
+    .await_room = aloop__readiness_flush,
     .listen = listen_on,
 };

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What every driver over a poller does alike, whichever system calls move its bytes: one read per event into
+ * the loop's shared buffer, writing the outbox, watching. readiness.c is one such driver, for sockets; pipes
+ * have theirs. The paths of every byte are inline and are given the driver's own calls, so that a driver is as
+ * fast as if it were written out.
+ */
+#ifndef ALOOP_NET_READINESS_H
+#define ALOOP_NET_READINESS_H
+
+#include <errno.h>
+
+#include "net/driver.h"
+#include "net/write.h"
+
+typedef ssize_t (*aloop__receive_fn)(aloop_transport_t *, void *, size_t); /* as read(2): -1 and errno */
+typedef ssize_t (*aloop__send_fn)(aloop_transport_t *, const struct iovec *, int);
+typedef void (*aloop__read_on_fn)(aloop_transport_t *, aloop__net_t *, size_t);
+
+enum { ALOOP__FLUSH_PARTS = 64 };
+
+/* Of a read, in bytes of the budget: a tiny buffer must not mean a quarter of a million system calls. */
+enum { ALOOP__LEAST_COST = 4096 };
+
+/* EINTR counts as "not now": the poller will say so again. */
+static inline bool aloop__readiness_is_retry(int error) {
+  return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
+/* What a send of a driver returns, of what the system call returned. */
+static inline ssize_t aloop__readiness_result(ssize_t n) {
+  if (n >= 0) return n;
+  return aloop__readiness_is_retry(errno) ? ALOOP_EAGAIN : -errno;
+}
+
+/* A read brought no bytes: EOF, nothing yet, or an error (in errno). */
+void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n);
+
+/* One sendfile(2) to a descriptor, SIGPIPE held back: as aloop__driver_t.sendfile. */
+ssize_t aloop__readiness_send_file(int fd, int file, int64_t offset, int64_t count);
+
+/* Claims the descriptor; leaves it; watches one direction, or no more. */
+int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops_t *ops);
+void aloop__readiness_detach(aloop_transport_t *transport);
+int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on);
+
+/* aloop__driver_t.read and .flush of a driver that watches. */
+int aloop__readiness_read(aloop_transport_t *transport, bool on);
+int aloop__readiness_flush(aloop_transport_t *transport);
+
+/* ---- Reading --------------------------------------------------------------------------------------------- */
+
+/* One read into a buffered protocol's memory. Returns whether there may be more. */
+ALOOP_INLINE bool aloop__readiness_read_buffered(aloop_transport_t *transport, aloop__net_t *net,
+                                                 size_t *budget, aloop__receive_fn receive,
+                                                 aloop__send_fn send) {
+  void *buffer;
+  size_t size;
+  int rc = aloop__stream_get_buffer(transport, &buffer, &size);
+  if (rc < 0) aloop__stream_end(transport, rc);
+  if (rc <= 0) return false;
+  ssize_t n = receive(transport, buffer, size);
+  if (n <= 0) {
+    aloop__readiness_received_none(transport, n);
+    return false;
+  }
+  aloop__stream_received(transport, &net->cork, buffer, (size_t)n, send);
+  size_t cost = n > ALOOP__LEAST_COST ? (size_t)n : ALOOP__LEAST_COST;
+  if ((size_t)n < size || cost >= *budget) return false;
+  *budget -= cost;
+  return aloop__stream_wants_read(transport);
+}
+
+/* One read into the shared buffer. Returns whether it was filled: there may be more. */
+ALOOP_INLINE bool aloop__readiness_read_shared(aloop_transport_t *transport, aloop__net_t *net,
+                                               aloop__receive_fn receive, aloop__send_fn send) {
+  ssize_t n = receive(transport, net->read_buffer, ALOOP__READ_SIZE);
+  if (ALOOP_UNLIKELY(n <= 0)) {
+    aloop__readiness_received_none(transport, n);
+    return false;
+  }
+  aloop__stream_received(transport, &net->cork, net->read_buffer, (size_t)n, send);
+  return n == ALOOP__READ_SIZE;
+}
+
+/* The rest of a turn's reading, for a buffered protocol or behind a full buffer. The protocol may change
+ * between two reads. A driver wraps it in a function of its own, which is not inline. */
+ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget,
+                                           aloop__receive_fn receive, aloop__send_fn send) {
+  bool more = aloop__stream_wants_read(transport);
+  while (more) {
+    if (transport->table->get_buffer != NULL) {
+      more = aloop__readiness_read_buffered(transport, net, &budget, receive, send);
+    } else {
+      more = budget >= ALOOP__READ_SIZE && aloop__readiness_read_shared(transport, net, receive, send) &&
+             aloop__stream_wants_read(transport);
+      budget -= more ? ALOOP__READ_SIZE : 0;
+    }
+  }
+}
+
+/* No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never inside this
+ * call. */
+ALOOP_INLINE void aloop__readiness_readable(aloop_t *loop, aloop_transport_t *transport,
+                                            aloop__receive_fn receive, aloop__send_fn send,
+                                            aloop__read_on_fn read_on) {
+  aloop__net_t *net = aloop__net_of(loop);
+  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL))
+    read_on(transport, net, ALOOP__READ_BUDGET);
+  else if (ALOOP_UNLIKELY(aloop__readiness_read_shared(transport, net, receive, send)))
+    read_on(transport, net, ALOOP__READ_BUDGET - ALOOP__READ_SIZE);
+}
+
+/* ---- Writing --------------------------------------------------------------------------------------------- */
+
+ALOOP_INLINE void aloop__readiness_write_outbox(aloop_transport_t *transport, aloop__send_fn send) {
+  struct iovec iov[ALOOP__FLUSH_PARTS];
+  while (transport->outbox.size > 0) {
+    size_t before = transport->outbox.size;
+    int count = aloop__outbox_peek(&transport->outbox, iov, ALOOP__FLUSH_PARTS);
+    ssize_t n = send(transport, iov, count);
+    if (n == ALOOP_EAGAIN) return;
+    if (n < 0) {
+      aloop__stream_end(transport, (int)n);
+      return;
+    }
+    size_t offered = 0;
+    for (int i = 0; i < count; i++) offered += iov[i].iov_len;
+    aloop__stream_sent(transport, (size_t)n);
+    /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. */
+    if ((size_t)n < offered || transport->outbox.size > before - (size_t)n) return;
+  }
+}
+
+ALOOP_INLINE void aloop__readiness_writable(aloop_t *loop, aloop_transport_t *transport, aloop__send_fn send) {
+  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  if (transport->outbox.size > 0)
+    aloop__readiness_write_outbox(transport, send);
+  else if (transport->flags & ALOOP__SENDFILE)
+    aloop__sendfile_go_on(transport);
+  if (transport->state < ALOOP__ENDING && transport->outbox.size == 0 && !(transport->flags & ALOOP__SENDFILE))
+    aloop__readiness_watch(transport, ALOOP_WRITABLE, false);
+}
+
+#endif
