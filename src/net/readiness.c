@@ -18,14 +18,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #if ALOOP_HAVE_LINUX_SENDFILE
-#include <pthread.h>
-#include <signal.h>
 #include <sys/sendfile.h>
-#include <time.h>
 #endif
 
 #include "net/listener.h"
 #include "net/readiness.h"
+#include "net/sigpipe.h"
 
 enum { ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
 
@@ -91,32 +89,14 @@ int aloop__readiness_flush(aloop_transport_t *transport) {
   return aloop__readiness_watch(transport, ALOOP_WRITABLE, true);
 }
 
-#if ALOOP_HAVE_LINUX_SENDFILE
-/* sendfile knows no MSG_NOSIGNAL. The SIGPIPE of a connection that is gone, which comes also when some bytes
- * were taken before, is held back in this thread and taken away, unless one was waiting already. */
-static ssize_t sendfile_without_signal(int fd, int file, off_t *at, size_t count) {
-  const struct timespec at_once = {0};
-  sigset_t mask, before, pending;
-  sigemptyset(&mask);
-  sigaddset(&mask, SIGPIPE);
-  sigemptyset(&pending);
-  pthread_sigmask(SIG_BLOCK, &mask, &before);
-  bool was_blocked = sigismember(&before, SIGPIPE) == 1;
-  if (was_blocked) sigpending(&pending);
-  ssize_t n = sendfile(fd, file, at, count);
-  int error = errno;
-  if (n != (ssize_t)count && sigismember(&pending, SIGPIPE) == 0) sigtimedwait(&mask, NULL, &at_once);
-  if (!was_blocked) pthread_sigmask(SIG_SETMASK, &before, NULL);
-  errno = error;
-  return n;
-}
-#endif
-
 ssize_t aloop__readiness_send_file(int fd, int file, int64_t offset, int64_t count) {
 #if ALOOP_HAVE_LINUX_SENDFILE
   off_t at = (off_t)offset;
   size_t size = (size_t)(count < SENDFILE_MAX ? count : SENDFILE_MAX);
-  ssize_t n = sendfile_without_signal(fd, file, &at, size);
+  aloop__sigpipe_t held;
+  aloop__sigpipe_hold(&held); /* sendfile knows no MSG_NOSIGNAL */
+  ssize_t n = sendfile(fd, file, &at, size);
+  aloop__sigpipe_release(&held, n != (ssize_t)size); /* it comes also when some bytes were taken before */
   if (n < 0 && (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)) return ALOOP_ENOTSUP;
   return aloop__readiness_result(n);
 #else

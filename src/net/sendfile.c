@@ -164,6 +164,10 @@ static int refuse(const aloop_transport_t *transport, int file, int64_t offset, 
   *message = NULL;
   if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
   if (transport->flags & ALOOP__EOF_WANTED) return ALOOP_EPIPE;
+  if (transport->flags & ALOOP__NO_WRITE) {
+    *message = "a read pipe sends nothing";
+    return ALOOP_ENOTSUP;
+  }
   if (transport->flags & ALOOP__SENDFILE) {
     *message = "another sendfile of this transport is under way; wait for it first";
     return ALOOP_EBUSY;

@@ -279,7 +279,7 @@ void aloop__stream_received_eof(aloop_transport_t *transport) {
     rc = transport->table->eof_received(transport, transport->protocol);
   if (rc < 0)
     aloop__stream_end(transport, rc);
-  else if (rc == 0)
+  else if (rc == 0 || (transport->flags & ALOOP__NO_WRITE))
     aloop_transport_close(transport);
 }
 
