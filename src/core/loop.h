@@ -35,6 +35,9 @@ typedef struct aloop__room {
   /* In the child, inside aloop_after_fork, before the watches are registered anew; may be called again if a
    * later step failed. NULL: nothing to do. */
   int (*after_fork)(aloop_t *loop, struct aloop__room *room);
+  /* Somebody wrote to the wake-up descriptor (aloop__wake_signal): how another thread is heard that has no
+   * memory for a post. NULL: nothing to do. */
+  void (*woken)(aloop_t *loop, struct aloop__room *room);
 } aloop__room_t;
 
 /* Rooms are closed from the last to the first. */

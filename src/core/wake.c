@@ -21,11 +21,14 @@ void aloop__wake_drain(int fd) {
   while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
 }
 
-/* What the wake-up was for is found in the mailbox; here it is only heard. It counts as no callback. */
+/* What the wake-up was for is found in the mailbox, or by the rooms; here it is only heard. It counts as no
+ * callback. */
 static void heard(aloop_t *loop, void *arg) {
   (void)arg;
   loop->callbacks--;
   aloop__wake_drain(loop->wake.fd);
+  for (int i = 0; i < ALOOP__ROOMS; i++)
+    if (loop->rooms[i] != NULL && loop->rooms[i]->woken != NULL) loop->rooms[i]->woken(loop, loop->rooms[i]);
 }
 
 static const aloop__watch_ops_t wake_ops = {.name = "wake-up", .readable = heard, .writable = heard};
