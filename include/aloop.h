@@ -72,6 +72,8 @@ typedef struct aloop_server aloop_server_t;       /* listening sockets and their
 typedef struct aloop_context aloop_context_t;     /* a set of context variables */
 typedef struct aloop_var aloop_var_t;             /* a context variable */
 typedef struct aloop_var_token aloop_var_token_t; /* the value a variable had before it was set */
+typedef struct aloop_executor aloop_executor_t;   /* threads or processes that run jobs */
+typedef struct aloop_job aloop_job_t;             /* one piece of work, as an executor sees it */
 
 /* A scheduled callback. A plain value: copy it, drop it, keep it after the callback ran; it never refers to
  * another. */
@@ -489,6 +491,7 @@ typedef struct aloop_counters {
   uint64_t transports;
   uint64_t servers;
   uint64_t signal_handlers;
+  uint64_t jobs; /* given to executors and not ended yet */
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -645,6 +648,115 @@ ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout
 /* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference.
  * [loop] */
 ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
+
+/* ---- Executors ------------------------------------------------------------------------------------------- */
+
+typedef int64_t (*aloop_job_fn)(void *arg);
+
+/* Kinds of work that never wait for each other: each has its own queue and its own limit of threads. */
+enum { ALOOP_LANE_USER = 0, ALOOP_LANE_FILE = 1, ALOOP_LANE_DNS = 2, ALOOP_LANES = 3 };
+
+/* loop.run_in_executor: fn(arg) runs in a thread of `executor` (NULL: the loop's default); the future ends with
+ * what it returns, a number >= 0 or a negative code. Cancelling takes a job that has not begun out of the
+ * queue; one that has begun goes on, unheard: `arg` must be valid until fn has returned. Errors: ALOOP_ECLOSED
+ * (executor shut down), ALOOP_EAGAIN (queue full, or no thread to be had), ALOOP_EINVAL. [loop] */
+ALOOP_API aloop_future_t *aloop_run_in_executor(aloop_t *loop, aloop_executor_t *executor, aloop_job_fn fn,
+                                                void *arg);
+
+typedef struct aloop_job_options {
+  size_t size;
+  aloop_job_fn fn;
+  void *arg;
+  aloop_destroy_fn destroy; /* of arg; may be NULL */
+  int lane;                 /* ALOOP_LANE_... */
+} aloop_job_options_t;
+
+/* Beyond asyncio, with a lane and an owned argument: if `destroy` is set, `arg` becomes the object of the
+ * future (aloop_future_take_ptr) and is destroyed with it; when the future failed or was cancelled, as soon as
+ * fn has returned or will not be called, perhaps in the worker's thread. NULL (out of memory): `arg` stays the
+ * caller's. Otherwise as aloop_run_in_executor. [loop] */
+ALOOP_API aloop_future_t *aloop_submit(aloop_t *loop, aloop_executor_t *executor,
+                                       const aloop_job_options_t *options);
+
+/* loop.set_default_executor: a reference is taken, so one pool can serve many loops; NULL: a thread pool of the
+ * loop's own again, made on first use. get makes it; borrowed, NULL: out of memory or shut down. [loop] */
+ALOOP_API int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor);
+ALOOP_API aloop_executor_t *aloop_get_default_executor(aloop_t *loop);
+
+/* loop.shutdown_default_executor: refuses new jobs from now on; done with 0 when all that were queued have run
+ * and the threads ended, or with ALOOP_ETIMEDOUT after `timeout` ns (ALOOP_FOREVER: no limit), when those still
+ * running are left alone. aloop_close does the same without waiting. [loop] */
+ALOOP_API aloop_future_t *aloop_shutdown_default_executor(aloop_t *loop, int64_t timeout);
+
+typedef struct aloop_thread_pool_options {
+  size_t size;
+  const char *name;         /* of the threads, 15 characters; NULL: "aloop-pool" */
+  int threads[ALOOP_LANES]; /* at most, per lane; 0: min(32, CPUs + 4) */
+  size_t queue_limit;       /* jobs waiting, per lane; 0: no limit */
+  int64_t idle_timeout;     /* a thread without work ends after so many ns; 0: 30 s, ALOOP_FOREVER: never */
+  size_t stack_size;        /* of a thread; 0: the system's */
+} aloop_thread_pool_options_t;
+
+/* ThreadPoolExecutor: threads are started when a job finds none idle, with all signals blocked. `options` may
+ * be NULL. The caller owns the reference. [any] */
+ALOOP_API int aloop_thread_pool_new(const aloop_thread_pool_options_t *options, aloop_executor_t **pool);
+
+/* Changes the limit of a lane; threads over it end after their job. Errors: ALOOP_ENOTSUP (not a thread pool),
+ * ALOOP_EINVAL. [any] */
+ALOOP_API int aloop_thread_pool_resize(aloop_executor_t *pool, int lane, int threads);
+
+/* Reference counting, atomic; unref accepts NULL. The last one shuts the executor down without waiting: jobs
+ * that are queued still run. [any] */
+ALOOP_API aloop_executor_t *aloop_executor_ref(aloop_executor_t *executor);
+ALOOP_API void aloop_executor_unref(aloop_executor_t *executor);
+
+/* Executor.shutdown: refuses new jobs and waits at most `timeout` ns (0: not, ALOOP_FOREVER) until those queued
+ * have run and the threads ended. ALOOP_CANCEL_QUEUED: those that have not begun end with ALOOP_ECANCELED
+ * instead. Again is fine. Errors: ALOOP_ETIMEDOUT, ALOOP_EBUSY (called from one of its own jobs with a
+ * timeout). [any]; blocks, so not where a loop should turn. */
+enum { ALOOP_CANCEL_QUEUED = 1 };
+ALOOP_API int aloop_executor_shutdown(aloop_executor_t *executor, int64_t timeout, unsigned flags);
+
+typedef struct aloop_lane_stats {
+  uint64_t queued, running, threads, idle; /* now; idle threads are counted in every lane that could use them */
+  uint64_t done, cancelled, refused;       /* since the start; cancelled: before they began */
+  int64_t wait_time, wait_max;             /* ns in the queue, in total and the longest */
+  int64_t run_time, run_max;
+} aloop_lane_stats_t;
+
+typedef struct aloop_executor_counters {
+  size_t size;
+  aloop_lane_stats_t lanes[ALOOP_LANES];
+} aloop_executor_stats_t;
+
+/* Fills in *stats as far as its size reaches. Errors: ALOOP_ENOTSUP (an executor of your own without it). [any]
+ */
+ALOOP_API int aloop_executor_stats(const aloop_executor_t *executor, aloop_executor_stats_t *stats);
+
+/* An executor of your own. Every member may be called from any thread, several at once. */
+typedef struct aloop_executor_table {
+  size_t size;
+  const char *name;
+  /* Takes a job: afterwards exactly one of aloop_job_run and aloop_job_drop must be called for it, once, in any
+   * thread. Returns 0, or a code and then has not taken it. */
+  int (*submit)(void *state, aloop_job_t *job, int lane);
+  /* May be NULL. Takes a waiting job back: 1 (nothing may be called for it any more), or 0 if it was too late.
+   */
+  int (*cancel)(void *state, aloop_job_t *job);
+  /* May be NULL. As aloop_executor_shutdown. */
+  int (*shutdown)(void *state, int64_t timeout, unsigned flags);
+  /* May be NULL. */
+  int (*stats)(void *state, aloop_executor_stats_t *stats);
+  /* The last reference went. */
+  void (*destroy)(void *state);
+} aloop_executor_table_t;
+
+/* Makes an executor over a table (borrowed for its life). [any] */
+ALOOP_API int aloop_executor_new(const aloop_executor_table_t *table, void *state, aloop_executor_t **executor);
+
+/* For executors: does the job, in this thread; or ends it with a negative code without. [any] */
+ALOOP_API void aloop_job_run(aloop_job_t *job);
+ALOOP_API void aloop_job_drop(aloop_job_t *job, int error);
 
 /* ---- Protocols ------------------------------------------------------------------------------------------- */
 

@@ -13,7 +13,8 @@
 
 typedef struct aloop__object aloop__object_t;
 
-enum { ALOOP__FUTURE, ALOOP__TRANSPORT, ALOOP__SERVER, ALOOP__SIGNAL_HANDLER, ALOOP__KINDS };
+/* Jobs are counted like these, though they are no objects. */
+enum { ALOOP__FUTURE, ALOOP__TRANSPORT, ALOOP__SERVER, ALOOP__SIGNAL_HANDLER, ALOOP__JOB, ALOOP__KINDS };
 
 typedef struct aloop__kind {
   const char *name;

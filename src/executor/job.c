@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Jobs: work that leaves the loop's thread, and how its end comes back.
+ *
+ * A future, a job and an argument have three lives here. The future belongs to the loop's thread like any
+ * other. The job is given to an executor, which must run or drop it once, or hand it back when asked to cancel.
+ * The argument, if the job owns it, ends with the job, or becomes the object of the future.
+ *
+ * A job that is done goes to the inbox of its loop: a stack that any thread pushes to without a lock, and that
+ * the loop takes as a whole. Only the push that finds it empty tells the loop, so that under a flood a job
+ * costs one compare-and-swap and not one post. Telling is a post (call_soon_threadsafe); if there is no memory
+ * for it the wake-up descriptor is written to instead, which needs none, and the loop looks into the inbox
+ * then. So no end is ever lost and no worker ever waits for memory.
+ *
+ * The inbox outlives its loop. To push a first job takes its lock, under which the loop may be told; closing
+ * takes the lock, too, puts CLOSED in the place of the stack and notes how many jobs are still out. Each of
+ * them finds CLOSED when it is done, destroys its argument in the thread where it is, and the last one frees
+ * the inbox. So aloop_close waits for nobody, and nobody touches a loop that is gone.
+ *
+ * A future that ends early (cancel, aloop_close, set_value by the program) takes its job back if the executor
+ * can; then the argument is destroyed at once. Else the job runs on, unheard, and the argument ends after it.
+ *
+ * In the child of a fork there are no other threads. aloop_after_fork ends what was under way with
+ * ALOOP_ECHILD; the arguments of jobs that a thread was at are left alone, because nobody knows in which state
+ * they are.
+ *
+ * Blocks of jobs are kept for reuse by the loop, which alone makes them. Left out: priorities, and any promise
+ * about the order in which jobs end.
+ */
+#include "executor/job.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/memory.h"
+#include "core/report.h"
+#include "executor/executor.h"
+#include "future/future.h"
+
+enum { SPARES_MAX = 1024, ENDED_AT_ONCE = 1024 };
+
+struct aloop__inbox {
+  _Atomic(aloop_job_t *) done; /* the last one pushed first */
+  char apart[64];
+  pthread_mutex_t lock;
+  aloop_t *loop; /* NULL: closed */
+  size_t out;    /* jobs that are not done, once it is closed */
+};
+
+static aloop_job_t closed_mark;
+#define CLOSED (&closed_mark)
+
+/* ---- The end of a job, in its loop ----------------------------------------------------------------------- */
+
+static void destroy_arg(aloop_job_t *job) {
+  aloop_destroy_fn destroy = job->destroy;
+  job->destroy = NULL;
+  if (destroy != NULL) destroy(job->arg);
+}
+
+static void forget_executor(aloop_job_t *job) {
+  aloop_executor_t *executor = job->executor;
+  job->executor = NULL;
+  aloop_executor_unref(executor);
+}
+
+/* The block goes back to the loop that made it. */
+static void give_block(aloop__jobs_t *jobs, aloop_job_t *job) {
+  jobs->loop->live[ALOOP__JOB]--;
+  if (jobs->spares_count == SPARES_MAX) {
+    aloop__executor_free_block(job);
+    return;
+  }
+  job->next = jobs->spares;
+  jobs->spares = job;
+  jobs->spares_count++;
+}
+
+/* The job is done, or is not going to be. The program's code may be called. */
+static void end_job(aloop__jobs_t *jobs, aloop_job_t *job) {
+  forget_executor(job);
+  destroy_arg(job);
+  give_block(jobs, job);
+}
+
+static void end_future(aloop_job_t *job) {
+  aloop_future_t *future = job->future;
+  job->future = NULL;
+  if (future == NULL) return;
+  if (job->value < 0) {
+    aloop__future_fail(future, job->value < INT_MIN ? ALOOP_ERANGE : (int)job->value, NULL);
+  } else if (job->destroy != NULL) {
+    aloop_destroy_fn destroy = job->destroy;
+    job->destroy = NULL;
+    aloop__future_finish_ptr(future, job->value, job->arg, destroy);
+  } else {
+    aloop__future_finish(future, job->value);
+  }
+}
+
+/* Moves a stack to the end of the list of due jobs, where the one that finished first comes first. */
+static void append_due(aloop__jobs_t *jobs, aloop_job_t *top) {
+  aloop_job_t *first = NULL, *last = top;
+  if (top == NULL) return;
+  while (top != NULL) {
+    aloop_job_t *next = top->next;
+    top->next = first;
+    first = top;
+    top = next;
+  }
+  *jobs->due_end = first;
+  jobs->due_end = &last->next;
+}
+
+static aloop_job_t *next_due(aloop__jobs_t *jobs) {
+  aloop_job_t *job = jobs->due;
+  jobs->due = job->next;
+  if (jobs->due == NULL) jobs->due_end = &jobs->due;
+  return job;
+}
+
+/* Ends what has finished. A flood is ended in parts, so that it does not keep the loop from I/O. */
+static void drain(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop__jobs_t *jobs = aloop__jobs_of(loop);
+  append_due(jobs, atomic_exchange_explicit(&jobs->inbox->done, NULL, memory_order_acquire));
+  for (int left = ENDED_AT_ONCE; jobs->due != NULL; left--) {
+    if (left <= 0 && aloop__ready_push(loop, drain, NULL)) return;
+    aloop_job_t *job = next_due(jobs);
+    end_future(job);
+    end_job(jobs, job);
+  }
+}
+
+/* ---- The end of a job, in any thread --------------------------------------------------------------------- */
+
+static void free_inbox(aloop__inbox_t *inbox) {
+  pthread_mutex_destroy(&inbox->lock);
+  aloop__executor_free_block(inbox);
+}
+
+/* Nobody is there to hear of it. */
+static void end_orphan(aloop_job_t *job) {
+  aloop__inbox_t *inbox = job->inbox;
+  destroy_arg(job);
+  aloop__executor_free_block(job);
+  pthread_mutex_lock(&inbox->lock);
+  bool last = --inbox->out == 0;
+  pthread_mutex_unlock(&inbox->lock);
+  if (last) free_inbox(inbox);
+}
+
+/* The stack was empty. The lock is held, so the loop is there or known to be gone. */
+static void tell_loop(aloop__inbox_t *inbox) {
+  if (inbox->loop == NULL) return;
+  int rc = aloop_call_soon_threadsafe_from(inbox->loop, drain, NULL, NULL);
+  if (rc == ALOOP_ENOMEM) aloop__wake_signal(inbox->loop);
+}
+
+typedef enum pushed { REFUSED, FIRST, ON_TOP } pushed_t;
+
+/* From FIRST and ON_TOP on the job belongs to the loop. */
+static pushed_t push(aloop__inbox_t *inbox, aloop_job_t *job, bool may_be_first) {
+  aloop_job_t *top = atomic_load_explicit(&inbox->done, memory_order_relaxed);
+  do {
+    if (top == CLOSED || (top == NULL && !may_be_first)) return REFUSED;
+    job->next = top;
+  } while (!atomic_compare_exchange_weak_explicit(&inbox->done, &top, job, memory_order_release,
+                                                  memory_order_relaxed));
+  return top == NULL ? FIRST : ON_TOP;
+}
+
+static void finish(aloop_job_t *job) {
+  aloop__inbox_t *inbox = job->inbox;
+  pushed_t pushed = push(inbox, job, false);
+  if (pushed == REFUSED) {
+    pthread_mutex_lock(&inbox->lock);
+    pushed = push(inbox, job, true);
+    if (pushed == FIRST) tell_loop(inbox);
+    pthread_mutex_unlock(&inbox->lock);
+  }
+  if (pushed == REFUSED) end_orphan(job);
+}
+
+void aloop_job_run(aloop_job_t *job) {
+  if (job == NULL) return;
+  job->begun = true;
+  job->value = job->fn(job->arg);
+  finish(job);
+}
+
+void aloop_job_drop(aloop_job_t *job, int error) {
+  if (job == NULL) return;
+  job->begun = true;
+  job->value = error < 0 ? error : ALOOP_ECANCELED;
+  finish(job);
+}
+
+/* ---- The room -------------------------------------------------------------------------------------------- */
+
+static aloop__inbox_t *new_inbox(aloop_t *loop) {
+  aloop__inbox_t *inbox = aloop__executor_new_block(sizeof *inbox);
+  if (inbox == NULL) return NULL;
+  if (pthread_mutex_init(&inbox->lock, NULL) != 0) {
+    aloop__executor_free_block(inbox);
+    return NULL;
+  }
+  atomic_init(&inbox->done, NULL);
+  inbox->loop = loop;
+  return inbox;
+}
+
+/* In the child of a fork another thread may seem to hold the lock for ever. */
+static void renew_lock(aloop__jobs_t *jobs) {
+  if (jobs->forks == aloop__current_forks()) return;
+  jobs->forks = aloop__current_forks();
+  pthread_mutex_init(&jobs->inbox->lock, NULL);
+}
+
+/* From now on jobs end where they are. Those that have finished become due. */
+static void close_inbox(aloop__jobs_t *jobs) {
+  aloop__inbox_t *inbox = jobs->inbox;
+  size_t due = 0;
+  pthread_mutex_lock(&inbox->lock);
+  inbox->loop = NULL;
+  append_due(jobs, atomic_exchange_explicit(&inbox->done, CLOSED, memory_order_acquire));
+  for (const aloop_job_t *job = jobs->due; job != NULL; job = job->next) due++;
+  inbox->out = jobs->loop->live[ALOOP__JOB] - due;
+  bool last = inbox->out == 0;
+  pthread_mutex_unlock(&inbox->lock);
+  if (last) free_inbox(inbox);
+}
+
+static void close_room(aloop_t *loop, aloop__room_t *room) {
+  aloop__jobs_t *jobs = ALOOP_CONTAINER_OF(room, aloop__jobs_t, room);
+  aloop__default_close(jobs);
+  renew_lock(jobs);
+  close_inbox(jobs);
+  while (jobs->due != NULL) end_job(jobs, next_due(jobs)); /* their futures have ended */
+  while (jobs->spares != NULL) {
+    aloop_job_t *spare = jobs->spares;
+    jobs->spares = spare->next;
+    aloop__executor_free_block(spare);
+  }
+  loop->live[ALOOP__JOB] = 0;
+  aloop__memory_release(loop, jobs);
+}
+
+static void woken(aloop_t *loop, aloop__room_t *room) {
+  (void)room;
+  drain(loop, NULL);
+}
+
+/* The future ends early: takes the job back, or forgets it. */
+static void take_back(aloop_future_t *future, void *arg) {
+  aloop_job_t *job = arg;
+  job->future = NULL;
+  if (aloop__executor_cancel(job->executor, job))
+    end_job(aloop__jobs_of(future->object.loop), job);
+  else
+    forget_executor(job);
+}
+
+/* In the child: whoever was at the jobs did not come along. */
+static int after_fork(aloop_t *loop, aloop__room_t *room) {
+  renew_lock(ALOOP_CONTAINER_OF(room, aloop__jobs_t, room));
+  drain(loop, NULL);
+  for (aloop__list_t *at = loop->objects.next; at != &loop->objects;) {
+    aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
+    aloop__object_ref(object);
+    if (object->kind->index == ALOOP__FUTURE) {
+      aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
+      if (future->state == ALOOP__PENDING && future->operation && future->stop == take_back) {
+        take_back(future, future->stop_arg);
+        aloop__future_fail(future, ALOOP_ECHILD,
+                           "the job was in a thread of the parent process when it forked");
+      }
+    }
+    at = at->next;
+    aloop__object_unref(object);
+  }
+  return 0;
+}
+
+aloop__jobs_t *aloop__jobs_open(aloop_t *loop) {
+  aloop__jobs_t *jobs = aloop__jobs_of(loop);
+  if (ALOOP_LIKELY(jobs != NULL)) return jobs;
+  jobs = aloop__memory_zero(loop, sizeof *jobs);
+  if (jobs == NULL) return NULL;
+  jobs->inbox = new_inbox(loop);
+  if (jobs->inbox == NULL) {
+    aloop__memory_release(loop, jobs);
+    return NULL;
+  }
+  jobs->room = (aloop__room_t){.close = close_room, .woken = woken, .after_fork = after_fork};
+  jobs->loop = loop;
+  jobs->forks = loop->fork_generation;
+  jobs->due_end = &jobs->due;
+  loop->rooms[ALOOP__ROOM_EXECUTOR] = &jobs->room;
+  return jobs;
+}
+
+/* ---- Submitting ------------------------------------------------------------------------------------------ */
+
+static aloop_job_t *new_job(aloop__jobs_t *jobs, const aloop_job_options_t *options) {
+  aloop_job_t *job = jobs->spares;
+  if (job != NULL) {
+    jobs->spares = job->next;
+    jobs->spares_count--;
+  } else {
+    job = aloop__executor_new_block(sizeof *job);
+    if (job == NULL) return NULL;
+  }
+  job->fn = options->fn;
+  job->arg = options->arg;
+  job->destroy = options->destroy;
+  job->lane = options->lane;
+  job->queued = job->begun = false;
+  job->inbox = jobs->inbox;
+  job->future = NULL;
+  job->executor = NULL;
+  jobs->loop->live[ALOOP__JOB]++;
+  return job;
+}
+
+static const char *reason_of(int error) {
+  switch (error) {
+  case ALOOP_ECLOSED:
+    return "the executor is shut down and takes no more jobs";
+  case ALOOP_EAGAIN:
+    return "the executor's queue is full, or it could start no thread";
+  case ALOOP_ECHILD:
+    return "the threads of this executor are in the parent process: make a new one after fork";
+  default:
+    return NULL;
+  }
+}
+
+static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *executor) {
+  aloop_t *loop = future->object.loop;
+  job->future = future;
+  job->executor = aloop_executor_ref(executor);
+  aloop__future_set_operation(future, take_back, job);
+  int rc = aloop__executor_submit(executor, job, job->lane);
+  if (ALOOP_LIKELY(rc == 0)) return;
+  const char *reason = reason_of(rc);
+  job->future = NULL;
+  end_job(aloop__jobs_of(loop), job);
+  aloop__future_fail(future, rc, reason != NULL ? "%s" : NULL, reason);
+  if (rc == ALOOP_ECLOSED || rc == ALOOP_ECHILD) aloop__misuse(loop, rc, reason);
+}
+
+/* A future that has failed; then the argument is destroyed. NULL: it is still the caller's. */
+static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options, int error,
+                              const char *reason) {
+  if (error != ALOOP_ENOMEM) aloop__misuse(loop, error, reason);
+  aloop_future_t *future = aloop__future_failed(loop, NULL, error, "%s", reason);
+  if (future != NULL && options->destroy != NULL) options->destroy(options->arg);
+  return future;
+}
+
+static aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor, const aloop_job_options_t *options) {
+  int rc = 0;
+  if (aloop_is_closed(loop)) return refuse(loop, options, ALOOP_ECLOSED, "the loop is closed");
+  if (loop->fork_generation != aloop__current_forks())
+    return refuse(loop, options, ALOOP_ECHILD,
+                  "the loop was made before fork; call aloop_after_fork in the child");
+  aloop__jobs_t *jobs = aloop__jobs_open(loop);
+  if (jobs == NULL) return NULL;
+  if (executor == NULL) rc = aloop__default_executor(loop, &executor);
+  if (rc == ALOOP_ENOMEM) return NULL;
+  if (rc < 0) return refuse(loop, options, rc, "the default executor is shut down: aloop_set_default_executor");
+  aloop_job_t *job = new_job(jobs, options);
+  if (job == NULL) return NULL;
+  aloop_future_t *future = aloop__future_new(loop, NULL);
+  if (future == NULL) {
+    give_block(jobs, job);
+    return NULL;
+  }
+  start(future, job, executor);
+  return future;
+}
+
+aloop_future_t *aloop_submit(aloop_t *loop, aloop_executor_t *executor, const aloop_job_options_t *options) {
+  aloop_job_options_t copy = {0};
+  if (aloop__loop_thread(loop) < 0) return NULL;
+  if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
+    return refuse(loop, &copy, ALOOP_EINVAL, "set options.size to sizeof(aloop_job_options_t)");
+  if (copy.fn == NULL) return refuse(loop, &copy, ALOOP_EINVAL, "a job needs a function: set options.fn");
+  if (copy.lane < 0 || copy.lane >= ALOOP_LANES)
+    return refuse(loop, &copy, ALOOP_EINVAL, "options.lane is none of ALOOP_LANE_USER, FILE and DNS");
+  return submit(loop, executor, &copy);
+}
+
+aloop_future_t *aloop_run_in_executor(aloop_t *loop, aloop_executor_t *executor, aloop_job_fn fn, void *arg) {
+  const aloop_job_options_t options = {.size = sizeof options, .fn = fn, .arg = arg};
+  if (aloop__loop_thread(loop) < 0) return NULL;
+  if (fn == NULL) return refuse(loop, &options, ALOOP_EINVAL, "a job needs a function");
+  return submit(loop, executor, &options);
+}

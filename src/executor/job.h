@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Jobs: see job.c.
+ */
+#ifndef ALOOP_EXECUTOR_JOB_H
+#define ALOOP_EXECUTOR_JOB_H
+
+#include "aloop.h"
+#include "core/loop.h"
+
+typedef struct aloop__inbox aloop__inbox_t;
+
+struct aloop_job {
+  aloop_job_t *next; /* in an executor's queue, then in the inbox, then among spare blocks */
+  aloop_job_t *prev; /* in an executor's queue */
+  aloop_job_fn fn;
+  void *arg;
+  aloop_destroy_fn destroy; /* of arg; NULL: nothing to do, or somebody else does it */
+  int64_t value;            /* what fn returned, or why it was not called */
+
+  /* For the executor that has the job. */
+  uint64_t since; /* when it was queued, in ticks */
+  int lane;
+  bool queued;
+  bool begun; /* fn was called, or will not be */
+
+  /* The loop's. */
+  aloop__inbox_t *inbox;
+  aloop_future_t *future;     /* NULL: cancelled */
+  aloop_executor_t *executor; /* a reference, as long as there is a future */
+};
+
+/* What executors keep per loop. */
+typedef struct aloop__jobs {
+  aloop__room_t room;
+  aloop_t *loop;
+  aloop__inbox_t *inbox;
+  aloop_job_t *due; /* taken from the inbox, in the order in which they finished */
+  aloop_job_t **due_end;
+  aloop_job_t *spares;
+  uint32_t spares_count;
+  unsigned forks; /* the process that the lock of the inbox is good for */
+
+  /* The default executor: see default.c. */
+  aloop_executor_t *executor; /* NULL: not made yet */
+  bool own;                   /* it is the loop's own, not the program's */
+  bool shut;
+  unsigned executor_forks; /* the process that it was made in */
+} aloop__jobs_t;
+
+/* Made on first use. NULL: out of memory. */
+aloop__jobs_t *aloop__jobs_open(aloop_t *loop);
+
+static inline aloop__jobs_t *aloop__jobs_of(const aloop_t *loop) {
+  aloop__room_t *room = loop->rooms[ALOOP__ROOM_EXECUTOR];
+  return room != NULL ? ALOOP_CONTAINER_OF(room, aloop__jobs_t, room) : NULL;
+}
+
+/* The default executor, made if need be: 0, or why there is none. Borrowed. */
+int aloop__default_executor(aloop_t *loop, aloop_executor_t **executor);
+
+/* The loop is closed. */
+void aloop__default_close(aloop__jobs_t *jobs);
+
+#endif

@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The thread pool. Its jobs wait in lanes, each a queue with a limit of its own: how many of its jobs may run
+ * at one time. Threads belong to no lane. One that is free takes the first job of a lane under its limit, and
+ * goes round the lanes so that none is left out; as there may be as many threads as all limits together, files
+ * never wait for names, nor names for the program's own work.
+ *
+ * One lock guards everything. It is held for some ten instructions, so whoever finds it taken tries again for a
+ * moment before sleeping. Every step is O(1): a job is linked both ways, so that taking it back needs no
+ * search.
+ *
+ * Threads are started, and woken, by need and one at a time: a job that could run at once calls one thread,
+ * unless one is coming already; a thread that has come and found a job calls the next if there is more to do.
+ * So a flood of small jobs costs few wake-ups, and starting many threads is not the loop's work. A thread
+ * without work looks around for a few microseconds before it sleeps, because the answer to its last job may
+ * bring the next; the one that fell asleep last is woken first, and the others reach their idle timeout.
+ *
+ * A thread that ends joins the one that ended before it, and whoever shuts the pool down joins the last, so no
+ * thread stays unjoined however many come and go. If the executor is released first, the last thread releases
+ * the pool and nobody joins it.
+ *
+ * In the child of a fork there are no threads, and the lock may be held for ever: a pool of the parent is
+ * refused with ALOOP_ECHILD, and released without a look at the lock.
+ *
+ * Left out: stealing, priorities, and binding to CPUs.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/list.h"
+#include "core/memory.h"
+#include "executor/executor.h"
+#include "executor/job.h"
+#include "executor/thread.h"
+
+enum { THREADS_MAX = 32, THREADS_MORE = 4, LOCK_TRIES = 200, NAME_SIZE = 16 };
+
+#define IDLE_TIMEOUT ALOOP_SECONDS(30)
+
+typedef struct lane {
+  aloop_job_t *first, *last;
+  size_t queued;
+  size_t running;
+  size_t limit;
+  uint64_t done, cancelled, refused;
+  uint64_t wait_ticks, wait_max, run_ticks, run_max;
+} lane_t;
+
+typedef struct pool {
+  pthread_mutex_t lock;
+  pthread_cond_t empty; /* the last thread is about to end */
+  lane_t lanes[ALOOP_LANES];
+  int next_lane;
+  size_t threads;
+  size_t coming;         /* threads that are going to look for a job: just started or woken */
+  size_t limit;          /* of all lanes together */
+  aloop__list_t idle;    /* sleeping threads, the last one to fall asleep last */
+  atomic_size_t waiting; /* jobs in all queues; for a look without the lock */
+  bool shut;
+  bool released; /* by the executor: the last thread frees the pool */
+  bool ended_any;
+  pthread_t ended; /* the last thread that ended, to be joined */
+
+  size_t queue_limit;
+  int64_t idle_timeout;
+  bool alone; /* on the only CPU */
+  pthread_attr_t attributes;
+  void *(*run)(void *worker);
+  unsigned forks;
+  int64_t born_time;
+  uint64_t born_ticks;
+  char name[NAME_SIZE];
+} pool_t;
+
+typedef struct worker {
+  aloop__list_t link; /* in pool->idle */
+  pool_t *pool;
+  pthread_cond_t wake;
+  bool called; /* somebody took it out of `idle` */
+} worker_t;
+
+/* The pool whose thread this is. */
+static _Thread_local const pool_t *working_for;
+
+static inline void relax(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static void lock(pool_t *pool) {
+  for (int i = 0; i < LOCK_TRIES; i++) {
+    if (pthread_mutex_trylock(&pool->lock) == 0) return;
+    relax();
+  }
+  pthread_mutex_lock(&pool->lock);
+}
+
+static void unlock(pool_t *pool) {
+  pthread_mutex_unlock(&pool->lock);
+}
+
+/* ---- Queues: the lock is held ---------------------------------------------------------------------------- */
+
+static void count_waiting(pool_t *pool, size_t change) {
+  size_t waiting = atomic_load_explicit(&pool->waiting, memory_order_relaxed);
+  atomic_store_explicit(&pool->waiting, waiting + change, memory_order_relaxed);
+}
+
+static void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
+  job->next = NULL;
+  job->prev = lane->last;
+  job->queued = true;
+  job->since = aloop__clock_ticks();
+  if (lane->last != NULL)
+    lane->last->next = job;
+  else
+    lane->first = job;
+  lane->last = job;
+  lane->queued++;
+  count_waiting(pool, 1);
+}
+
+static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
+  if (job->prev != NULL)
+    job->prev->next = job->next;
+  else
+    lane->first = job->next;
+  if (job->next != NULL)
+    job->next->prev = job->prev;
+  else
+    lane->last = job->prev;
+  job->queued = false;
+  lane->queued--;
+  count_waiting(pool, (size_t)-1);
+}
+
+/* How many jobs of a lane could be running but are not. */
+static size_t ready_in(const lane_t *lane) {
+  size_t room = lane->running < lane->limit ? lane->limit - lane->running : 0;
+  return lane->queued < room ? lane->queued : room;
+}
+
+static bool is_wanting(const pool_t *pool) {
+  for (int i = 0; i < ALOOP_LANES; i++)
+    if (ready_in(&pool->lanes[i]) > 0) return true;
+  return false;
+}
+
+static aloop_job_t *next_job(pool_t *pool) {
+  for (int i = 0; i < ALOOP_LANES; i++) {
+    int index = (pool->next_lane + i) % ALOOP_LANES;
+    lane_t *lane = &pool->lanes[index];
+    if (ready_in(lane) == 0) continue;
+    aloop_job_t *job = lane->first;
+    take_out(pool, lane, job);
+    pool->next_lane = (index + 1) % ALOOP_LANES;
+    return job;
+  }
+  return NULL;
+}
+
+/* ---- The end of a pool ----------------------------------------------------------------------------------- */
+
+static void free_pool(pool_t *pool) {
+  pthread_cond_destroy(&pool->empty);
+  pthread_mutex_destroy(&pool->lock);
+  pthread_attr_destroy(&pool->attributes);
+  aloop__executor_free_block(pool);
+}
+
+static void free_worker(worker_t *worker) {
+  pthread_cond_destroy(&worker->wake);
+  aloop__executor_free_block(worker);
+}
+
+/* ---- Threads --------------------------------------------------------------------------------------------- */
+
+/* The lock is held. */
+static int start_thread(pool_t *pool) {
+  pthread_t thread;
+  worker_t *worker = aloop__executor_new_block(sizeof *worker);
+  if (worker == NULL) return ALOOP_ENOMEM;
+  if (aloop__thread_condition(&worker->wake) < 0) {
+    aloop__executor_free_block(worker);
+    return ALOOP_ENOMEM;
+  }
+  worker->pool = pool;
+  if (aloop__thread_start(&thread, &pool->attributes, pool->run, worker) < 0) {
+    free_worker(worker);
+    return ALOOP_EAGAIN;
+  }
+  pool->threads++;
+  pool->coming++;
+  return 0;
+}
+
+/* Takes a sleeping thread out of the list and wakes it. The lock is held: it may end as soon as it is not. */
+static void wake(pool_t *pool, worker_t *worker) {
+  aloop__list_remove(&worker->link);
+  worker->called = true;
+  pool->coming++;
+  pthread_cond_signal(&worker->wake);
+}
+
+static void wake_all(pool_t *pool) {
+  while (!aloop__list_empty(&pool->idle)) wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
+}
+
+/* Sees to it that somebody comes if there is something to do. */
+static int call_thread(pool_t *pool) {
+  if (pool->coming > 0 || !is_wanting(pool)) return 0;
+  if (aloop__list_empty(&pool->idle)) return start_thread(pool);
+  wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
+  return 0;
+}
+
+/* Two CPUs may disagree a little about the time. */
+static uint64_t ticks_between(uint64_t from, uint64_t to) {
+  return to > from ? to - from : 0;
+}
+
+static void add_ticks(uint64_t *total, uint64_t *max, uint64_t ticks) {
+  *total += ticks;
+  if (ticks > *max) *max = ticks;
+}
+
+/* Runs jobs until there is none for this thread. The lock is held but while they run. */
+static void work(pool_t *pool) {
+  uint64_t now = aloop__clock_ticks();
+  for (aloop_job_t *job = next_job(pool); job != NULL; job = next_job(pool)) {
+    lane_t *lane = &pool->lanes[job->lane];
+    lane->running++;
+    add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
+    call_thread(pool);
+    unlock(pool);
+    aloop_job_run(job);
+    uint64_t begun = now;
+    now = aloop__clock_ticks();
+    lock(pool);
+    lane->running--;
+    lane->done++;
+    add_ticks(&lane->run_ticks, &lane->run_max, ticks_between(begun, now));
+  }
+}
+
+/* Waits a moment for more work, without the lock, instead of sleeping at once. */
+static void look_around(pool_t *pool) {
+  pool->coming++;
+  unlock(pool);
+  uint64_t begun = aloop__clock_ticks();
+  while (atomic_load_explicit(&pool->waiting, memory_order_relaxed) == 0 &&
+         aloop__clock_ticks() - begun < aloop__clock_ticks_20us() / 4)
+    relax();
+  lock(pool);
+  pool->coming--;
+}
+
+/* Sleeps until called. False: nobody has called for so long that the thread should end. */
+static bool rest(pool_t *pool, worker_t *self) {
+  int64_t deadline = aloop__thread_deadline(pool->idle_timeout);
+  self->called = false;
+  aloop__list_append(&pool->idle, &self->link);
+  while (!self->called) {
+    if (!aloop__thread_wait(&self->wake, &pool->lock, deadline) || self->called) continue;
+    aloop__list_remove(&self->link);
+    return false;
+  }
+  pool->coming--;
+  return true;
+}
+
+/* The lock is held, and no more afterwards. */
+static void end_thread(pool_t *pool, worker_t *self) {
+  bool join = pool->ended_any;
+  pthread_t before = pool->ended;
+  pool->ended = pthread_self();
+  pool->ended_any = true;
+  bool last = --pool->threads == 0;
+  bool release = last && pool->released;
+  if (last) pthread_cond_broadcast(&pool->empty);
+  unlock(pool);
+  free_worker(self);
+  if (join) pthread_join(before, NULL);
+  if (!release) return;
+  pthread_detach(pthread_self());
+  free_pool(pool);
+}
+
+static void *run_worker(void *arg) {
+  worker_t *self = arg;
+  pool_t *pool = self->pool;
+  working_for = pool;
+  aloop__thread_name(pool->name);
+  lock(pool);
+  pool->coming--;
+  for (;;) {
+    work(pool);
+    if (pool->shut || pool->threads > pool->limit) break;
+    if (pool->coming == 0 && !pool->alone) {
+      look_around(pool);
+      if (pool->shut || is_wanting(pool)) continue;
+    }
+    if (!rest(pool, self) && !is_wanting(pool)) break;
+  }
+  end_thread(pool, self);
+  return NULL;
+}
+
+/* ---- The table ------------------------------------------------------------------------------------------- */
+
+static bool is_forked(const pool_t *pool) {
+  return pool->forks != aloop__current_forks();
+}
+
+static bool is_full(const pool_t *pool, const lane_t *lane) {
+  size_t taken = lane->queued + lane->running;
+  return pool->queue_limit > 0 && taken >= lane->limit && taken - lane->limit >= pool->queue_limit;
+}
+
+static int queue_job(pool_t *pool, aloop_job_t *job, int index) {
+  lane_t *lane = &pool->lanes[index];
+  if (pool->shut) return ALOOP_ECLOSED;
+  if (is_full(pool, lane)) return ALOOP_EAGAIN;
+  job->lane = index;
+  append(pool, lane, job);
+  int rc = call_thread(pool);
+  if (rc == 0 || pool->threads > 0) return 0; /* one of the threads comes when it is done */
+  take_out(pool, lane, job);
+  return rc;
+}
+
+static int pool_submit(void *state, aloop_job_t *job, int lane) {
+  pool_t *pool = state;
+  if (ALOOP_UNLIKELY(is_forked(pool))) return ALOOP_ECHILD;
+  lock(pool);
+  int rc = queue_job(pool, job, lane);
+  if (rc < 0) pool->lanes[lane].refused++;
+  unlock(pool);
+  return rc;
+}
+
+static int pool_cancel(void *state, aloop_job_t *job) {
+  pool_t *pool = state;
+  if (is_forked(pool)) return !job->begun;
+  lock(pool);
+  bool taken = job->queued;
+  if (taken) {
+    lane_t *lane = &pool->lanes[job->lane];
+    take_out(pool, lane, job);
+    lane->cancelled++;
+  }
+  unlock(pool);
+  return taken;
+}
+
+/* Empties the queues. Returns the jobs, linked by `next`. */
+static aloop_job_t *take_all(pool_t *pool) {
+  aloop_job_t *all = NULL;
+  aloop_job_t **end = &all;
+  for (int i = 0; i < ALOOP_LANES; i++) {
+    lane_t *lane = &pool->lanes[i];
+    while (lane->first != NULL) {
+      aloop_job_t *job = lane->first;
+      take_out(pool, lane, job);
+      lane->cancelled++;
+      job->next = NULL;
+      *end = job;
+      end = &job->next;
+    }
+  }
+  return all;
+}
+
+static void drop_all(aloop_job_t *job) {
+  while (job != NULL) {
+    aloop_job_t *next = job->next;
+    aloop_job_drop(job, ALOOP_ECANCELED);
+    job = next;
+  }
+}
+
+/* Joins the last thread, after the others have ended. The lock is held, and no more afterwards. */
+static void join_last(pool_t *pool) {
+  bool join = pool->ended_any;
+  pthread_t last = pool->ended;
+  pool->ended_any = false;
+  unlock(pool);
+  if (join) pthread_join(last, NULL);
+}
+
+static int pool_shutdown(void *state, int64_t timeout, unsigned flags) {
+  pool_t *pool = state;
+  if (is_forked(pool)) return ALOOP_ECHILD;
+  if (timeout != 0 && working_for == pool) return ALOOP_EBUSY;
+  int64_t deadline = aloop__thread_deadline(timeout);
+  lock(pool);
+  pool->shut = true;
+  wake_all(pool);
+  if (flags & ALOOP_CANCEL_QUEUED) {
+    aloop_job_t *cancelled = take_all(pool);
+    unlock(pool);
+    drop_all(cancelled);
+    lock(pool);
+  }
+  bool late = timeout == 0;
+  while (pool->threads > 0 && !late) late = aloop__thread_wait(&pool->empty, &pool->lock, deadline);
+  if (pool->threads == 0) {
+    join_last(pool);
+    return 0;
+  }
+  unlock(pool);
+  return timeout == 0 ? 0 : ALOOP_ETIMEDOUT;
+}
+
+static int64_t to_ns(const pool_t *pool, uint64_t ticks) {
+  double elapsed = (double)(aloop__clock_monotonic() - pool->born_time);
+  double counted = (double)(aloop__clock_ticks() - pool->born_ticks);
+  return counted > 0 ? (int64_t)((double)ticks * elapsed / counted) : 0;
+}
+
+static int pool_stats(void *state, aloop_executor_stats_t *stats) {
+  pool_t *pool = state;
+  if (is_forked(pool)) return ALOOP_ECHILD;
+  lock(pool);
+  size_t idle = pool->threads;
+  for (int i = 0; i < ALOOP_LANES; i++) idle -= pool->lanes[i].running;
+  for (int i = 0; i < ALOOP_LANES; i++) {
+    const lane_t *lane = &pool->lanes[i];
+    aloop_lane_stats_t *to = &stats->lanes[i];
+    to->queued = lane->queued;
+    to->running = lane->running;
+    to->idle = lane->running < lane->limit ? idle : 0;
+    to->threads = to->running + to->idle;
+    to->done = lane->done;
+    to->cancelled = lane->cancelled;
+    to->refused = lane->refused;
+    to->wait_time = to_ns(pool, lane->wait_ticks);
+    to->wait_max = to_ns(pool, lane->wait_max);
+    to->run_time = to_ns(pool, lane->run_ticks);
+    to->run_max = to_ns(pool, lane->run_max);
+  }
+  unlock(pool);
+  return 0;
+}
+
+static void pool_destroy(void *state) {
+  pool_t *pool = state;
+  if (is_forked(pool)) {
+    aloop__executor_free_block(pool);
+    return;
+  }
+  lock(pool);
+  pool->released = true;
+  if (pool->threads > 0) {
+    unlock(pool); /* the last thread frees it */
+    return;
+  }
+  join_last(pool);
+  free_pool(pool);
+}
+
+static const aloop_executor_table_t table = {.size = sizeof table,
+                                             .name = "thread pool",
+                                             .submit = pool_submit,
+                                             .cancel = pool_cancel,
+                                             .shutdown = pool_shutdown,
+                                             .stats = pool_stats,
+                                             .destroy = pool_destroy};
+
+/* ---- Making one ------------------------------------------------------------------------------------------ */
+
+static long count_cpus(void) {
+  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  return cpus > 0 ? cpus : 1;
+}
+
+static size_t default_limit(void) {
+  long limit = count_cpus() + THREADS_MORE;
+  return (size_t)(limit < THREADS_MAX ? limit : THREADS_MAX);
+}
+
+static void set_limit(pool_t *pool, int lane, int threads) {
+  pool->limit -= pool->lanes[lane].limit;
+  pool->lanes[lane].limit = threads > 0 ? (size_t)threads : default_limit();
+  pool->limit += pool->lanes[lane].limit;
+}
+
+static bool make_sense(const aloop_thread_pool_options_t *options) {
+  for (int i = 0; i < ALOOP_LANES; i++)
+    if (options->threads[i] < 0) return false;
+  return options->idle_timeout >= ALOOP_FOREVER;
+}
+
+/* What can fail, in a pool that is cleared. */
+static int open_pool(pool_t *pool, size_t stack_size) {
+  if (pthread_attr_init(&pool->attributes) != 0) return ALOOP_ENOMEM;
+  int rc = stack_size == 0 || pthread_attr_setstacksize(&pool->attributes, stack_size) == 0 ? 0 : ALOOP_EINVAL;
+  if (rc == 0 && pthread_mutex_init(&pool->lock, NULL) != 0) rc = ALOOP_ENOMEM;
+  if (rc == 0 && (rc = aloop__thread_condition(&pool->empty)) < 0) pthread_mutex_destroy(&pool->lock);
+  if (rc < 0) pthread_attr_destroy(&pool->attributes);
+  return rc;
+}
+
+static void set_up(pool_t *pool, const aloop_thread_pool_options_t *options) {
+  aloop__list_init(&pool->idle);
+  atomic_init(&pool->waiting, 0);
+  for (int i = 0; i < ALOOP_LANES; i++) set_limit(pool, i, options->threads[i]);
+  snprintf(pool->name, sizeof pool->name, "%s", options->name != NULL ? options->name : "aloop-pool");
+  pool->run = run_worker;
+  pool->queue_limit = options->queue_limit;
+  pool->idle_timeout = options->idle_timeout != 0 ? options->idle_timeout : IDLE_TIMEOUT;
+  pool->alone = count_cpus() == 1;
+  pool->forks = aloop__current_forks();
+  pool->born_time = aloop__clock_monotonic();
+  pool->born_ticks = aloop__clock_ticks();
+}
+
+int aloop_thread_pool_new(const aloop_thread_pool_options_t *options, aloop_executor_t **out) {
+  aloop_thread_pool_options_t copy = {.size = sizeof copy};
+  if (out == NULL) return ALOOP_EINVAL;
+  if (options != NULL && aloop__memory_copy_options(&copy, sizeof copy, options) < 0) return ALOOP_EINVAL;
+  if (!make_sense(&copy)) return ALOOP_EINVAL;
+  pool_t *pool = aloop__executor_new_block(sizeof *pool);
+  if (pool == NULL) return ALOOP_ENOMEM;
+  int rc = open_pool(pool, copy.stack_size);
+  if (rc < 0) {
+    aloop__executor_free_block(pool);
+    return rc;
+  }
+  set_up(pool, &copy);
+  rc = aloop_executor_new(&table, pool, out);
+  if (rc < 0) free_pool(pool);
+  return rc;
+}
+
+int aloop_thread_pool_resize(aloop_executor_t *executor, int lane, int threads) {
+  pool_t *pool = aloop__executor_state(executor, &table);
+  if (executor == NULL || lane < 0 || lane >= ALOOP_LANES || threads < 0) return ALOOP_EINVAL;
+  if (pool == NULL) return ALOOP_ENOTSUP;
+  if (is_forked(pool)) return ALOOP_ECHILD;
+  lock(pool);
+  set_limit(pool, lane, threads);
+  if (pool->threads > pool->limit) wake_all(pool);
+  call_thread(pool);
+  unlock(pool);
+  return 0;
+}
