@@ -16,21 +16,28 @@
  *
  * - Results. An int or int64_t result is zero or positive on success and one of the negative ALOOP_E... codes
  *   on failure. Outputs are written on success only; errno is neither read nor set for the caller. A call that
- *   fails, out of memory included (ALOOP_ENOMEM), leaves everything as it was. Every call may return
- *   ALOOP_EINVAL for a NULL or nonsensical argument; in debug mode the exception handler is also told which
- *   rule was broken.
+ *   fails, out of memory included (ALOOP_ENOMEM), leaves everything as it was.
+ * - Mistakes. Every call may return ALOOP_EINVAL for a NULL or nonsensical argument; one whose result has no
+ *   room for a code answers NULL, 0 or false (asked for an end: true) and does nothing. In debug mode the
+ *   exception handler is also told which rule was broken, at once and in the thread that called; without an
+ *   object that knows its loop, that of the loop running in this thread. So it goes with every code that only a
+ *   mistake brings about. Not reported is what a correct program meets: ALOOP_ENOMEM, ALOOP_ENOTDONE,
+ *   ALOOP_EDONE, ALOOP_ENOENT, ALOOP_EALREADY, ALOOP_ENOBUFS, ALOOP_ESTOPPED, the ALOOP_ECLOSED of a connection
+ *   or server that has ended, and what the system refuses.
  * - Threads. Each comment ends with a tag. [loop]: only in the thread that runs the loop, or before it runs;
- *   debug mode answers other threads with ALOOP_ENOTLOOPTHREAD. [any]: any thread. [signal]: any thread and
- *   signal handlers.
+ *   debug mode answers other threads with ALOOP_ENOTLOOPTHREAD and touches nothing. [any]: any thread.
+ *   [signal]: any thread and signal handlers.
  * - Callbacks. Every call may be made from inside any callback, unless its comment says otherwise.
- * - Futures. A function that returns aloop_future_t * hands the caller one reference, and returns NULL only
- *   when out of memory; every other failure, a wrong argument too, is an error of the future. A function that
+ * - Futures. A function that returns aloop_future_t * hands the caller one reference, and returns NULL when
+ *   out of memory and where no future can be made: the loop or object is NULL, or the thread is wrong. Every
+ *   other failure, a wrong argument too, is an error of the future, with a message. A function that
  *   waits for futures (aloop_run_until_complete, aloop_gather, aloop_wait_for, ...) takes over the references
  *   it is given, also when it fails; aloop_future_ref keeps one. Cancelling the future cancels the operation
  *   at once.
  * - Time is int64_t nanoseconds on the loop's monotonic clock. Nothing fires early.
  * - Structs that start with `size` are filled in by the caller: set it to sizeof the struct; a member left
- *   zero means its default. They may grow at the end in later versions.
+ *   zero means its default. They may grow at the end in later versions; an older library refuses options that
+ *   it does not know and that are not zero (ALOOP_EINVAL).
  */
 #ifndef ALOOP_H
 #define ALOOP_H
@@ -243,8 +250,9 @@ typedef struct aloop_options {
 } aloop_options_t;
 
 /* asyncio.new_event_loop: makes a loop with its poller and wake-up descriptor. `options` may be NULL. Not bound
- * to a thread until it runs. Errors: ALOOP_EINVAL (unknown poller name, size not set), ALOOP_ENOTSUP (poller
- * not on this kernel), ALOOP_ENOMEM, ALOOP_EMFILE, ALOOP_ENFILE. [any] */
+ * to a thread until it runs. Errors: ALOOP_EINVAL (unknown poller name, size not set, a poller or allocator
+ * that lacks functions), ALOOP_ENOTSUP (poller not on this kernel), ALOOP_ENOMEM, ALOOP_EMFILE, ALOOP_ENFILE.
+ * [any] */
 ALOOP_API int aloop_new(const aloop_options_t *options, aloop_t **loop);
 
 /* loop.close: drops scheduled callbacks without calling them, cancels pending operations, ends live transports
@@ -274,9 +282,9 @@ ALOOP_API int64_t aloop_run_until_complete(aloop_t *loop, aloop_future_t *future
  * aloop_future_take_ptr does. Returns 0 or a code. [loop] Not inside callbacks. */
 ALOOP_API int aloop_run_until_complete_ptr(aloop_t *loop, aloop_future_t *future, void *out);
 
-/* One turn, for a host that has its own loop: waits at most `timeout` ns for something to do (0: only looks,
- * ALOOP_FOREVER: no limit) and runs what was ready. Returns how many callbacks ran, or as aloop_run_forever.
- * [loop] Not inside callbacks. */
+/* One turn, for a host that has its own loop: waits at most `timeout` ns for something to do (0 or less: only
+ * looks, ALOOP_FOREVER: no limit) and runs what was ready. Returns how many callbacks ran, or as
+ * aloop_run_forever. [loop] Not inside callbacks. */
 ALOOP_API int aloop_run_once(aloop_t *loop, int64_t timeout);
 
 /* loop.stop: the current batch of callbacks finishes, then the run ends; what they added stays queued. [loop]
@@ -295,7 +303,8 @@ ALOOP_API bool aloop_is_running(const aloop_t *loop);
 ALOOP_API aloop_t *aloop_running_loop(void);
 
 /* asyncio.get_event_loop, set_event_loop: the running loop, else the one set for this thread through the
- * policy. The thread's loop is borrowed, never freed for you. Errors: ALOOP_ENOLOOP (none is set). [any] */
+ * policy. The thread's loop is borrowed, never freed for you; NULL unsets it. Errors: ALOOP_ENOLOOP (none is
+ * set). [any] */
 ALOOP_API int aloop_current(aloop_t **loop);
 ALOOP_API int aloop_set_current(aloop_t *loop);
 
@@ -417,12 +426,12 @@ ALOOP_API void *aloop_var_get(const aloop_t *loop, const aloop_var_t *var, void 
  * no-op. [loop] */
 ALOOP_API int aloop_var_reset(aloop_t *loop, aloop_var_token_t *token);
 
-/* Frees a token that is not going to be used. [loop] */
+/* Frees a token that is not going to be used. NULL is fine. [loop] */
 ALOOP_API void aloop_var_token_free(aloop_var_token_t *token);
 
 /* copy_context, Context.run: a private copy of the current context, and fn(loop, arg) called at once within it;
- * what fn sets stays in that context. Errors: ALOOP_EBUSY (the context is already entered), ALOOP_EOTHERLOOP.
- * [loop] */
+ * what fn sets stays in that context. unref accepts NULL and may be called by fn. Errors: ALOOP_EBUSY (the
+ * context is already entered), ALOOP_EOTHERLOOP. [loop] */
 ALOOP_API int aloop_context_copy(aloop_t *loop, aloop_context_t **context);
 ALOOP_API int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn fn, void *arg);
 ALOOP_API void aloop_context_unref(aloop_context_t *context);
@@ -498,7 +507,8 @@ typedef struct aloop_counters {
 ALOOP_API int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics);
 
 /* Describes every live object, one line each with its kind, state, deadline or descriptor and origin, and
- * lastly what keeps the loop from being idle. `line` is called with text valid during the call. [loop] */
+ * lastly what keeps the loop from being idle. `line` is called with text valid during the call, and makes no
+ * calls that change the loop. [loop] */
 ALOOP_API int aloop_dump(aloop_t *loop, void (*line)(void *arg, const char *text), void *arg);
 
 /* ---- Descriptors ----------------------------------------------------------------------------------------- */
@@ -516,7 +526,7 @@ ALOOP_API int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn,
 #define aloop_add_writer(loop, fd, fn, arg) aloop_add_writer_from(loop, fd, fn, arg, ALOOP_HERE)
 
 /* loop.remove_reader, remove_writer: at once; a queued call is dropped. Returns 1 if something was removed,
- * else 0. Errors: ALOOP_EBUSY (owned by a live transport or server). [loop] */
+ * else 0. Errors: ALOOP_EBUSY (owned by a live transport or server), ALOOP_EBADF (negative). [loop] */
 ALOOP_API int aloop_remove_reader(aloop_t *loop, int fd);
 ALOOP_API int aloop_remove_writer(aloop_t *loop, int fd);
 
@@ -625,14 +635,14 @@ ALOOP_API aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay);
 /* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
  * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all. Takes over the
  * references; a NULL among them gives NULL and cancels the rest, so that calls nest. Children:
- * aloop_future_child. Errors: ALOOP_EOTHERLOOP. [loop] */
+ * aloop_future_child. Errors: ALOOP_EOTHERLOOP, ALOOP_EINVAL (unknown flags). [loop] */
 enum { ALOOP_RETURN_ERRORS = 1 };
 ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                        unsigned flags);
 
 /* asyncio.wait: done with the number of done children when `until` holds or after `timeout` ns (ALOOP_FOREVER:
- * none); never cancels children, nor reads their errors. Takes over the references like gather. Errors:
- * ALOOP_EINVAL (no futures). [loop] */
+ * no limit); never cancels children, nor reads their errors. Takes over the references like gather. Errors:
+ * ALOOP_EINVAL (no futures, unknown `until`), ALOOP_EOTHERLOOP. [loop] */
 enum { ALOOP_ALL_COMPLETED = 0, ALOOP_FIRST_COMPLETED = 1, ALOOP_FIRST_EXCEPTION = 2 };
 ALOOP_API aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                      int64_t timeout, int until);
@@ -642,11 +652,11 @@ ALOOP_API aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futur
 ALOOP_API aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index);
 
 /* asyncio.wait_for: the end of `future`, or ALOOP_ETIMEDOUT after `timeout` ns (0 or less: unless it is done
- * already), which cancels it; ALOOP_FOREVER: no limit. Takes over the reference. [loop] */
+ * already), which cancels it; ALOOP_FOREVER: no limit. Takes over the reference; NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout);
 
-/* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference.
- * [loop] */
+/* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference;
+ * NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
 
 /* ---- Executors ------------------------------------------------------------------------------------------- */
@@ -821,7 +831,7 @@ ALOOP_API bool aloop_transport_can_write_eof(const aloop_transport_t *transport)
 ALOOP_API void aloop_transport_close(aloop_transport_t *transport);
 
 /* Transport.abort: drops the write buffer; connection_lost(0) in the next turn. abort_reset also makes the
- * kernel send RST, and abort_error gives connection_lost a reason (negative). [loop] */
+ * kernel send RST, and abort_error gives connection_lost a reason (negative; other numbers are none). [loop] */
 ALOOP_API void aloop_transport_abort(aloop_transport_t *transport);
 ALOOP_API void aloop_transport_abort_reset(aloop_transport_t *transport);
 ALOOP_API void aloop_transport_abort_error(aloop_transport_t *transport, int error);
@@ -876,8 +886,9 @@ ALOOP_API aloop_server_t *aloop_transport_server(const aloop_transport_t *transp
 /* loop.sendfile: sends `count` bytes (0: to the end) of a regular file from `offset`, after what is in the
  * write buffer; writes are refused and reading pauses meanwhile. Ends with the bytes sent; the file's position
  * is then just after them, also on error and cancel. `file` must stay open. Without sendfile(2) it reads and
- * writes, unless ALOOP_NO_FALLBACK: ALOOP_ENOTSUP. Errors: ALOOP_EINVAL (negative offset or count),
- * ALOOP_ECLOSED, ALOOP_EBUSY (another sendfile), read errors. [loop] */
+ * writes, unless ALOOP_NO_FALLBACK: ALOOP_ENOTSUP. Errors: ALOOP_EINVAL (negative offset or count, unknown
+ * flags, no regular file), ALOOP_ECLOSED, ALOOP_EPIPE (after write_eof), ALOOP_EBUSY (another sendfile),
+ * ALOOP_EBADF, read errors. [loop] */
 enum { ALOOP_NO_FALLBACK = 1 };
 ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count,
                                          unsigned flags);
@@ -901,7 +912,7 @@ typedef struct aloop_connect_options {
  * the result is the aloop_transport_t *, with a reference that aloop_future_take_ptr hands over.
  * connection_made was called by then. All option strings are copied. Errors: that of the first attempt (all:
  * aloop_future_attempt), ALOOP_EAI_..., ALOOP_ETIMEDOUT, ALOOP_EINVAL (with a message that says what to
- * change), ALOOP_ENOTSOCK. [loop] */
+ * change); of fd: ALOOP_EBADF, ALOOP_ENOTSOCK, ALOOP_ENOTCONN, ALOOP_EBUSY (this loop uses it). [loop] */
 ALOOP_API aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
                                                   const aloop_connect_options_t *options);
 
@@ -934,7 +945,7 @@ typedef struct aloop_server_options {
 /* loop.create_server: binds one socket per address and, by default, listens; the result is the aloop_server_t
  * *, with a reference. Each connection gets `protocol` with `arg`. Errors: ALOOP_EADDRINUSE and other codes of
  * bind and listen (the message names the address), ALOOP_EADDRNOTAVAIL only if no address worked,
- * ALOOP_EAI_..., ALOOP_EINVAL. [loop] */
+ * ALOOP_EAI_..., ALOOP_EINVAL; of fds: ALOOP_EBADF, ALOOP_ENOTSOCK, ALOOP_EBUSY. [loop] */
 ALOOP_API aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
                                               const aloop_server_options_t *options);
 

@@ -24,14 +24,20 @@ int64_t aloop__clock_now(const aloop_t *loop) {
 }
 
 int64_t aloop_update_time(aloop_t *loop) {
-  if (loop == NULL) return ALOOP_EINVAL;
-  if (loop->guard & ALOOP__GUARD_CLOSED) return aloop__clock_monotonic();
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0)) {
+    int rc = aloop__loop_thread(loop);
+    if (rc < 0) return rc;
+    if (loop->guard & ALOOP__GUARD_CLOSED) return aloop__clock_monotonic();
+  }
   loop->now = aloop__clock_now(loop);
   loop->now_age = loop->callbacks + 1;
   return loop->now;
 }
 
 int64_t aloop_time(aloop_t *loop) {
-  if (loop == NULL) return ALOOP_EINVAL;
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0)) {
+    int rc = aloop__loop_thread(loop);
+    if (rc < 0) return rc;
+  }
   return aloop__loop_time(loop);
 }

@@ -47,6 +47,7 @@ struct aloop_context {
   aloop_t *loop;
   aloop__map_t *map;
   bool entered;
+  bool dropped; /* unref was called while it was entered */
 };
 
 struct aloop_var_token {
@@ -56,7 +57,8 @@ struct aloop_var_token {
 };
 
 int aloop_var_new(const char *name, aloop_var_t **var) {
-  if (name == NULL || var == NULL) return ALOOP_EINVAL;
+  if (name == NULL || var == NULL)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "a variable has a name and a place to go to");
   size_t size = strlen(name) + 1;
   aloop_var_t *made = malloc(sizeof *made + size);
   if (made == NULL) return ALOOP_ENOMEM;
@@ -150,7 +152,7 @@ static aloop_var_token_t *token_new(aloop_t *loop, aloop_var_t *var) {
 }
 
 void aloop_var_token_free(aloop_var_token_t *token) {
-  if (token == NULL) return;
+  if (token == NULL || !aloop__loop_ok(token->loop)) return;
   aloop_var_unref(token->var);
   aloop_t *loop = token->loop;
   box_unref(loop, token->box);
@@ -179,7 +181,9 @@ out_of_memory:
 }
 
 void *aloop_var_get(const aloop_t *loop, const aloop_var_t *var, void *fallback) {
-  box_t *box = loop != NULL ? map_find(loop->context, var) : NULL;
+  if (!aloop__loop_ok(loop)) return fallback;
+  if (var == NULL) aloop__misuse((aloop_t *)loop, ALOOP_EINVAL, "the variable is NULL");
+  box_t *box = map_find(loop->context, var);
   return box != NULL ? box->value : fallback;
 }
 
@@ -197,13 +201,21 @@ int aloop_var_reset(aloop_t *loop, aloop_var_token_t *token) {
 int aloop_context_copy(aloop_t *loop, aloop_context_t **context) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  if (context == NULL) return ALOOP_EINVAL;
+  if (context == NULL)
+    return aloop__misuse(loop, ALOOP_EINVAL, "aloop_context_copy needs a place for the context");
   aloop_context_t *made = aloop__memory_new(loop, sizeof *made);
   if (made == NULL) return ALOOP_ENOMEM;
-  *made = (aloop_context_t){loop, aloop__map_ref(loop->context), false};
+  *made = (aloop_context_t){.loop = loop, .map = aloop__map_ref(loop->context)};
   aloop__loop_hold(loop);
   *context = made;
   return 0;
+}
+
+static void free_context(aloop_context_t *context) {
+  aloop_t *loop = context->loop;
+  aloop__map_unref(loop, context->map);
+  aloop__memory_release(loop, context);
+  aloop__loop_drop(loop);
 }
 
 int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn fn, void *arg) {
@@ -220,13 +232,12 @@ int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn
   context->entered = false;
   context->map = loop->context;
   loop->context = outer;
+  if (context->dropped) free_context(context);
   return 0;
 }
 
 void aloop_context_unref(aloop_context_t *context) {
-  if (context == NULL) return;
-  aloop_t *loop = context->loop;
-  aloop__map_unref(loop, context->map);
-  aloop__memory_release(loop, context);
-  aloop__loop_drop(loop);
+  if (context == NULL || !aloop__loop_ok(context->loop)) return;
+  context->dropped = true;
+  if (!context->entered) free_context(context);
 }

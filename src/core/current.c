@@ -11,6 +11,7 @@
 
 #include "core/loop.h"
 #include "core/memory.h"
+#include "core/report.h"
 
 static _Thread_local aloop_t *running;
 static _Thread_local aloop_t *chosen;
@@ -72,7 +73,8 @@ static aloop_policy_t policy_now(void) {
 
 int aloop_set_policy(const aloop_policy_t *table) {
   aloop_policy_t copy;
-  if (table != NULL && aloop__memory_copy_options(&copy, sizeof copy, table) < 0) return ALOOP_EINVAL;
+  if (table != NULL && aloop__memory_copy_options(&copy, sizeof copy, table) < 0)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "set policy.size to sizeof(aloop_policy_t) and nothing behind it");
   atomic_store(&policy, table);
   return 0;
 }
@@ -83,7 +85,7 @@ const aloop_policy_t *aloop_get_policy(void) {
 }
 
 int aloop_current(aloop_t **loop) {
-  if (loop == NULL) return ALOOP_EINVAL;
+  if (loop == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "aloop_current needs a place for the loop");
   if (running != NULL) {
     *loop = running;
     return 0;

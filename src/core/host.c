@@ -61,8 +61,8 @@ int aloop_after_fork(aloop_t *loop) {
 }
 
 int aloop_backend_fd(const aloop_t *loop) {
-  if (loop == NULL) return ALOOP_EINVAL;
-  if (loop->guard & ALOOP__GUARD_CLOSED) return ALOOP_ECLOSED;
+  int rc = aloop__loop_enter((aloop_t *)loop);
+  if (rc < 0) return rc;
   return loop->poller->backend_fd != NULL ? loop->poller->backend_fd(loop->poller_state) : ALOOP_ENOTSUP;
 }
 
@@ -89,5 +89,7 @@ int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg) {
 }
 
 const char *aloop_poller_name(const aloop_t *loop) {
-  return loop != NULL ? loop->poller->name : "";
+  if (loop != NULL) return loop->poller->name;
+  aloop__misuse(NULL, ALOOP_EINVAL, "the loop is NULL");
+  return "";
 }

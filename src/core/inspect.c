@@ -16,7 +16,7 @@
 #include "core/report.h"
 
 bool aloop_get_debug(const aloop_t *loop) {
-  return loop != NULL && (loop->guard & ALOOP__GUARD_DEBUG) != 0;
+  return aloop__loop_ok(loop) && (loop->guard & ALOOP__GUARD_DEBUG) != 0;
 }
 
 int aloop_set_debug(aloop_t *loop, bool on) {

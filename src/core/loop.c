@@ -32,8 +32,10 @@ enum { BATCH = 256, SKIPS_MAX = 60, STALE_POLLS_MAX = 64 };
 
 /* ---- Guards ---------------------------------------------------------------------------------------------- */
 
+#define NO_LOOP "the loop is NULL"
+
 int aloop__loop_thread(aloop_t *loop) {
-  if (ALOOP_UNLIKELY(loop == NULL)) return ALOOP_EINVAL;
+  if (ALOOP_UNLIKELY(loop == NULL)) return aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
   if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_DEBUG) == 0)) return 0;
   if (!loop->running || pthread_equal(loop->thread, pthread_self())) return 0;
   return aloop__misuse(loop, ALOOP_ENOTLOOPTHREAD,
@@ -41,7 +43,7 @@ int aloop__loop_thread(aloop_t *loop) {
 }
 
 int aloop__loop_enter(aloop_t *loop) {
-  if (ALOOP_UNLIKELY(loop == NULL)) return ALOOP_EINVAL;
+  if (ALOOP_UNLIKELY(loop == NULL)) return aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
   if (ALOOP_LIKELY(loop->guard == 0)) return 0;
   if (loop->guard & ALOOP__GUARD_CLOSED) return aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
   return aloop__loop_thread(loop);
@@ -69,17 +71,34 @@ static bool debug_wanted(int option) {
   return set != NULL && *set != '\0' && strcmp(set, "0") != 0;
 }
 
-static int choose_poller(aloop_t *loop, const aloop_options_t *options) {
+static const aloop_poller_t *choose_poller(const aloop_options_t *options) {
   const char *name = options->poller;
-  if (options->poller_table != NULL) {
-    loop->poller = options->poller_table;
-    loop->poller_arg = options->poller_arg;
-    return 0;
-  }
+  if (options->poller_table != NULL) return options->poller_table;
   if (name == NULL) name = getenv("ALOOP_POLLER");
   if (name != NULL && *name == '\0') name = NULL;
-  loop->poller = aloop_poller_find(name);
-  return loop->poller != NULL ? 0 : ALOOP_EINVAL;
+  return aloop_poller_find(name);
+}
+
+/* The table is read where it is, so it has to be as long as ours. */
+static bool is_complete_poller(const aloop_poller_t *table) {
+  return table->size >= sizeof *table && table->name != NULL && table->open != NULL && table->close != NULL &&
+         table->update != NULL && table->wait != NULL;
+}
+
+/* The options in force. Returns NULL, or the rule that the caller has broken. */
+static const char *take_options(const aloop_options_t *given, aloop_options_t *options,
+                                aloop_allocator_t *allocator) {
+  if (given != NULL && aloop__memory_copy_options(options, sizeof *options, given) < 0)
+    return "set options.size to sizeof(aloop_options_t) and nothing behind it";
+  aloop__current_adjust(options);
+  if (options->allocator != NULL &&
+      aloop__memory_copy_options(allocator, sizeof *allocator, options->allocator) < 0)
+    return "set allocator.size to sizeof(aloop_allocator_t) and nothing behind it";
+  if (allocator->resize == NULL || allocator->release == NULL) return "an allocator has both its functions set";
+  if (options->poller_table != NULL && !is_complete_poller(options->poller_table))
+    return "a poller table has its size, its name, and open, close, update and wait set";
+  if (options->slow_callback_duration < 0) return "options.slow_callback_duration is negative";
+  return NULL;
 }
 
 /* Poller and wake-up descriptor. */
@@ -102,6 +121,7 @@ static void set_up(aloop_t *loop, const aloop_options_t *options, const aloop_al
   loop->slow_callback_duration =
       options->slow_callback_duration > 0 ? options->slow_callback_duration : DEFAULT_SLOW;
   loop->guard = debug_wanted(options->debug) ? ALOOP__GUARD_DEBUG : 0;
+  loop->poller_arg = options->poller_table != NULL ? options->poller_arg : NULL;
   loop->fork_generation = aloop__current_forks();
   aloop__list_init(&loop->objects);
   aloop__timers_init(&loop->timers);
@@ -118,17 +138,16 @@ static void take_down(aloop_t *loop) {
 
 int aloop_new(const aloop_options_t *options, aloop_t **out) {
   aloop_options_t copy = {.size = sizeof copy};
-  if (out == NULL) return ALOOP_EINVAL;
-  if (options != NULL && aloop__memory_copy_options(&copy, sizeof copy, options) < 0) return ALOOP_EINVAL;
-  aloop__current_adjust(&copy);
   aloop_allocator_t allocator = aloop__memory_default;
-  if (copy.allocator != NULL && aloop__memory_copy_options(&allocator, sizeof allocator, copy.allocator) < 0)
-    return ALOOP_EINVAL;
+  const char *fault = out != NULL ? take_options(options, &copy, &allocator) : "there is no place for the loop";
+  if (fault != NULL) return aloop__misuse(NULL, ALOOP_EINVAL, fault);
+  const aloop_poller_t *poller = choose_poller(&copy);
+  if (poller == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "this build has no poller of that name");
   aloop_t *loop = allocator.resize(allocator.user, NULL, sizeof *loop);
   if (loop == NULL) return ALOOP_ENOMEM;
   set_up(loop, &copy, &allocator);
-  int rc = choose_poller(loop, &copy);
-  if (rc == 0) rc = aloop__ready_grow(loop);
+  loop->poller = poller;
+  int rc = aloop__ready_grow(loop);
   if (rc == 0) rc = open_descriptors(loop);
   if (rc < 0) {
     take_down(loop);
@@ -193,7 +212,7 @@ int aloop_close(aloop_t *loop) {
 }
 
 bool aloop_is_closed(const aloop_t *loop) {
-  return loop == NULL || (loop->guard & ALOOP__GUARD_CLOSED) != 0;
+  return !aloop__loop_ok(loop) || (loop->guard & ALOOP__GUARD_CLOSED) != 0;
 }
 
 void aloop_free(aloop_t *loop) {
@@ -253,7 +272,7 @@ static void report_slow(aloop_t *loop, const char *origin, int64_t duration) {
   aloop_error_context_t context = aloop__report_context("a callback was slow", 0);
   context.origin = origin;
   context.duration = duration;
-  aloop_call_exception_handler(loop, &context);
+  aloop__report(loop, &context);
 }
 
 /* Debug mode: a callback with a clock around it. */
@@ -455,7 +474,7 @@ int aloop_run_once(aloop_t *loop, int64_t timeout) {
   aloop__map_t *base = loop->context;
   uint64_t before = loop->callbacks;
   loop->context = NULL;
-  rc = turn(loop, timeout, batch);
+  rc = turn(loop, timeout >= 0 || timeout == ALOOP_FOREVER ? timeout : 0, batch);
   loop->context = base;
   uint64_t ran = loop->callbacks - before;
   return end_run(loop, rc < 0 ? rc : ran > INT32_MAX ? INT32_MAX : (int)ran);
@@ -479,5 +498,6 @@ int aloop_stop_with_error(aloop_t *loop, int error) {
 }
 
 bool aloop_is_running(const aloop_t *loop) {
+  if (loop == NULL) aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
   return loop != NULL && loop->running;
 }

@@ -165,6 +165,12 @@ int aloop__loop_enter(aloop_t *loop);
 /* The same, for calls that still make sense on a closed loop. */
 int aloop__loop_thread(aloop_t *loop);
 
+/* The same for calls that only ask: false after the mistake was reported. */
+static inline bool aloop__loop_ok(const aloop_t *loop) {
+  return (ALOOP_LIKELY(loop != NULL) && ALOOP_LIKELY(loop->guard == 0)) ||
+         aloop__loop_thread((aloop_t *)loop) == 0;
+}
+
 /* Tells a host that a turn is due sooner than it may think. */
 void aloop__loop_armed(aloop_t *loop);
 

@@ -31,6 +31,7 @@
 
 #include "core/loop.h"
 #include "core/memory.h"
+#include "core/report.h"
 
 enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 1024, AHEAD = 64 };
 #define SLEEPING UINT64_C(1)
@@ -105,7 +106,8 @@ static int claim(aloop_t *loop, place_t *directory, uint64_t *before) {
 }
 
 int aloop_call_soon_threadsafe_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
-  if (loop == NULL || fn == NULL) return ALOOP_EINVAL;
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL))
+    return aloop__misuse(loop, ALOOP_EINVAL, "a post has a loop and a function");
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load_explicit(&mailbox->directory, memory_order_acquire);
   if (ALOOP_UNLIKELY(directory == NULL)) {

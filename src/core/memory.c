@@ -53,7 +53,9 @@ void aloop__memory_release(aloop_t *loop, void *block) {
 int aloop__memory_copy_options(void *into, size_t known, const void *from) {
   size_t size;
   memcpy(&size, from, sizeof size);
-  if (size <= sizeof size || size > 4096) return ALOOP_EINVAL;
+  if (size <= sizeof size || size > 4096 || size % sizeof size != 0) return ALOOP_EINVAL;
+  for (size_t i = known; i < size; i++)
+    if (((const unsigned char *)from)[i] != 0) return ALOOP_EINVAL;
   memset(into, 0, known);
   memcpy(into, from, size < known ? size : known);
   return 0;

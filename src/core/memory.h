@@ -18,7 +18,8 @@ void aloop__memory_release(aloop_t *loop, void *block);      /* NULL is fine */
 extern const aloop_allocator_t aloop__memory_default;
 
 /* Copies a sized option struct of the caller into `into` (of `known` bytes), zero-filling what the caller does
- * not know. Returns ALOOP_EINVAL if `from` has no sensible size. */
+ * not know. Returns ALOOP_EINVAL if `from` has no sensible size, or if a newer caller has set what we do not
+ * know: no option is ignored in silence. */
 int aloop__memory_copy_options(void *into, size_t known, const void *from);
 
 #endif

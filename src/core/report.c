@@ -6,12 +6,15 @@
  * mix. This is the only output the library ever makes.
  *
  * A handler may do anything a callback may, including replacing itself: handler and argument are read before
- * the call.
+ * the call. A mistake is reported in the thread that made it, before the call that was wrong returns: only
+ * there can a debugger or a backtrace show who it was. That a handler is therefore called in a foreign thread
+ * when such a thread misuses the loop is the price, and debug mode only.
  */
 #include "core/report.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/loop.h"
@@ -30,7 +33,7 @@ int aloop_set_exception_handler(aloop_t *loop, aloop_exception_handler_fn handle
 }
 
 aloop_exception_handler_fn aloop_get_exception_handler(const aloop_t *loop, void **arg) {
-  if (loop == NULL) return NULL;
+  if (!aloop__loop_ok(loop)) return NULL;
   if (arg != NULL) *arg = loop->handler_arg;
   return loop->handler;
 }
@@ -61,9 +64,7 @@ static size_t add_report(char *line, size_t room, size_t used, const aloop_error
   return used;
 }
 
-void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
-  (void)loop;
-  if (context == NULL) return;
+static void write_line(const aloop_error_context_t *context) {
   char line[512];
   size_t room = sizeof line - 1; /* for the newline */
   size_t used = add(line, room, 0, "%s", "aloop: ");
@@ -78,24 +79,47 @@ void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t 
   (void)ignored;
 }
 
-void aloop_call_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
-  if (loop == NULL || context == NULL) return;
+void aloop__report(aloop_t *loop, const aloop_error_context_t *context) {
   aloop_exception_handler_fn handler = loop->handler;
   if (handler == NULL) {
-    aloop_default_exception_handler(loop, context);
+    write_line(context);
     return;
   }
   int rc = handler(loop, context, loop->handler_arg);
   if (rc >= 0) return;
   aloop_error_context_t failed = aloop__report_context("the exception handler failed", rc);
   failed.previous = context;
-  aloop_default_exception_handler(loop, &failed);
+  write_line(&failed);
 }
 
 int aloop__misuse(aloop_t *loop, int error, const char *rule) {
+  if (loop == NULL) loop = aloop_running_loop();
   if (loop != NULL && (loop->guard & ALOOP__GUARD_DEBUG)) {
     aloop_error_context_t context = aloop__report_context(rule, error);
-    aloop_call_exception_handler(loop, &context);
+    aloop__report(loop, &context);
   }
   return error;
+}
+
+/* A caller's report with every member that its struct may lack. What a newer caller knows beyond them is left
+ * out: half a report is better than none. */
+static bool complete(aloop_t *loop, const aloop_error_context_t *given, aloop_error_context_t *whole) {
+  *whole = aloop__report_context(NULL, 0);
+  if (given == NULL || given->size <= sizeof given->size) {
+    aloop__misuse(loop, ALOOP_EINVAL, "a report is a context struct with its size set");
+    return false;
+  }
+  memcpy(whole, given, given->size < sizeof *whole ? given->size : sizeof *whole);
+  whole->size = sizeof *whole;
+  return true;
+}
+
+void aloop_default_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
+  aloop_error_context_t whole;
+  if (complete(loop, context, &whole)) write_line(&whole);
+}
+
+void aloop_call_exception_handler(aloop_t *loop, const aloop_error_context_t *context) {
+  aloop_error_context_t whole;
+  if (aloop__loop_thread(loop) == 0 && complete(loop, context, &whole)) aloop__report(loop, &whole);
 }

@@ -44,15 +44,17 @@ aloop_handle_t aloop_call_soon_from(aloop_t *loop, aloop_callback_fn fn, void *a
   return put(loop, fn, arg, origin);
 }
 
-static aloop_handle_t add_timer(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
-                                const char *origin) {
-  if (ALOOP_UNLIKELY(fn == NULL))
-    return failure(aloop__misuse(loop, ALOOP_EINVAL, "a timer is scheduled with a function"));
-  if (ALOOP_UNLIKELY(loop->guard != 0)) {
-    int rc = aloop__loop_enter(loop);
-    if (rc < 0) return failure(rc);
-  }
-  return aloop__timers_add(loop, when, period, fn, arg, origin);
+/* Why there can be no timer, or 0. */
+static ALOOP_NOINLINE int refuse_timer(aloop_t *loop, aloop_callback_fn fn) {
+  int rc = aloop__loop_enter(loop);
+  if (rc == 0 && fn == NULL) rc = aloop__misuse(loop, ALOOP_EINVAL, "a timer is scheduled with a function");
+  return rc;
+}
+
+/* Comes before any look at the clock, which is noted in the loop. */
+static inline int check_timer(aloop_t *loop, aloop_callback_fn fn) {
+  bool usual = ALOOP_LIKELY(loop != NULL) && ALOOP_LIKELY(fn != NULL) && ALOOP_LIKELY(loop->guard == 0);
+  return usual ? 0 : refuse_timer(loop, fn);
 }
 
 /* now + delay without overflow. */
@@ -69,8 +71,9 @@ static int64_t within_time(int64_t when) {
 
 static ALOOP_NOINLINE aloop_handle_t call_later_slowly(aloop_t *loop, int64_t delay, aloop_callback_fn fn,
                                                        void *arg, const char *origin) {
-  if (loop == NULL) return failure(ALOOP_EINVAL);
-  return add_timer(loop, after(loop, delay < 0 ? 0 : delay), 0, fn, arg, origin);
+  int rc = check_timer(loop, fn);
+  if (rc < 0) return failure(rc);
+  return aloop__timers_add(loop, after(loop, delay < 0 ? 0 : delay), 0, fn, arg, origin);
 }
 
 /* The usual: inside a callback that has looked at the clock, with a delay that fits (less than 146 years). */
@@ -85,16 +88,18 @@ aloop_handle_t aloop_call_later_from(aloop_t *loop, int64_t delay, aloop_callbac
 
 aloop_handle_t aloop_call_at_from(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,
                                   const char *origin) {
-  if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
-  return add_timer(loop, within_time(when), 0, fn, arg, origin);
+  int rc = check_timer(loop, fn);
+  if (ALOOP_UNLIKELY(rc < 0)) return failure(rc);
+  return aloop__timers_add(loop, within_time(when), 0, fn, arg, origin);
 }
 
 aloop_handle_t aloop_call_every_from(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg,
                                      const char *origin) {
-  if (ALOOP_UNLIKELY(loop == NULL)) return failure(ALOOP_EINVAL);
-  if (period <= 0)
-    return failure(aloop__misuse(loop, ALOOP_EINVAL, "a repeating timer has a period above 0 ns"));
-  return add_timer(loop, after(loop, period), period, fn, arg, origin);
+  int rc = check_timer(loop, fn);
+  if (rc == 0 && ALOOP_UNLIKELY(period <= 0))
+    rc = aloop__misuse(loop, ALOOP_EINVAL, "a repeating timer has a period above 0 ns");
+  if (ALOOP_UNLIKELY(rc < 0)) return failure(rc);
+  return aloop__timers_add(loop, after(loop, period), period, fn, arg, origin);
 }
 
 aloop_handle_t(aloop_call_soon)(aloop_t *loop, aloop_callback_fn fn, void *arg) {
@@ -157,11 +162,15 @@ bool aloop_handle_cancelled(aloop_handle_t handle) {
 }
 
 bool aloop_handle_pending(const aloop_t *loop, aloop_handle_t handle) {
-  return loop != NULL &&
+  return aloop__loop_ok(loop) &&
          (aloop__timers_slot(&loop->timers, handle) != NULL || soon_entry(loop, handle) != NULL);
 }
 
 int64_t aloop_handle_when(const aloop_t *loop, aloop_handle_t handle) {
-  const aloop__timer_t *timer = loop != NULL ? aloop__timers_slot(&loop->timers, handle) : NULL;
+  int rc = ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0)
+               ? aloop__loop_thread((aloop_t *)loop)
+               : 0;
+  if (rc < 0) return rc;
+  const aloop__timer_t *timer = aloop__timers_slot(&loop->timers, handle);
   return timer != NULL ? timer->when : ALOOP_ENOENT;
 }

@@ -107,7 +107,7 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
 static void report_lost(aloop_t *loop, int fd, int error) {
   aloop_error_context_t context = aloop__report_context("a descriptor could not be watched again", error);
   context.fd = fd;
-  aloop_call_exception_handler(loop, &context);
+  aloop__report(loop, &context);
 }
 
 int aloop__watch_register_all(aloop_t *loop, void *poller_state) {
@@ -153,6 +153,7 @@ static void release_user(aloop_t *loop, user_watch_t *user) {
 
 /* The user's block for a descriptor, made if need be. */
 static int open_user(aloop_t *loop, int fd, user_watch_t **out) {
+  if (fd < 0) return ALOOP_EBADF;
   aloop__watch_t *watch = aloop__watch_find(loop, fd);
   if (watch != NULL && !watch->ops->user)
     return aloop__misuse(loop, ALOOP_EBUSY,
@@ -177,13 +178,9 @@ static void close_user_if_idle(aloop_t *loop, user_watch_t *user) {
   release_user(loop, user);
 }
 
-static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
-  int rc = aloop__loop_enter(loop);
-  if (rc < 0) return rc;
-  if (callback.fn == NULL)
-    return aloop__misuse(loop, ALOOP_EINVAL, "add_reader or add_writer without a callback");
+static int watch_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
   user_watch_t *user = NULL;
-  rc = open_user(loop, fd, &user);
+  int rc = open_user(loop, fd, &user);
   if (rc < 0) return rc;
   bool replace = (user->watch.interest & direction) != 0;
   rc = replace ? renew(loop, &user->watch)
@@ -201,9 +198,21 @@ static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t c
   return 0;
 }
 
+static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
+  int rc = aloop__loop_enter(loop);
+  if (rc < 0) return rc;
+  if (callback.fn == NULL)
+    return aloop__misuse(loop, ALOOP_EINVAL, "add_reader or add_writer without a callback");
+  rc = watch_user(loop, fd, direction, callback);
+  if (rc == ALOOP_EBADF) aloop__misuse(loop, rc, "add_reader or add_writer on a descriptor that is not open");
+  return rc;
+}
+
 static int remove_user(aloop_t *loop, int fd, uint32_t direction) {
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
+  if (fd < 0)
+    return aloop__misuse(loop, ALOOP_EBADF, "remove_reader or remove_writer on a negative descriptor");
   aloop__watch_t *watch = aloop__watch_find(loop, fd);
   if (watch == NULL) return 0;
   if (!watch->ops->user)

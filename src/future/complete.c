@@ -29,16 +29,24 @@ static int run(aloop_t *loop, aloop_future_t *future) {
   return aloop_future_done(future) ? 0 : ALOOP_ESTOPPED;
 }
 
+/* A call from a wrong thread (debug mode) touches nothing. */
+static void give_up(aloop_future_t *future, int rc) {
+  if (rc != ALOOP_ENOTLOOPTHREAD) aloop_future_unref(future);
+}
+
 int64_t aloop_run_until_complete(aloop_t *loop, aloop_future_t *future) {
   int rc = run(loop, future);
   int64_t result = rc < 0 ? rc : aloop_future_result(future);
-  aloop_future_unref(future);
+  give_up(future, rc);
   return result;
 }
 
 int aloop_run_until_complete_ptr(aloop_t *loop, aloop_future_t *future, void *out) {
-  int rc = out == NULL ? ALOOP_EINVAL : run(loop, future);
-  if (rc == 0) rc = aloop_future_take_ptr(future, out);
-  aloop_future_unref(future);
-  return rc;
+  int rc = aloop__loop_thread(loop);
+  if (rc == 0 && out == NULL)
+    rc = aloop__misuse(loop, ALOOP_EINVAL, "the object of a future needs a place to go to");
+  if (rc == 0) rc = run(loop, future);
+  int result = rc < 0 ? rc : aloop_future_take_ptr(future, out);
+  give_up(future, rc);
+  return result;
 }

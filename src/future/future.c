@@ -108,13 +108,15 @@ static aloop_future_t *source_of(const aloop_future_t *future) {
   return (aloop_future_t *)future;
 }
 
-/* aloop__loop_thread, and aloop__loop_enter, without a call where there is nothing to check. */
-static inline int check_thread(aloop_t *loop) {
-  return ALOOP_LIKELY(loop->guard == 0) ? 0 : aloop__loop_thread(loop);
+static ALOOP_NOINLINE int refuse_null(void) {
+  return aloop__misuse(NULL, ALOOP_EINVAL, "the future is NULL");
 }
 
-static inline int check_open(aloop_t *loop) {
-  return ALOOP_LIKELY(loop->guard == 0) ? 0 : aloop__loop_enter(loop);
+/* What public calls begin with: ALOOP_EINVAL for NULL, ALOOP_ENOTLOOPTHREAD, or 0; without a call where there
+ * is nothing to check. */
+static inline int enter(const aloop_future_t *future) {
+  if (ALOOP_UNLIKELY(future == NULL)) return refuse_null();
+  return ALOOP_LIKELY(future->object.loop->guard == 0) ? 0 : aloop__loop_thread(future->object.loop);
 }
 
 static inline void drop(aloop_future_t *future) {
@@ -248,45 +250,40 @@ static void stop(aloop_future_t *future) {
   if (fn != NULL) fn(future, future->stop_arg);
 }
 
-/* What the calls that end a future from outside begin with. */
-static int enter_end(aloop_future_t *future) {
-  if (future == NULL) return ALOOP_EINVAL;
-  int rc = check_thread(future->object.loop);
+/* What the calls that end a future from outside begin with. `rule` says why they cannot; NULL: they can. */
+static int enter_end(aloop_future_t *future, const char *rule) {
+  int rc = enter(future);
   if (rc < 0) return rc;
+  if (ALOOP_UNLIKELY(rule != NULL)) return aloop__misuse(future->object.loop, ALOOP_EINVAL, rule);
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (future->operation) stop(future);
   return future->state == ALOOP__PENDING ? 0 : ALOOP_EDONE;
 }
 
+static inline const char *fault_of_value(int64_t value) {
+  return value < 0 ? "a future's value is not negative; errors go to aloop_future_set_error" : NULL;
+}
+
 int aloop_future_set_value(aloop_future_t *future, int64_t value) {
-  if (value < 0)
-    return aloop__misuse(aloop_future_loop(future), ALOOP_EINVAL,
-                         "a future's value is not negative; errors go to aloop_future_set_error");
-  int rc = enter_end(future);
+  int rc = enter_end(future, fault_of_value(value));
   if (rc == 0) end_with_number(future, ALOOP__DONE, value);
   return rc;
 }
 
 int aloop_future_set_result(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy) {
-  if (value < 0)
-    return aloop__misuse(aloop_future_loop(future), ALOOP_EINVAL,
-                         "a future's value is not negative; errors go to aloop_future_set_error");
-  int rc = enter_end(future);
+  int rc = enter_end(future, fault_of_value(value));
   if (rc == 0) end_with_object(future, value, ptr, destroy);
   return rc;
 }
 
 int aloop_future_set_error(aloop_future_t *future, int error, const char *message) {
-  if (error >= 0)
-    return aloop__misuse(aloop_future_loop(future), ALOOP_EINVAL, "a future's error is a negative code");
-  int rc = enter_end(future);
+  int rc = enter_end(future, error >= 0 ? "a future's error is a negative code" : NULL);
   if (rc == 0) end_with_error(future, error, message);
   return rc;
 }
 
 int aloop_future_cancel(aloop_future_t *future) {
-  if (future == NULL) return ALOOP_EINVAL;
-  int rc = check_thread(future->object.loop);
+  int rc = enter(future);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return 0;
   aloop__object_ref(&future->object);
@@ -298,8 +295,7 @@ int aloop_future_cancel(aloop_future_t *future) {
 }
 
 int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  if (future == NULL) return ALOOP_EINVAL;
-  int rc = check_thread(future->object.loop);
+  int rc = enter(future);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (future->operation)
@@ -335,7 +331,7 @@ static bool report_unread(aloop_future_t *future) {
   context.origin = future->object.origin;
   future->unread = false;
   future->object.refs = 1;
-  aloop_call_exception_handler(future->object.loop, &context);
+  aloop__report(future->object.loop, &context);
   return --future->object.refs == 0;
 }
 
@@ -393,7 +389,10 @@ aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
   future->state = ALOOP__PENDING;
   future->operation = future->owner = future->unread = future->ignored = false;
   future->extra = NULL;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) end_with_error(future, ALOOP_ECLOSED, NULL);
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) {
+    aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
+    end_with_error(future, ALOOP_ECLOSED, NULL);
+  }
   return future;
 }
 
@@ -406,12 +405,13 @@ aloop_future_t *(aloop_future_new)(aloop_t *loop) {
 }
 
 aloop_future_t *aloop_future_ref(aloop_future_t *future) {
-  if (future != NULL) aloop__object_ref(&future->object);
+  if (future == NULL || ALOOP_UNLIKELY(enter(future) < 0)) return NULL;
+  aloop__object_ref(&future->object);
   return future;
 }
 
 void aloop_future_unref(aloop_future_t *future) {
-  if (future != NULL) aloop__object_unref(&future->object);
+  if (future != NULL && ALOOP_LIKELY(enter(future) == 0)) aloop__object_unref(&future->object);
 }
 
 void aloop_future_detach(aloop_future_t *future) {
@@ -419,22 +419,23 @@ void aloop_future_detach(aloop_future_t *future) {
 }
 
 aloop_t *aloop_future_loop(const aloop_future_t *future) {
-  return future != NULL ? future->object.loop : NULL;
+  if (ALOOP_LIKELY(future != NULL)) return future->object.loop;
+  refuse_null();
+  return NULL;
 }
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
 bool aloop_future_done(const aloop_future_t *future) {
-  return future != NULL && future->state != ALOOP__PENDING;
+  return ALOOP_LIKELY(enter(future) == 0) && future->state != ALOOP__PENDING;
 }
 
 bool aloop_future_cancelled(const aloop_future_t *future) {
-  return future != NULL && future->state == ALOOP__FAILED && future->value == ALOOP_ECANCELED;
+  return ALOOP_LIKELY(enter(future) == 0) && future->state == ALOOP__FAILED && future->value == ALOOP_ECANCELED;
 }
 
 int64_t aloop_future_result(aloop_future_t *future) {
-  if (future == NULL) return ALOOP_EINVAL;
-  int rc = check_thread(future->object.loop);
+  int rc = enter(future);
   if (rc < 0) return rc;
   if (future->state == ALOOP__PENDING) return ALOOP_ENOTDONE;
   future->unread = false;
@@ -443,10 +444,10 @@ int64_t aloop_future_result(aloop_future_t *future) {
 
 /* Finds the future that owns the object of this one's result. */
 static int find_object(aloop_future_t *future, void *out, aloop_future_t **owner) {
+  if (out == NULL && future != NULL)
+    return aloop__misuse(future->object.loop, ALOOP_EINVAL, "the object of a future needs a place to go to");
   int64_t value = aloop_future_result(future);
   if (value < 0) return (int)value;
-  if (out == NULL)
-    return aloop__misuse(future->object.loop, ALOOP_EINVAL, "the object of a future needs a place to go to");
   *owner = source_of(future);
   if (!(*owner)->owner) return ALOOP_ENOENT;
   memcpy(out, &(*owner)->ptr, sizeof(void *));
@@ -466,7 +467,7 @@ int aloop_future_take_ptr(aloop_future_t *future, void *out) {
 }
 
 const char *aloop_future_message(aloop_future_t *future) {
-  if (future == NULL || future->state != ALOOP__FAILED) return "";
+  if (enter(future) < 0 || future->state != ALOOP__FAILED) return "";
   future->unread = false;
   const aloop_future_t *from = source_of(future);
   if (from->extra != NULL && from->extra->message != NULL) return from->extra->message;
@@ -474,7 +475,10 @@ const char *aloop_future_message(aloop_future_t *future) {
 }
 
 int aloop_future_attempt(const aloop_future_t *future, size_t index, aloop_attempt_t *attempt) {
-  if (future == NULL || attempt == NULL) return ALOOP_EINVAL;
+  int rc = enter(future);
+  if (rc < 0) return rc;
+  if (attempt == NULL)
+    return aloop__misuse(future->object.loop, ALOOP_EINVAL, "an attempt needs a place to go to");
   const aloop__future_extra_t *extra = source_of(future)->extra;
   if (extra == NULL || index >= extra->attempts_count) return ALOOP_ENOENT;
   *attempt = extra->attempts[index];
@@ -482,15 +486,16 @@ int aloop_future_attempt(const aloop_future_t *future, size_t index, aloop_attem
 }
 
 aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index) {
-  const aloop__future_extra_t *extra = future != NULL ? future->extra : NULL;
+  const aloop__future_extra_t *extra = enter(future) == 0 ? future->extra : NULL;
   return extra != NULL && index < extra->children_count ? extra->children[index] : NULL;
 }
 
 int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  if (future == NULL) return ALOOP_EINVAL;
+  int rc = enter(future);
+  if (rc < 0) return rc;
   aloop_t *loop = future->object.loop;
   if (fn == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a done callback is a function");
-  int rc = check_open(loop);
+  if (ALOOP_UNLIKELY(loop->guard != 0)) rc = aloop__loop_enter(loop);
   return rc < 0 ? rc : add_callback(future, fn, arg, loop->context);
 }
 
@@ -524,9 +529,9 @@ static int remove_due(aloop_future_t *future, uint32_t from, aloop_done_fn fn, v
 }
 
 int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  if (future == NULL || fn == NULL) return ALOOP_EINVAL;
-  int rc = check_thread(future->object.loop);
+  int rc = enter(future);
   if (rc < 0) return rc;
+  if (fn == NULL) return aloop__misuse(future->object.loop, ALOOP_EINVAL, "a done callback is a function");
   if (future->state == ALOOP__PENDING) return remove_waiting(future, fn, arg);
   return remove_due(future, future->ran + future->queued, fn, arg);
 }
@@ -591,6 +596,14 @@ aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int erro
   va_start(arguments, format);
   fail_formatted(future, error, format, arguments);
   va_end(arguments);
+  return future;
+}
+
+aloop_future_t *aloop__future_refused(aloop_t *loop, const char *origin, int error, const char *rule) {
+  aloop_future_t *future = aloop__future_new(loop, origin);
+  if (future == NULL || future->state != ALOOP__PENDING) return future;
+  end_with_error(future, error, rule);
+  aloop__misuse(loop, error, rule);
   return future;
 }
 

@@ -86,6 +86,9 @@ aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int erro
 #endif
     ;
 
+/* For mistakes: a future that has failed with `rule` as its message, after debug mode was told of it. */
+aloop_future_t *aloop__future_refused(aloop_t *loop, const char *origin, int error, const char *rule);
+
 /* See above. `stop` must not end the future; it may be called from aloop_close, when nothing can be
  * scheduled any more. */
 void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn stop, void *arg);

@@ -32,7 +32,8 @@ static group_t *group_of(aloop_future_t *outer) {
 /* ---- Beginning and leaving ------------------------------------------------------------------------------- */
 
 static void cancel_all(aloop_future_t *const *futures, size_t count) {
-  for (size_t i = 0; i < count; i++) aloop_future_cancel(futures[i]);
+  for (size_t i = 0; i < count; i++)
+    if (futures[i] != NULL) aloop_future_cancel(futures[i]);
 }
 
 static void abandon(aloop_future_t *const *futures, size_t count) {
@@ -52,6 +53,11 @@ static bool any_foreign(const aloop_t *loop, aloop_future_t *const *futures, siz
   return false;
 }
 
+/* A wrong argument is the outer future's error. */
+static void refuse(aloop_future_t *outer, int error, const char *rule) {
+  aloop__future_fail(outer, aloop__misuse(outer->object.loop, error, rule), "%s", rule);
+}
+
 /* The outer future, pending or already failed; NULL after giving the futures up. */
 static aloop_future_t *begin(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                              aloop_done_fn on_child, int rule) {
@@ -66,10 +72,8 @@ static aloop_future_t *begin(aloop_t *loop, aloop_future_t *const *futures, size
   group->on_child = on_child;
   group->pending = count;
   group->rule = rule;
-  if (any_foreign(loop, futures, count)) {
-    aloop__misuse(loop, ALOOP_EOTHERLOOP, "the futures to wait for belong to another loop");
-    aloop__future_fail(outer, ALOOP_EOTHERLOOP, NULL);
-  }
+  if (any_foreign(loop, futures, count))
+    refuse(outer, ALOOP_EOTHERLOOP, "the futures to wait for belong to another loop");
   return outer;
 }
 
@@ -130,11 +134,13 @@ static void stop_gather(aloop_future_t *outer, void *arg) {
 }
 
 aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count, unsigned flags) {
-  if (loop != NULL && aloop__loop_thread(loop) < 0) return NULL;
-  aloop_future_t *outer = begin(loop, futures, count, on_gathered, (int)(flags & ALOOP_RETURN_ERRORS));
+  if (aloop__loop_thread(loop) < 0 && loop != NULL) return NULL;
+  aloop_future_t *outer = begin(loop, futures, count, on_gathered, (int)flags);
   if (outer == NULL || aloop_future_done(outer)) return outer;
   if (futures == NULL && count > 0)
-    aloop__future_fail(outer, ALOOP_EINVAL, "there are no futures to wait for");
+    refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");
+  else if (flags & ~(unsigned)ALOOP_RETURN_ERRORS)
+    refuse(outer, ALOOP_EINVAL, "the flags of aloop_gather are 0 or ALOOP_RETURN_ERRORS");
   else if (count == 0)
     aloop__future_finish(outer, 0);
   else if (!watch_children(outer))
@@ -182,13 +188,13 @@ static bool limit_wait(aloop_future_t *outer, int64_t timeout) {
 
 aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count, int64_t timeout,
                            int until) {
-  if (loop != NULL && aloop__loop_thread(loop) < 0) return NULL;
+  if (aloop__loop_thread(loop) < 0 && loop != NULL) return NULL;
   aloop_future_t *outer = begin(loop, futures, count, on_waited, until);
   if (outer == NULL || aloop_future_done(outer)) return outer;
   if (futures == NULL || count == 0)
-    aloop__future_fail(outer, ALOOP_EINVAL, "there are no futures to wait for");
+    refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");
   else if (until < ALOOP_ALL_COMPLETED || until > ALOOP_FIRST_EXCEPTION)
-    aloop__future_fail(outer, ALOOP_EINVAL, "aloop_wait does not know this `until`");
+    refuse(outer, ALOOP_EINVAL, "`until` is ALOOP_ALL_COMPLETED, _FIRST_COMPLETED or _FIRST_EXCEPTION");
   else if (!watch_children(outer) || !limit_wait(outer, timeout))
     return give_up(outer);
   aloop__future_set_operation(outer, stop_wait, NULL);

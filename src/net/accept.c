@@ -123,7 +123,7 @@ static void begin_episode(aloop__listener_t *listener, int error) {
   context.fd = listener->fd;
   context.server = server;
   context.origin = server->object.origin;
-  aloop_call_exception_handler(server->object.loop, &context);
+  aloop__report(server->object.loop, &context);
 }
 
 static void end_episode(aloop_server_t *server) {

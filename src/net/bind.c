@@ -310,11 +310,22 @@ static int check_descriptor(aloop_t *loop, int fd, const char **reason) {
   return 0;
 }
 
+static bool is_among(int fd, const int *fds, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (fds[i] == fd) return true;
+  return false;
+}
+
 static int check_descriptors(aloop_t *loop, const aloop_server_options_t *options, aloop_future_t *future) {
   for (size_t i = 0; i < options->fds_count; i++) {
     const char *reason = NULL;
     int rc = check_descriptor(loop, options->fds[i], &reason);
+    if (rc == 0 && is_among(options->fds[i], options->fds, i)) {
+      reason = "the descriptor is listed twice";
+      rc = ALOOP_EBUSY;
+    }
     if (rc == 0) continue;
+    aloop__misuse(loop, rc, reason);
     aloop__future_fail(future, rc, "fd %d: %s", options->fds[i], reason);
     return rc;
   }
@@ -382,21 +393,18 @@ static const char *fault_of(const aloop_server_options_t *options) {
   return NULL;
 }
 
-/* A future that failed because of a wrong argument. */
-static aloop_future_t *refuse(aloop_t *loop, int error, const char *rule) {
-  return aloop__future_failed(loop, ORIGIN, aloop__misuse(loop, error, rule), "%s", rule);
-}
-
 aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
                                     const aloop_server_options_t *options) {
   aloop_server_options_t copy;
   if (aloop__loop_thread(loop) < 0) return NULL;
   if (aloop__stream_check_protocol(protocol) < 0)
-    return refuse(loop, ALOOP_EINVAL, "a server needs a protocol table with its size set");
+    return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
+                                 "a server needs a protocol table with its size set");
   if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
-    return refuse(loop, ALOOP_EINVAL, "set options.size to sizeof(aloop_server_options_t)");
+    return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
+                                 "set options.size to sizeof(aloop_server_options_t)");
   const char *fault = fault_of(&copy);
-  if (fault != NULL) return refuse(loop, ALOOP_EINVAL, fault);
+  if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
   if (copy.fds_count > 0) return serve_descriptors(loop, protocol, arg, &copy);
   return serve_hosts(loop, protocol, arg, &copy);
 }

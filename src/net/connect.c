@@ -319,11 +319,6 @@ static const char *fault_of(const aloop_connect_options_t *options) {
   return NULL;
 }
 
-/* A future that failed because of a wrong argument. */
-static aloop_future_t *refuse(aloop_t *loop, int error, const char *rule) {
-  return aloop__future_failed(loop, ORIGIN, aloop__misuse(loop, error, rule), "%s", rule);
-}
-
 static connector_t *new_connector(aloop_t *loop, const aloop_connect_options_t *options) {
   size_t host = strlen(options->host) + 1;
   size_t local = options->local_host != NULL ? strlen(options->local_host) + 1 : 0;
@@ -398,6 +393,7 @@ static aloop_future_t *connect_fd(aloop_t *loop, const aloop_protocol_t *table, 
   if (future == NULL || aloop_future_done(future)) return future;
   int rc = check_descriptor(loop, fd, &reason);
   if (rc < 0) {
+    if (rc != ALOOP_ENOTCONN) aloop__misuse(loop, rc, reason); /* the peer may have been quicker */
     aloop__future_fail(future, rc, "fd %d: %s", fd, reason);
     return future;
   }
@@ -414,11 +410,13 @@ aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *p
   aloop_connect_options_t copy;
   if (aloop__loop_thread(loop) < 0) return NULL;
   if (aloop__stream_check_protocol(protocol) < 0)
-    return refuse(loop, ALOOP_EINVAL, "a connection needs a protocol table with its size set");
+    return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
+                                 "a connection needs a protocol table with its size set");
   if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
-    return refuse(loop, ALOOP_EINVAL, "set options.size to sizeof(aloop_connect_options_t)");
+    return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
+                                 "set options.size to sizeof(aloop_connect_options_t)");
   const char *fault = fault_of(&copy);
-  if (fault != NULL) return refuse(loop, ALOOP_EINVAL, fault);
+  if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
   if (copy.host == NULL) return connect_fd(loop, protocol, arg, copy.fd);
   return connect_host(loop, protocol, arg, &copy);
 }
@@ -427,6 +425,7 @@ aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protoco
                                               int fd) {
   if (aloop__loop_thread(loop) < 0) return NULL;
   if (aloop__stream_check_protocol(protocol) < 0)
-    return refuse(loop, ALOOP_EINVAL, "a connection needs a protocol table with its size set");
+    return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
+                                 "a connection needs a protocol table with its size set");
   return connect_fd(loop, protocol, arg, fd);
 }

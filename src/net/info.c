@@ -10,29 +10,40 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "core/report.h"
 #include "net/stream.h"
 
 aloop_t *aloop_transport_loop(const aloop_transport_t *transport) {
-  return transport != NULL ? transport->object.loop : NULL;
+  return transport != NULL || aloop__stream_refuse(transport) == 0 ? transport->object.loop : NULL;
 }
 
 aloop_server_t *aloop_transport_server(const aloop_transport_t *transport) {
-  return transport != NULL ? transport->server : NULL;
+  return aloop__stream_enter(transport) == 0 ? transport->server : NULL;
 }
 
 int aloop_transport_fd(const aloop_transport_t *transport) {
-  if (transport == NULL) return ALOOP_EINVAL;
+  int rc = aloop__stream_enter(transport);
+  if (rc < 0) return rc;
   return transport->fd >= 0 ? transport->fd : ALOOP_ECLOSED;
 }
 
+static int enter(const aloop_transport_t *transport, const void *address, const socklen_t *size) {
+  int rc = aloop__stream_enter(transport);
+  if (rc == 0 && (address == NULL || size == NULL))
+    rc = aloop__misuse(transport->object.loop, ALOOP_EINVAL, "an address needs a place and its size");
+  return rc;
+}
+
 int aloop_transport_sockname(const aloop_transport_t *transport, struct sockaddr *address, socklen_t *size) {
-  if (transport == NULL || address == NULL || size == NULL) return ALOOP_EINVAL;
+  int rc = enter(transport, address, size);
+  if (rc < 0) return rc;
   if (transport->fd < 0) return ALOOP_ECLOSED;
   return getsockname(transport->fd, address, size) < 0 ? -errno : 0;
 }
 
 int aloop_transport_peername(const aloop_transport_t *transport, struct sockaddr *address, socklen_t *size) {
-  if (transport == NULL || address == NULL || size == NULL) return ALOOP_EINVAL;
+  int rc = enter(transport, address, size);
+  if (rc < 0) return rc;
   /* Remembering is no change that a caller could see. */
   aloop__stream_extras_t *extras = aloop__stream_extras((aloop_transport_t *)transport);
   if (extras == NULL) return ALOOP_ENOMEM;

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "core/report.h"
 #include "future/future.h"
 #include "net/driver.h"
 #include "net/write.h"
@@ -157,44 +158,47 @@ void aloop__sendfile_go_on(aloop_transport_t *transport) {
     copy_piece(transport, op);
 }
 
-/* Why it cannot begin, or 0. */
-static int refuse(const aloop_transport_t *transport, int file, int64_t offset, int64_t count, int64_t *end,
-                  const char **message) {
+/* Notes which rule was broken. */
+static int fault(int error, const char *message, const char **rule) {
+  *rule = message;
+  return error;
+}
+
+/* Why it cannot begin, with the rule if that is the caller's fault, or 0. */
+static int check(const aloop_transport_t *transport, int file, int64_t offset, int64_t count, unsigned flags,
+                 int64_t *end, const char **rule) {
   struct stat info;
-  *message = NULL;
   if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
-  if (transport->flags & ALOOP__EOF_WANTED) return ALOOP_EPIPE;
-  if (transport->flags & ALOOP__NO_WRITE) {
-    *message = "a read pipe sends nothing";
-    return ALOOP_ENOTSUP;
-  }
-  if (transport->flags & ALOOP__SENDFILE) {
-    *message = "another sendfile of this transport is under way; wait for it first";
-    return ALOOP_EBUSY;
-  }
-  if (offset < 0 || count < 0) {
-    *message = "offset and count of sendfile must not be negative";
-    return ALOOP_EINVAL;
-  }
-  if (fstat(file, &info) < 0) return -errno;
+  if (transport->flags & ALOOP__NO_WRITE) return fault(ALOOP_ENOTSUP, "sendfile over a read pipe", rule);
+  if (transport->flags & ALOOP__EOF_WANTED) return fault(ALOOP_EPIPE, "sendfile after write_eof", rule);
+  if (transport->flags & ALOOP__SENDFILE)
+    return fault(ALOOP_EBUSY, "another sendfile of this transport is under way; wait for it first", rule);
+  if (offset < 0 || count < 0)
+    return fault(ALOOP_EINVAL, "offset and count of sendfile must not be negative", rule);
+  if (flags & ~(unsigned)ALOOP_NO_FALLBACK)
+    return fault(ALOOP_EINVAL, "the flags of sendfile are 0 or ALOOP_NO_FALLBACK", rule);
+  if (fstat(file, &info) < 0) return fault(-errno, "the file to send is not open", rule);
   *end = info.st_size;
-  if (S_ISREG(info.st_mode)) return 0;
-  *message = "sendfile sends regular files only";
-  return ALOOP_EINVAL;
+  return S_ISREG(info.st_mode) ? 0 : fault(ALOOP_EINVAL, "sendfile sends regular files only", rule);
+}
+
+static void refuse(aloop_future_t *future, int error, const char *rule) {
+  if (rule != NULL) aloop__misuse(future->object.loop, error, rule);
+  aloop__future_fail(future, error, rule != NULL ? "%s" : NULL, rule);
 }
 
 aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count,
                                unsigned flags) {
-  if (transport == NULL) return NULL;
+  if (aloop__stream_enter(transport) < 0) return NULL;
   aloop_t *loop = transport->object.loop;
   aloop_future_t *future = aloop__future_new(loop, transport->object.origin);
   if (future == NULL || aloop_future_done(future)) return future;
   aloop__cork_flush(transport); /* may call pause_writing, and so change what follows */
-  const char *message;
+  const char *rule = NULL;
   int64_t file_end = 0;
-  int rc = refuse(transport, file, offset, count, &file_end, &message);
+  int rc = check(transport, file, offset, count, flags, &file_end, &rule);
   if (rc < 0) {
-    aloop__future_fail(future, rc, message != NULL ? "%s" : NULL, message);
+    refuse(future, rc, rule);
     return future;
   }
   aloop__sendfile_t *op = aloop__memory_zero(loop, sizeof *op);

@@ -33,6 +33,12 @@ typedef struct waiter {
   aloop_t *loop;
 } waiter_t;
 
+/* What public calls begin with: 0, ALOOP_EINVAL for NULL, or ALOOP_ENOTLOOPTHREAD. */
+static int enter(const aloop_server_t *server) {
+  if (server == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the server is NULL");
+  return aloop__loop_thread(server->object.loop);
+}
+
 /* ---- The end --------------------------------------------------------------------------------------------- */
 
 static void release_waiter(waiter_t *waiter) {
@@ -65,7 +71,7 @@ static void close_sockets(aloop_server_t *server) {
 }
 
 void aloop_server_close(aloop_server_t *server) {
-  if (server == NULL || aloop__loop_thread(server->object.loop) < 0 || server->closed) return;
+  if (enter(server) < 0 || server->closed) return;
   server->closed = true;
   server->serving = false;
   close_sockets(server);
@@ -122,7 +128,7 @@ static void close_object(aloop__object_t *object) {
     context.server = server;
     context.fd = server->listeners[0].fd;
     context.origin = object->origin;
-    aloop_call_exception_handler(object->loop, &context);
+    aloop__report(object->loop, &context);
   }
   aloop_server_close(server);
 }
@@ -159,26 +165,25 @@ void aloop__server_add(aloop_server_t *server, int fd) {
 }
 
 aloop_server_t *aloop_server_ref(aloop_server_t *server) {
-  if (server != NULL) aloop__object_ref(&server->object);
+  if (server == NULL || enter(server) < 0) return NULL;
+  aloop__object_ref(&server->object);
   return server;
 }
 
 void aloop_server_unref(aloop_server_t *server) {
-  if (server != NULL) aloop__object_unref(&server->object);
+  if (server != NULL && enter(server) == 0) aloop__object_unref(&server->object);
 }
 
 aloop_t *aloop_server_get_loop(const aloop_server_t *server) {
-  return server != NULL ? server->object.loop : NULL;
+  return enter(server) == 0 ? server->object.loop : NULL;
 }
 
 /* ---- Serving --------------------------------------------------------------------------------------------- */
 
-/* What the public calls on a server begin with, where a closed one is of no use. */
-static int enter(aloop_server_t *server) {
-  if (server == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_enter(server->object.loop);
-  if (rc < 0) return rc;
-  return server->closed ? ALOOP_ECLOSED : 0;
+/* What they begin with where a closed server is of no use. */
+static int enter_open(const aloop_server_t *server) {
+  int rc = enter(server);
+  return rc == 0 && server->closed ? ALOOP_ECLOSED : rc;
 }
 
 int aloop__server_listen(aloop_server_t *server, size_t *failed) {
@@ -194,7 +199,7 @@ int aloop__server_listen(aloop_server_t *server, size_t *failed) {
 
 int aloop_server_start_serving(aloop_server_t *server) {
   size_t failed;
-  int rc = enter(server);
+  int rc = enter_open(server);
   if (rc < 0 || server->serving) return rc;
   return aloop__server_listen(server, &failed);
 }
@@ -209,11 +214,11 @@ static void stop_serving(aloop_future_t *future, void *arg) {
 
 aloop_future_t *aloop_server_serve_forever(aloop_server_t *server) {
   static const char origin[] = "aloop_server_serve_forever";
-  if (server == NULL || aloop__loop_thread(server->object.loop) < 0) return NULL;
+  if (enter(server) < 0) return NULL;
   aloop_t *loop = server->object.loop;
   if (server->closed) return aloop__future_failed(loop, origin, ALOOP_ECLOSED, "the server is closed");
   if (server->forever != NULL)
-    return aloop__future_failed(loop, origin, ALOOP_EBUSY, "aloop_server_serve_forever was called before");
+    return aloop__future_refused(loop, origin, ALOOP_EBUSY, "aloop_server_serve_forever was called before");
   aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
   int rc = aloop_server_start_serving(server);
@@ -227,11 +232,11 @@ aloop_future_t *aloop_server_serve_forever(aloop_server_t *server) {
 }
 
 bool aloop_server_is_serving(const aloop_server_t *server) {
-  return server != NULL && server->serving;
+  return enter(server) == 0 && server->serving;
 }
 
 int aloop_server_pause_accepting(aloop_server_t *server) {
-  int rc = enter(server);
+  int rc = enter_open(server);
   if (rc < 0) return rc;
   server->paused = true;
   aloop__accept_stop(server);
@@ -239,7 +244,7 @@ int aloop_server_pause_accepting(aloop_server_t *server) {
 }
 
 int aloop_server_resume_accepting(aloop_server_t *server) {
-  int rc = enter(server);
+  int rc = enter_open(server);
   if (rc < 0 || !server->paused) return rc;
   server->paused = false;
   rc = aloop__accept_update(server);
@@ -255,7 +260,7 @@ static void forget_waiter(aloop_future_t *future, void *arg) {
 }
 
 aloop_future_t *aloop_server_wait_closed(aloop_server_t *server) {
-  if (server == NULL || aloop__loop_thread(server->object.loop) < 0) return NULL;
+  if (enter(server) < 0) return NULL;
   aloop_t *loop = server->object.loop;
   aloop_future_t *future = aloop__future_new(loop, "aloop_server_wait_closed");
   if (future == NULL || aloop_future_done(future)) return future;
@@ -284,10 +289,9 @@ static aloop_transport_t *client_at(aloop__list_t *node, const aloop_server_t *s
 }
 
 static int end_clients(aloop_server_t *server, void (*end)(aloop_transport_t *)) {
-  if (server == NULL) return ALOOP_EINVAL;
-  aloop_t *loop = server->object.loop;
-  int rc = aloop__loop_thread(loop);
+  int rc = enter(server);
   if (rc < 0) return rc;
+  aloop_t *loop = server->object.loop;
   aloop__object_ref(&server->object);
   aloop__list_t *at = loop->objects.next;
   while (at != &loop->objects) {
@@ -341,12 +345,12 @@ static void forget_drain(aloop_future_t *future, void *arg) {
 
 aloop_future_t *aloop_server_drain(aloop_server_t *server, int64_t grace) {
   static const char origin[] = "aloop_server_drain";
-  if (server == NULL || aloop__loop_thread(server->object.loop) < 0) return NULL;
+  if (enter(server) < 0) return NULL;
   aloop_t *loop = server->object.loop;
   if (server->drain != NULL)
     return aloop__future_failed(loop, origin, ALOOP_EALREADY, "another drain is under way");
   if (grace < ALOOP_FOREVER)
-    return aloop__future_failed(loop, origin, ALOOP_EINVAL, "the grace of a drain is not negative");
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL, "the grace of a drain is not negative");
   aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
   server->drain_timer = (aloop_handle_t){0};
@@ -372,11 +376,14 @@ aloop_future_t *aloop_server_drain(aloop_server_t *server, int64_t grace) {
 /* ---- Questions ------------------------------------------------------------------------------------------- */
 
 size_t aloop_server_sockets(const aloop_server_t *server) {
-  return server != NULL ? server->listeners_count : 0;
+  return enter(server) == 0 ? server->listeners_count : 0;
 }
 
 int aloop_server_socket(const aloop_server_t *server, size_t index, struct sockaddr *address, socklen_t *size) {
-  if (server == NULL || (address != NULL && size == NULL)) return ALOOP_EINVAL;
+  int rc = enter(server);
+  if (rc < 0) return rc;
+  if (address != NULL && size == NULL)
+    return aloop__misuse(server->object.loop, ALOOP_EINVAL, "an address needs a place and its size");
   if (index >= server->listeners_count) return ALOOP_ENOENT;
   int fd = server->listeners[index].fd;
   if (address != NULL && getsockname(fd, address, size) < 0) return -errno;
@@ -392,5 +399,5 @@ int aloop_server_port(const aloop_server_t *server) {
 }
 
 size_t aloop_server_clients(const aloop_server_t *server) {
-  return server != NULL ? server->clients : 0;
+  return enter(server) == 0 ? server->clients : 0;
 }

@@ -170,7 +170,7 @@ static void close_object(aloop__object_t *object) {
     context.protocol = transport->protocol;
     context.fd = transport->fd;
     context.origin = object->origin;
-    aloop_call_exception_handler(object->loop, &context);
+    aloop__report(object->loop, &context);
   }
   aloop_t *loop = object->loop;
   aloop__map_t *outer = loop->context;
@@ -303,17 +303,23 @@ void aloop__stream_drained(aloop_transport_t *transport) {
 
 /* ---- Public --------------------------------------------------------------------------------------------- */
 
+int aloop__stream_refuse(const aloop_transport_t *transport) {
+  if (transport == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the transport is NULL");
+  return aloop__loop_thread(transport->object.loop);
+}
+
 aloop_transport_t *aloop_transport_ref(aloop_transport_t *transport) {
-  if (transport != NULL) aloop__object_ref(&transport->object);
+  if (transport == NULL || aloop__stream_enter(transport) < 0) return NULL;
+  aloop__object_ref(&transport->object);
   return transport;
 }
 
 void aloop_transport_unref(aloop_transport_t *transport) {
-  if (transport != NULL) aloop__object_unref(&transport->object);
+  if (transport != NULL && aloop__stream_enter(transport) == 0) aloop__object_unref(&transport->object);
 }
 
 void aloop_transport_close(aloop_transport_t *transport) {
-  if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
+  if (aloop__stream_enter(transport) < 0) return;
   if (transport->state >= ALOOP__CLOSING) return;
   transport->state = ALOOP__CLOSING;
   transport->flags |= ALOOP__SHUT;
@@ -323,7 +329,7 @@ void aloop_transport_close(aloop_transport_t *transport) {
 }
 
 void aloop_transport_abort_error(aloop_transport_t *transport, int error) {
-  if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
+  if (aloop__stream_enter(transport) < 0) return;
   aloop__stream_end(transport, error < 0 ? error : 0);
 }
 
@@ -332,18 +338,17 @@ void aloop_transport_abort(aloop_transport_t *transport) {
 }
 
 void aloop_transport_abort_reset(aloop_transport_t *transport) {
-  if (transport == NULL || aloop__loop_thread(transport->object.loop) < 0) return;
+  if (aloop__stream_enter(transport) < 0) return;
   transport->flags |= ALOOP__RESET;
   aloop__stream_end(transport, 0);
 }
 
 bool aloop_transport_is_closing(const aloop_transport_t *transport) {
-  return transport == NULL || transport->state >= ALOOP__CLOSING;
+  return aloop__stream_enter(transport) < 0 || transport->state >= ALOOP__CLOSING;
 }
 
 int aloop_transport_pause_reading(aloop_transport_t *transport) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(transport->object.loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
   transport->flags |= ALOOP__PAUSED;
   aloop__stream_update_reading(transport);
@@ -351,8 +356,7 @@ int aloop_transport_pause_reading(aloop_transport_t *transport) {
 }
 
 int aloop_transport_resume_reading(aloop_transport_t *transport) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(transport->object.loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0 || (transport->flags & ALOOP__PAUSED) == 0) return rc;
   transport->flags &= (uint16_t)~ALOOP__PAUSED;
   if (!aloop__stream_wants_read(transport)) return 0;
@@ -363,24 +367,22 @@ int aloop_transport_resume_reading(aloop_transport_t *transport) {
 }
 
 bool aloop_transport_is_reading(const aloop_transport_t *transport) {
-  return transport != NULL && transport->state == ALOOP__OPEN &&
+  return aloop__stream_enter(transport) == 0 && transport->state == ALOOP__OPEN &&
          (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED | ALOOP__NO_READ)) == 0;
 }
 
 int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_protocol_t *table, void *protocol) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  aloop_t *loop = transport->object.loop;
-  int rc = aloop__loop_thread(loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
   if (aloop__stream_check_protocol(table) < 0)
-    return aloop__misuse(loop, ALOOP_EINVAL, "a protocol table has its size set");
+    return aloop__misuse(transport->object.loop, ALOOP_EINVAL, "a protocol table has its size set");
   transport->table = table;
   transport->protocol = protocol;
   return 0;
 }
 
 void *aloop_transport_get_protocol(const aloop_transport_t *transport, const aloop_protocol_t **table) {
-  if (transport == NULL) return NULL;
+  if (aloop__stream_enter(transport) < 0) return NULL;
   if (table != NULL) *table = transport->table;
   return transport->protocol;
 }

@@ -110,6 +110,14 @@ static inline bool aloop__stream_wants_read(const aloop_transport_t *transport) 
 
 /* ---- Shared by the files of this room ---- */
 
+/* What public calls on a transport begin with: 0, ALOOP_EINVAL for NULL, or ALOOP_ENOTLOOPTHREAD. */
+int aloop__stream_refuse(const aloop_transport_t *transport);
+
+static inline int aloop__stream_enter(const aloop_transport_t *transport) {
+  bool usual = ALOOP_LIKELY(transport != NULL) && ALOOP_LIKELY(transport->object.loop->guard == 0);
+  return usual ? 0 : aloop__stream_refuse(transport);
+}
+
 /* Reads or not, as aloop__stream_wants_read says. A failure ends the connection. */
 void aloop__stream_update_reading(aloop_transport_t *transport);
 

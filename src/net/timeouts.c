@@ -28,7 +28,7 @@ static bool any(const aloop__stream_extras_t *extras) {
 void aloop__stream_touch(aloop_transport_t *transport, bool in, bool out) {
   aloop__stream_extras_t *extras = transport->extras;
   if (!any(extras)) return;
-  int64_t now = aloop_time(transport->object.loop);
+  int64_t now = aloop__loop_time(transport->object.loop);
   if (in) extras->last_read = now;
   if (out) extras->last_write = now;
 }
@@ -72,7 +72,7 @@ static int arm(aloop_transport_t *transport, int64_t now, aloop_callback_fn look
 
 static void look(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
-  int64_t now = aloop_time(loop);
+  int64_t now = aloop__loop_time(loop);
   if (deadline_of(transport) <= now)
     aloop__stream_end(transport, ALOOP_ETIMEDOUT);
   else if (arm(transport, now, look) < 0)
@@ -88,10 +88,9 @@ void aloop__stream_stop_timeouts(aloop_transport_t *transport) {
 }
 
 int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t idle, int64_t read, int64_t write) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  aloop_t *loop = transport->object.loop;
-  int rc = aloop__loop_enter(loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
+  aloop_t *loop = transport->object.loop;
   if (idle < 0 || read < 0 || write < 0)
     return aloop__misuse(loop, ALOOP_EINVAL, "timeouts are 0 (off) or a number of ns");
   if (transport->state >= ALOOP__ENDING) return ALOOP_ECLOSED;
@@ -101,7 +100,7 @@ int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t idle, int
   extras->idle = idle;
   extras->read = read;
   extras->write = write;
-  extras->last_read = extras->last_write = aloop_time(loop);
+  extras->last_read = extras->last_write = aloop__loop_time(loop);
   if (any(extras) && arm(transport, extras->last_read, look) < 0) {
     *extras = before;
     return ALOOP_ENOMEM;

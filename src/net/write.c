@@ -224,8 +224,31 @@ static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct
   return rc;
 }
 
+/* A write without a transport or without bytes. */
+static ALOOP_NOINLINE int refuse_arguments(const aloop_transport_t *transport) {
+  int rc = aloop__stream_enter(transport);
+  if (rc < 0) return rc;
+  return aloop__misuse(transport->object.loop, ALOOP_EINVAL,
+                       "a write has bytes, and no more than memory holds");
+}
+
+static inline bool is_sound(const aloop_transport_t *transport, const void *data, size_t size) {
+  return ALOOP_LIKELY(transport != NULL) && ALOOP_LIKELY(size <= PTRDIFF_MAX) &&
+         (ALOOP_LIKELY(data != NULL) || size == 0);
+}
+
+/* How many bytes there are; more than PTRDIFF_MAX if some part is none. */
+static size_t measure(const struct iovec *iov, int count) {
+  size_t size = 0;
+  for (int i = 0; i < count; i++) {
+    if (iov[i].iov_len > PTRDIFF_MAX - size || (iov[i].iov_base == NULL && iov[i].iov_len > 0)) return SIZE_MAX;
+    size += iov[i].iov_len;
+  }
+  return size;
+}
+
 static ALOOP_NOINLINE int write_any(aloop_transport_t *transport, const void *data, size_t size) {
-  if (transport == NULL || (data == NULL && size > 0)) return ALOOP_EINVAL;
+  if (ALOOP_UNLIKELY(!is_sound(transport, data, size))) return refuse_arguments(transport);
   int rc = check(transport, size);
   if (ALOOP_UNLIKELY(rc < 0) || ALOOP_UNLIKELY(size == 0)) return rc;
   if (gather(transport, data, size)) return 0;
@@ -241,8 +264,8 @@ int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t
 enum { PARTS_AT_ONCE = 64 };
 
 int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  if (transport == NULL || count < 0 || (iov == NULL && count > 0)) return ALOOP_EINVAL;
-  size_t size = total_of(iov, count);
+  size_t size = iov != NULL && count >= 0 ? measure(iov, count) : count == 0 ? 0 : SIZE_MAX;
+  if (ALOOP_UNLIKELY(!is_sound(transport, iov, size))) return refuse_arguments(transport);
   int rc = check(transport, size);
   if (rc < 0 || size == 0) return rc;
   aloop__cork_t *cork = cork_of(transport);
@@ -261,7 +284,7 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
 
 int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, size_t size,
                                 aloop_destroy_fn release, void *arg) {
-  if (transport == NULL || (data == NULL && size > 0)) return ALOOP_EINVAL;
+  if (ALOOP_UNLIKELY(!is_sound(transport, data, size))) return refuse_arguments(transport);
   int rc = check(transport, size);
   if (rc < 0) return rc;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
@@ -287,10 +310,9 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
 }
 
 int aloop_transport_write_eof(aloop_transport_t *transport) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  aloop_t *loop = transport->object.loop;
-  int rc = aloop__loop_thread(loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
+  aloop_t *loop = transport->object.loop;
   if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "write_eof of a read pipe");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
@@ -301,7 +323,7 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
 }
 
 bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
-  return transport != NULL && (transport->flags & ALOOP__NO_WRITE) == 0;
+  return aloop__stream_enter(transport) == 0 && (transport->flags & ALOOP__NO_WRITE) == 0;
 }
 
 /* ---- Public limits -------------------------------------------------------------------------------------- */
@@ -309,10 +331,9 @@ bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
 enum { DEFAULT_HIGH = 65536, LOW_SHARE = 4 };
 
 int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_t high, int64_t low) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  aloop_t *loop = transport->object.loop;
-  int rc = aloop__loop_thread(loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
+  aloop_t *loop = transport->object.loop;
   if (high < 0) high = low < 0 ? DEFAULT_HIGH : low > UINT32_MAX ? low : low * LOW_SHARE;
   if (high > UINT32_MAX) return aloop__misuse(loop, ALOOP_ERANGE, "write buffer limits lie below 4 GiB");
   if (low < 0) low = high / LOW_SHARE;
@@ -324,15 +345,17 @@ int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_
 }
 
 int aloop_transport_get_write_buffer_limits(const aloop_transport_t *transport, size_t *high, size_t *low) {
-  if (transport == NULL || high == NULL || low == NULL) return ALOOP_EINVAL;
+  int rc = aloop__stream_enter(transport);
+  if (rc < 0) return rc;
+  if (high == NULL || low == NULL)
+    return aloop__misuse(transport->object.loop, ALOOP_EINVAL, "both limits need a place to go to");
   *high = transport->high;
   *low = transport->low;
   return 0;
 }
 
 int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t bytes) {
-  if (transport == NULL) return ALOOP_EINVAL;
-  int rc = aloop__loop_thread(transport->object.loop);
+  int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
   aloop__stream_extras_t *extras = aloop__stream_extras(transport);
   if (extras == NULL) return ALOOP_ENOMEM;
@@ -341,5 +364,5 @@ int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t by
 }
 
 size_t aloop_transport_get_write_buffer_size(const aloop_transport_t *transport) {
-  return transport != NULL ? transport->outbox.size + aloop__cork_size(transport) : 0;
+  return aloop__stream_enter(transport) == 0 ? transport->outbox.size + aloop__cork_size(transport) : 0;
 }

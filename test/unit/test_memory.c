@@ -66,8 +66,8 @@ static void without_an_allocator_there_is_malloc(void **state) {
 
 typedef struct options {
   size_t size;
-  int first;
-  int second;
+  size_t first;
+  size_t second;
 } options_t;
 
 static void members_that_the_caller_does_not_know_are_zero(void **state) {
@@ -79,12 +79,12 @@ static void members_that_the_caller_does_not_know_are_zero(void **state) {
   assert_int_equal(into.second, 0);
 }
 
-static void members_that_the_library_does_not_know_are_left_out(void **state) {
+static void members_that_the_library_does_not_know_must_not_be_set(void **state) {
   (void)state;
   struct {
     options_t known;
-    char later[100];
-  } from = {{sizeof from, 5, 6}, "new"};
+    char later[104];
+  } from = {{sizeof from, 5, 6}, ""};
   struct {
     options_t known;
     char guard[100];
@@ -92,12 +92,16 @@ static void members_that_the_library_does_not_know_are_left_out(void **state) {
   assert_int_equal(aloop__memory_copy_options(&into, sizeof into.known, &from), 0);
   assert_int_equal(into.known.second, 6);
   assert_string_equal(into.guard, "guard");
+  from.known.second = 7;
+  from.later[sizeof from.later - 1] = 1;
+  assert_int_equal(aloop__memory_copy_options(&into, sizeof into.known, &from), ALOOP_EINVAL);
+  assert_int_equal(into.known.second, 6);
 }
 
 static void a_struct_without_a_sensible_size_is_refused(void **state) {
   (void)state;
   options_t into;
-  size_t sizes[] = {0, 1, sizeof(size_t), SIZE_MAX, 1 << 20};
+  size_t sizes[] = {0, 1, sizeof(size_t), sizeof(size_t) + 1, SIZE_MAX, 1 << 20};
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     options_t from = {.size = sizes[i]};
     assert_int_equal(aloop__memory_copy_options(&into, sizeof into, &from), ALOOP_EINVAL);
@@ -152,6 +156,7 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
 
 TESTS(T(blocks_come_from_the_callers_allocator), T(cleared_blocks_are_clear), T(strings_are_copied_whole),
       T(a_failed_resize_leaves_the_block), T(without_an_allocator_there_is_malloc),
-      T(members_that_the_caller_does_not_know_are_zero), T(members_that_the_library_does_not_know_are_left_out),
-      T(a_struct_without_a_sensible_size_is_refused), T(the_loop_goes_with_the_last_thing_made_on_it),
-      T(an_idle_loop_is_small), T(structs_that_may_grow_have_no_padding_at_their_end))
+      T(members_that_the_caller_does_not_know_are_zero),
+      T(members_that_the_library_does_not_know_must_not_be_set), T(a_struct_without_a_sensible_size_is_refused),
+      T(the_loop_goes_with_the_last_thing_made_on_it), T(an_idle_loop_is_small),
+      T(structs_that_may_grow_have_no_padding_at_their_end))

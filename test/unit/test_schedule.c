@@ -143,7 +143,7 @@ static void null_is_refused_everywhere(void **state) {
   assert_int_equal(aloop_reschedule(NULL, &handle, 1), ALOOP_EINVAL);
   assert_int_equal(aloop_reschedule(env->loop, NULL, 1), ALOOP_EINVAL);
   assert_false(aloop_handle_pending(NULL, handle));
-  assert_int_equal(aloop_handle_when(NULL, handle), ALOOP_ENOENT);
+  assert_int_equal(aloop_handle_when(NULL, handle), ALOOP_EINVAL);
   assert_int_equal(run_turn(env->loop), 0);
 }
 

@@ -196,7 +196,7 @@ static void removing_tells_whether_there_was_something(void **state) {
   assert_int_equal(aloop_remove_reader(env->loop, fds[0]), 1);
   assert_int_equal(aloop_remove_reader(env->loop, fds[0]), 0);
   assert_int_equal(aloop_remove_reader(env->loop, 60000), 0);
-  assert_int_equal(aloop_remove_reader(env->loop, -1), 0);
+  assert_int_equal(aloop_remove_reader(env->loop, -1), ALOOP_EBADF);
   run_turn(env->loop);
   assert_int_equal(calls, 0);
   close_both(fds);

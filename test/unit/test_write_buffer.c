@@ -230,7 +230,7 @@ static void over_the_cap_nothing_is_taken(void **state) {
   assert_int_equal(aloop_transport_write(tape.transport, "890", 3), ALOOP_ENOBUFS);
   assert_int_equal(aloop_transport_writev(tape.transport, parts, 2), ALOOP_ENOBUFS);
   assert_int_equal(put_owned(&tape, "890", &released), ALOOP_ENOBUFS);
-  assert_int_equal(aloop_transport_write(tape.transport, "0", SIZE_MAX), ALOOP_ENOBUFS);
+  assert_int_equal(aloop_transport_write(tape.transport, "0", PTRDIFF_MAX), ALOOP_ENOBUFS);
   assert_int_equal(released, 0);
   assert_int_equal(unsent(&tape), 8);
   put(&tape, "89");
