@@ -9,7 +9,6 @@
 #include "aloop.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,45 +53,10 @@ static inline int parse_number(const char *option, const char *text, int min, in
   exit(2);
 }
 
-/* SIGINT and SIGTERM come through a pipe: the handler writes a byte, and the loop reads it as it reads any
- * descriptor. */
-static int stop_pipe[2] = {-1, -1};
-
-static inline void on_stop_signal(int signal_number) {
-  int saved = errno;
-  ssize_t ignored = write(stop_pipe[1], &signal_number, 1);
-  (void)ignored;
-  errno = saved;
-}
-
-/* Makes fn(loop, arg) run on SIGINT and SIGTERM; it calls take_stop_signal. Returns 0 or a code. */
-static inline int watch_stop_signals(aloop_t *loop, aloop_callback_fn fn, void *arg) {
-  if (pipe(stop_pipe) < 0) return -errno;
-  for (int i = 0; i < 2; i++) {
-    fcntl(stop_pipe[i], F_SETFL, O_NONBLOCK);
-    fcntl(stop_pipe[i], F_SETFD, FD_CLOEXEC);
-  }
-  struct sigaction action = {.sa_handler = on_stop_signal, .sa_flags = SA_RESTART};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  return aloop_add_reader(loop, stop_pipe[0], fn, arg);
-}
-
-static inline void take_stop_signal(void) {
-  char bytes[64];
-  while (read(stop_pipe[0], bytes, sizeof bytes) > 0) continue;
-}
-
-/* Gives the signals back to the system; before the loop is freed. */
-static inline void unwatch_stop_signals(aloop_t *loop) {
-  if (stop_pipe[0] < 0) return;
-  signal(SIGINT, SIG_DFL);
-  signal(SIGTERM, SIG_DFL);
-  aloop_remove_reader(loop, stop_pipe[0]);
-  close(stop_pipe[0]);
-  close(stop_pipe[1]);
-  stop_pipe[0] = stop_pipe[1] = -1;
+/* Makes fn(loop, signum, arg) run on SIGINT and SIGTERM, until the loop is closed. Returns 0 or a code. */
+static inline int watch_stop_signals(aloop_t *loop, aloop_signal_fn fn, void *arg) {
+  int error = aloop_add_signal_handler(loop, SIGINT, fn, arg, 0);
+  return error < 0 ? error : aloop_add_signal_handler(loop, SIGTERM, fn, arg, 0);
 }
 
 #endif

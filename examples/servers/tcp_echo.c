@@ -49,9 +49,9 @@ static void on_drained(aloop_future_t *drained, void *arg) {
 }
 
 /* The first signal gives clients a second to finish, the second one does not. */
-static void on_signal(aloop_t *loop, void *arg) {
+static void on_signal(aloop_t *loop, int signum, void *arg) {
+  (void)signum;
   echo_t *echo = arg;
-  take_stop_signal();
   if (echo->stopping) {
     aloop_server_abort_clients(echo->server);
     return;
@@ -95,7 +95,6 @@ int main(int argc, char **argv) {
     print_addresses(echo.server, "listening on ", "");
     error = aloop_run_forever(loop);
   }
-  unwatch_stop_signals(loop);
   aloop_server_unref(echo.server);
   aloop_free(loop);
   return error == 0 ? 0 : 1;

@@ -181,9 +181,9 @@ static void on_drained(aloop_future_t *drained, void *arg) {
 }
 
 /* The first signal gives links a second to finish, the second one does not. */
-static void on_signal(aloop_t *loop, void *arg) {
+static void on_signal(aloop_t *loop, int signum, void *arg) {
+  (void)signum;
   proxy_t *proxy = arg;
-  take_stop_signal();
   if (proxy->stopping) {
     aloop_server_abort_clients(proxy->server);
     return;
@@ -245,7 +245,6 @@ int main(int argc, char **argv) {
     print_addresses(proxy.server, "listening on ", "");
     error = aloop_run_forever(loop);
   }
-  unwatch_stop_signals(loop);
   aloop_server_unref(proxy.server);
   aloop_free(loop);
   return error == 0 ? 0 : 1;

@@ -34,24 +34,55 @@ check "exit status of display_date" 0 $?
 check "dates shown in two seconds" 2 \
   "$(printf '%s\n' "$dates" | grep -c '^[0-9]*-[0-9][0-9]-[0-9][0-9] [0-9:]*$')"
 
+# A shell starts background programs with SIGINT ignored. The handlers work all the same, and for as long as they are
+# there only.
 for signal in INT TERM; do
-  # A shell starts background programs with SIGINT ignored, and signalfd does not see ignored signals; env can
-  # undo that.
   mkfifo "$folder/says"
-  if env --default-signal=INT true 2>/dev/null; then
-    env --default-signal=INT "$examples/stop_on_signal" >"$folder/says" &
-  else
-    [ $signal = TERM ] || { rm "$folder/says"; continue; }
-    "$examples/stop_on_signal" >"$folder/says" &
-  fi
+  "$examples/signals" >"$folder/says" &
   pid=$!
   pids="$pids $pid"
   exec 3<"$folder/says"
   IFS= read -r first <&3
-  check_has "stop_on_signal" "^pid [0-9]*: press Ctrl-C" "$first"
-  stop $pid $signal
   IFS= read -r second <&3
-  check "stop_on_signal" "got SIG$signal: exit" "$second"
+  check "signals" "Event loop running for 1 hour, press Ctrl+C to interrupt." "$first"
+  check "signals" "pid $pid: send SIGINT or SIGTERM to exit." "$second"
+  stop $pid $signal
+  IFS= read -r third <&3
+  check "signals" "got signal SIG$signal: exit" "$third"
   rm "$folder/says"
 done
+
+if has nc || has socat; then
+  # A client that waits for its answer gets it, one that never asked is sent away.
+  start graceful_shutdown
+  printf 'hello\n' | talk "$port" >"$folder/hears" &
+  asker=$!
+  IFS= read -r line <&3
+  check "graceful_shutdown" "working on hello" "$line"
+  listen_to "$port" >"$folder/silence" &
+  silent=$!
+  stop "$pid"
+  wait $asker
+  check "what the client that asked hears" "HELLO" "$(cat "$folder/hears")"
+  wait $silent
+  check "what the client that did not ask hears" "" "$(cat "$folder/silence")"
+  said=$(cat <&3)
+  check_has "graceful_shutdown" "^SIGTERM: no new clients" "$said"
+  check_has "graceful_shutdown" "^clients sent away: [01]$" "$said" # the silent one may have come too late
+  check_has "graceful_shutdown" "^the backup is cancelled" "$said"
+  check_has "graceful_shutdown" "^the threads have ended" "$said"
+
+  # A second signal does not wait.
+  start graceful_shutdown
+  printf 'hello\n' | talk "$port" >"$folder/hears" &
+  asker=$!
+  IFS= read -r line <&3
+  kill -INT "$pid"
+  IFS= read -r line <&3
+  check "the first signal" "SIGINT: no new clients" "$line"
+  stop "$pid" INT
+  wait $asker
+  check "what a client hears from a server that ends at once" "" "$(cat "$folder/hears")"
+  check "the second signal" "SIGINT: at once, then" "$(cat <&3)"
+fi
 finish

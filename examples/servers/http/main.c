@@ -71,9 +71,8 @@ static void stop_service(service_t *service) {
   if (service->ended == service->started) aloop_stop(service->loop);
 }
 
-static void on_signal(aloop_t *loop, void *arg) {
-  (void)loop;
-  take_stop_signal();
+static void on_signal(aloop_t *loop, int signum, void *arg) {
+  (void)loop, (void)signum;
   stop_service(arg);
 }
 
@@ -214,7 +213,6 @@ int main(int argc, char **argv) {
   } else {
     error = run_service(&service, &options, root);
     free_workers(&service);
-    unwatch_stop_signals(service.loop);
     aloop_free(service.loop);
   }
   close(root);
