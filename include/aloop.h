@@ -769,6 +769,48 @@ ALOOP_API int aloop_executor_new(const aloop_executor_table_t *table, void *stat
 ALOOP_API void aloop_job_run(aloop_job_t *job);
 ALOOP_API void aloop_job_drop(aloop_job_t *job, int error);
 
+/* ---- Process pools --------------------------------------------------------------------------------------- */
+
+typedef struct aloop_reply aloop_reply_t; /* what a job in another process answers */
+
+/* Runs in a worker process on a copy of the bytes that were sent, after which comes a zero byte. Returns a
+ * number >= 0, or a negative code; what it replied is then the message of the future. */
+typedef int64_t (*aloop_process_fn)(const void *data, size_t size, aloop_reply_t *reply);
+
+/* Adds bytes (copied) to the answer. Only inside an aloop_process_fn. Errors: ALOOP_ENOMEM. [any] */
+ALOOP_API int aloop_reply_add(aloop_reply_t *reply, const void *data, size_t size);
+
+typedef struct aloop_process_pool_options {
+  size_t size;
+  int workers;                    /* at most; 0: one per CPU */
+  size_t queue_limit;             /* jobs waiting; 0: no limit */
+  int64_t max_jobs;               /* a worker is replaced after so many; 0: never */
+  void (*initializer)(void *arg); /* called in each new worker; may be NULL */
+  void *initializer_arg;
+} aloop_process_pool_options_t;
+
+/* ProcessPoolExecutor: forks, now, one small process that makes the workers as they are needed; so make pools
+ * early, before threads and memory grow. Workers have no descriptor of the parent but 0 to 2, default signal
+ * handlers, no ear for SIGINT, SIGQUIT, SIGHUP and SIGTERM, and end, by _exit, when the parent does. Other
+ * executors' jobs are refused (ALOOP_ENOTSUP). `options` may be NULL. The caller owns the reference. Errors:
+ * ALOOP_EAGAIN (no process or thread to be had), ALOOP_ENOMEM, ALOOP_EMFILE. [any] */
+ALOOP_API int aloop_process_pool_new(const aloop_process_pool_options_t *options, aloop_executor_t **pool);
+
+/* What a job replied: one block for free(). A zero byte follows the last. */
+typedef struct aloop_bytes {
+  size_t size;
+  const char *data;
+} aloop_bytes_t;
+
+/* Runs fn on a copy of the bytes in a worker of `pool`; fn must be part of the program, or of a library that
+ * was loaded before the pool was made. Ends with what fn returned; the object of the future is an aloop_bytes_t
+ * *. Cancelling takes the job out of the queue, or kills the worker that runs it. Errors: ALOOP_ECRASHED (the
+ * worker died, perhaps with half of the job done: the message says how; another takes its place. Or the process
+ * that makes them was killed: then all jobs fail so), ALOOP_EINVAL, ALOOP_ECLOSED, ALOOP_ECHILD (the pool is
+ * that of a parent process), ALOOP_EAGAIN (queue full, no process to be had), ALOOP_EMFILE. [loop] */
+ALOOP_API aloop_future_t *aloop_run_in_process(aloop_t *loop, aloop_executor_t *pool, aloop_process_fn fn,
+                                               const void *data, size_t size);
+
 /* ---- Protocols ------------------------------------------------------------------------------------------- */
 
 /* asyncio.Protocol and BufferedProtocol: what the transport calls, in this order: connection_made, then any

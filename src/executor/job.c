@@ -332,6 +332,8 @@ static const char *reason_of(int error) {
     return "the executor's queue is full, or it could start no thread";
   case ALOOP_ECHILD:
     return "the threads of this executor are in the parent process: make a new one after fork";
+  case ALOOP_ENOTSUP:
+    return "this executor has no such jobs; those of a process pool come from aloop_run_in_process";
   default:
     return NULL;
   }
@@ -348,7 +350,7 @@ static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *ex
   job->future = NULL;
   end_job(aloop__jobs_of(loop), job);
   aloop__future_fail(future, rc, reason != NULL ? "%s" : NULL, reason);
-  if (rc == ALOOP_ECLOSED || rc == ALOOP_ECHILD) aloop__misuse(loop, rc, reason);
+  if (rc == ALOOP_ECLOSED || rc == ALOOP_ECHILD || rc == ALOOP_ENOTSUP) aloop__misuse(loop, rc, reason);
 }
 
 /* A future that has failed; then the argument is destroyed. NULL: it is still the caller's. */
