@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Torture of what needs no network: callbacks, timers, posts, descriptors, futures. Each callback that was
- * accepted is called once, each that was refused never; each future ends; each object is destroyed once.
+ * Torture of what needs no network: callbacks, timers, posts, descriptors, futures, signals. Each callback that
+ * was accepted is called once, each that was refused never; each future ends; each object is destroyed once.
  *
  * pollers: all
  * faults: yes
  */
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -286,4 +287,54 @@ static void futures(void **state) {
   torture_all(*state, "futures", play_futures);
 }
 
-TESTS(T(callbacks), T(futures))
+/* ---- Signals ----------------------------------------------------------------------------------------------- */
+
+enum { HANDLERS = 24 }; /* more than fit into a new ready deque */
+
+typedef struct listener {
+  bool accepted;
+  int calls;
+} listener_t;
+
+static void hear(aloop_t *loop, int signum, void *arg) {
+  (void)loop, (void)signum;
+  ((listener_t *)arg)->calls++;
+}
+
+static bool all_heard(const void *arg) {
+  const listener_t *listeners = arg;
+  for (int i = 0; i < HANDLERS; i++)
+    if (listeners[i].calls < listeners[i].accepted) return false;
+  return true;
+}
+
+static bool is_default(int signum) {
+  struct sigaction action;
+  return sigaction(signum, NULL, &action) == 0 && action.sa_handler == SIG_DFL;
+}
+
+static void play_signals(run_t *run) {
+  listener_t listeners[HANDLERS] = {{0}};
+  int accepted = 0;
+  if (!run_open(run, 0)) return;
+  for (int i = 0; i < HANDLERS; i++) {
+    int rc = aloop_add_signal_handler(run->loop, SIGUSR1, hear, &listeners[i], 0);
+    NORMALLY(run, rc == 0);
+    ALWAYS(rc == 0 || is_known(rc));
+    listeners[i].accepted = rc == 0;
+    accepted += rc == 0;
+  }
+  ALWAYS(is_default(SIGUSR1) == (accepted == 0));
+  if (accepted > 0) raise(SIGUSR1);
+  run_to(run, all_heard, listeners);
+  for (int i = 0; i < HANDLERS; i++)
+    ALWAYS(listeners[i].calls == listeners[i].accepted || (run->broken && listeners[i].calls == 0));
+  ALWAYS(aloop_remove_signal_handler(run->loop, SIGUSR1, NULL, NULL) == accepted);
+  ALWAYS(is_default(SIGUSR1));
+}
+
+static void signals(void **state) {
+  torture_all(*state, "signals", play_signals);
+}
+
+TESTS(T(callbacks), T(futures), T(signals))
