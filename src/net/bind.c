@@ -290,26 +290,6 @@ static aloop_future_t *serve_hosts(aloop_t *loop, const aloop_protocol_t *table,
 
 /* ---- Descriptors of the caller --------------------------------------------------------------------------- */
 
-/* Why a descriptor cannot be served: a code, with a reason. */
-static int check_descriptor(aloop_t *loop, int fd, const char **reason) {
-  int type = 0;
-  socklen_t size = sizeof type;
-  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) {
-    *reason = errno == ENOTSOCK ? "the descriptor is not a socket" : "the descriptor is not open";
-    return -errno;
-  }
-  if (type != SOCK_STREAM) {
-    *reason = "the descriptor is not a stream socket";
-    return ALOOP_EINVAL;
-  }
-  if (aloop__watch_find(loop, fd) != NULL) {
-    *reason =
-        "the descriptor is in use by this loop: a server or transport has it, or add_reader or add_writer";
-    return ALOOP_EBUSY;
-  }
-  return 0;
-}
-
 static bool is_among(int fd, const int *fds, size_t count) {
   for (size_t i = 0; i < count; i++)
     if (fds[i] == fd) return true;
@@ -319,7 +299,7 @@ static bool is_among(int fd, const int *fds, size_t count) {
 static int check_descriptors(aloop_t *loop, const aloop_server_options_t *options, aloop_future_t *future) {
   for (size_t i = 0; i < options->fds_count; i++) {
     const char *reason = NULL;
-    int rc = check_descriptor(loop, options->fds[i], &reason);
+    int rc = aloop__stream_check_descriptor(loop, options->fds[i], &reason);
     if (rc == 0 && is_among(options->fds[i], options->fds, i)) {
       reason = "the descriptor is listed twice";
       rc = ALOOP_EBUSY;

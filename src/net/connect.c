@@ -363,35 +363,20 @@ static aloop_future_t *connect_host(aloop_t *loop, const aloop_protocol_t *table
 }
 
 /* Why a descriptor cannot become a transport: a code, with a reason. */
-static int check_descriptor(aloop_t *loop, int fd, const char **reason) {
-  int type = 0;
-  socklen_t size = sizeof type;
+static int check_connected(const aloop_t *loop, int fd, const char **reason) {
   struct sockaddr_storage peer;
-  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) {
-    *reason = errno == ENOTSOCK ? "the descriptor is not a socket" : "the descriptor is not open";
-    return -errno;
-  }
-  if (type != SOCK_STREAM) {
-    *reason = "the descriptor is not a stream socket";
-    return ALOOP_EINVAL;
-  }
-  size = sizeof peer;
-  if (getpeername(fd, (struct sockaddr *)(void *)&peer, &size) < 0) {
-    *reason = "the socket is not connected: connect it, or give a host and a port";
-    return -errno;
-  }
-  if (aloop__watch_find(loop, fd) != NULL) {
-    *reason = "the descriptor is in use by this loop: another transport has it, or add_reader or add_writer";
-    return ALOOP_EBUSY;
-  }
-  return 0;
+  socklen_t size = sizeof peer;
+  int rc = aloop__stream_check_descriptor(loop, fd, reason);
+  if (rc < 0 || getpeername(fd, (struct sockaddr *)(void *)&peer, &size) == 0) return rc;
+  *reason = "the socket is not connected: connect it, or give a host and a port";
+  return -errno;
 }
 
 static aloop_future_t *connect_fd(aloop_t *loop, const aloop_protocol_t *table, void *arg, int fd) {
   const char *reason = NULL;
   aloop_future_t *future = aloop__future_new(loop, ORIGIN);
   if (future == NULL || aloop_future_done(future)) return future;
-  int rc = check_descriptor(loop, fd, &reason);
+  int rc = check_connected(loop, fd, &reason);
   if (rc < 0) {
     if (rc != ALOOP_ENOTCONN) aloop__misuse(loop, rc, reason); /* the peer may have been quicker */
     aloop__future_fail(future, rc, "fd %d: %s", fd, reason);

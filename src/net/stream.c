@@ -213,6 +213,22 @@ int aloop__stream_check_protocol(const aloop_protocol_t *table) {
   return table != NULL && table->size >= sizeof *table ? 0 : ALOOP_EINVAL;
 }
 
+int aloop__stream_check_descriptor(const aloop_t *loop, int fd, const char **reason) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) {
+    *reason = errno == ENOTSOCK ? "the descriptor is not a socket" : "the descriptor is not open";
+    return -errno;
+  }
+  if (type != SOCK_STREAM) {
+    *reason = "the descriptor is not a stream socket";
+    return ALOOP_EINVAL;
+  }
+  if (aloop__watch_find(loop, fd) == NULL) return 0;
+  *reason = "the descriptor is in use by this loop: a server or transport has it, or add_reader or add_writer";
+  return ALOOP_EBUSY;
+}
+
 static aloop_transport_t *allocate(aloop_t *loop, const aloop__driver_t *driver) {
   aloop__net_t *net = aloop__net_open(loop);
   if (net == NULL) return NULL;

@@ -83,6 +83,10 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *drive
 /* 0, or ALOOP_EINVAL for a table that cannot be used. */
 int aloop__stream_check_protocol(const aloop_protocol_t *table);
 
+/* Whether a descriptor of the caller's can be used: an open stream socket that nobody watches in this loop.
+ * Returns 0, or a code with a reason in words. */
+int aloop__stream_check_descriptor(const aloop_t *loop, int fd, const char **reason);
+
 /* No delay for small writes (TCP_NODELAY); without effect on other sockets. */
 void aloop__stream_set_nodelay(int fd);
 
