@@ -936,6 +936,50 @@ enum { ALOOP_NO_FALLBACK = 1 };
 ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count,
                                          unsigned flags);
 
+/* ---- Names ----------------------------------------------------------------------------------------------- */
+
+struct addrinfo; /* of netdb.h, which keeps it from programs that ask for nothing but C11 */
+
+/* loop.getaddrinfo: the object of the result is a struct addrinfo * list, for freeaddrinfo. `host` (NULL: this
+ * machine, see AI_PASSIVE) or `service` (NULL: port 0) may be left out, `hints` too; all are copied. Numeric
+ * names are answered at once: the future is done on return. Others take a thread of the default executor's DNS
+ * lane, or your resolver, for at most `timeout` ns (0: only what is known at once, ALOOP_FOREVER: no limit),
+ * and are then forgotten, as by cancelling; nothing ever waits for a name server. Errors, with a message that
+ * names the host: ALOOP_EAI_..., ALOOP_ETIMEDOUT, those of aloop_run_in_executor. [loop] */
+ALOOP_API aloop_future_t *aloop_getaddrinfo(aloop_t *loop, const char *host, const char *service,
+                                            const struct addrinfo *hints, int64_t timeout);
+
+typedef struct aloop_nameinfo {
+  char host[1025];  /* NI_MAXHOST */
+  char service[32]; /* NI_MAXSERV */
+} aloop_nameinfo_t;
+
+/* loop.getnameinfo: the object is an aloop_nameinfo_t *, for free(). `flags`: NI_... With NI_NUMERICHOST and
+ * NI_NUMERICSERV it is answered at once, else by a thread of the default executor's DNS lane. The rest is as
+ * with aloop_getaddrinfo. [loop] */
+ALOOP_API aloop_future_t *aloop_getnameinfo(aloop_t *loop, const struct sockaddr *address, socklen_t size,
+                                            int flags, int64_t timeout);
+
+/* Where names come from, if not from the C library: native DNS, a cache, a script for tests. */
+typedef struct aloop_resolver {
+  size_t size;
+  /* As getaddrinfo(3), for what is not numeric: returns a new future, perhaps done already, whose object is a
+   * struct addrinfo list, with what destroys it. NULL: out of memory. It is cancelled when nobody waits any
+   * more. `host` or `service` may be NULL, `hints` may not; all are valid during the call only. */
+  aloop_future_t *(*getaddrinfo)(aloop_t *loop, const char *host, const char *service,
+                                 const struct addrinfo *hints, void *arg);
+} aloop_resolver_t;
+
+/* Beyond asyncio: `resolver` answers aloop_getaddrinfo, aloop_create_connection and aloop_create_server from
+ * now on; NULL: the C library again. The table is borrowed for as long as it is set. What aloop_getaddrinfo
+ * finds is then better borrowed from the future, too, which alone knows how to destroy it. Errors:
+ * ALOOP_ENOMEM. [loop] */
+ALOOP_API int aloop_set_resolver(aloop_t *loop, const aloop_resolver_t *resolver, void *arg);
+
+/* The one in force, never NULL, and its argument (`arg` may be NULL): for a resolver that knows some names and
+ * asks the one before it for the others. [loop] */
+ALOOP_API const aloop_resolver_t *aloop_get_resolver(const aloop_t *loop, void **arg);
+
 /* ---- Connecting ------------------------------------------------------------------------------------------ */
 
 typedef struct aloop_connect_options {

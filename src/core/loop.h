@@ -44,6 +44,7 @@ typedef struct aloop__room {
 enum {
   ALOOP__ROOM_FUTURE,
   ALOOP__ROOM_EXECUTOR,
+  ALOOP__ROOM_NAMES,
   ALOOP__ROOM_NET,
   ALOOP__ROOM_SIGNAL,
   ALOOP__ROOM_PROCESS,

@@ -218,7 +218,8 @@ static int collect(binder_t *self, aloop__addresses_t *found) {
 
 /* Looks up the hosts that are left, and then makes the server. */
 static void go_on(binder_t *self) {
-  aloop__query_t query = {.port = self->options.port,
+  aloop__query_t query = {.future = self->future,
+                          .port = self->options.port,
                           .family = self->options.family,
                           .type = SOCK_STREAM,
                           .protocol = IPPROTO_TCP,

@@ -269,7 +269,8 @@ static bool wants_local(const connector_t *self) {
 /* Looks up what is not known yet and then starts to try. */
 static void go_on(connector_t *self) {
   const aloop_connect_options_t *options = &self->options;
-  aloop__query_t query = {.host = options->host,
+  aloop__query_t query = {.future = self->future,
+                          .host = options->host,
                           .port = options->port,
                           .family = options->family,
                           .type = SOCK_STREAM,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the network keeps per loop: the I/O driver, the buffer that every connection reads into, the cork, the
- * spare descriptor and the list of name lookups under way. Made when the first transport or server is, because
+ * What the network keeps per loop: the I/O driver, the buffer that every connection reads into, the cork and
+ * the spare descriptor. Made when the first transport or server is, because
  * many loops never have one; released by aloop_close after every transport has ended.
  *
  * Two buffers of fixed size serve all connections of the loop, which is why an idle connection holds none.
@@ -10,11 +10,9 @@
 
 #include "core/memory.h"
 #include "net/driver.h"
-#include "net/resolve.h"
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
-  aloop__resolve_close(loop);
   if (net->spare_fd >= 0) close(net->spare_fd);
   aloop__memory_release(loop, net->read_buffer);
   aloop__memory_release(loop, net->cork_buffer);
@@ -37,7 +35,6 @@ aloop__net_t *aloop__net_open(aloop_t *loop) {
   net->spare_fd = -1;
   net->read_buffer = read_buffer;
   net->cork_buffer = cork_buffer;
-  aloop__list_init(&net->lookups);
   loop->rooms[ALOOP__ROOM_NET] = &net->room;
   return net;
 }
