@@ -37,6 +37,28 @@ worker process N was killed by signal 6 (SIGABRT) before its job was done; once 
 750000 to 1000000: 18260 primes
 78498 primes below 1000000" "$primes"
 
+# Which addresses localhost has, and whether they have a name, is the machine's affair.
+found=$("$examples/resolve" -t 60 localhost 2>&1)
+if [ $? -eq 0 ]; then
+  check_has "resolve localhost" '^localhost has address \(127\.0\.0\.1\|::1\)$' "$found"
+else
+  check_has "resolve localhost" '^resolve: look up localhost: ' "$found"
+fi
+found=$("$examples/resolve" -t 60 127.0.0.1 2>&1)
+if [ $? -eq 0 ]; then
+  check_has "resolve 127.0.0.1" '^127\.0\.0\.1 is [a-z]' "$found"
+else
+  check_has "resolve 127.0.0.1" '^resolve: look up 127\.0\.0\.1: ' "$found"
+fi
+found=$("$examples/resolve" -t 0 localhost 2>&1)
+check "exit status of resolve without time" 1 $?
+check "resolve without time" "resolve: look up localhost: no answer after 0 ms" "$found"
+for wrong in "" "-t" "-t soon localhost" "-t -1 localhost" "-t 1" "-x localhost"; do
+  found=$("$examples/resolve" $wrong 2>&1)
+  check "exit status of resolve $wrong" 2 $?
+  check_has "resolve $wrong" "^usage: " "$found"
+done
+
 dates=$("$examples/display_date" 2)
 check "exit status of display_date" 0 $?
 check "dates shown in two seconds" 2 \
