@@ -300,6 +300,17 @@ static void posts(options_t *options) {
   free(times);
 }
 
+static int64_t measure_lookup(const options_t *options) {
+  return peer_lookup(options->count);
+}
+
+static void lookup(options_t *options) {
+  if (peer_lookup == NULL) return;
+  if (options->count == 0) options->count = 20000;
+  repeated(options, "lookup", (double)options->count, measure_lookup);
+  putchar('\n');
+}
+
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 /* Bytes that are allocated now, as the C library counts them. */
@@ -510,8 +521,8 @@ static const struct {
   const char *name;
   void (*run)(options_t *options);
 } scenarios[] = {{"chain", chain}, {"burst", burst}, {"timers", timers}, {"fire", fire},
-                 {"rearm", rearm}, {"posts", posts}, {"loop", loop},     {"echo", echo},
-                 {"churn", churn}, {"idle", idle},   {"serve", serve}};
+                 {"rearm", rearm}, {"posts", posts}, {"lookup", lookup}, {"loop", loop},
+                 {"echo", echo},   {"churn", churn}, {"idle", idle},     {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

@@ -49,6 +49,10 @@ int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *ord
 /* On one loop, `rounds` times: `count` callbacks come from `producers` threads (bench_producers_start). */
 void peer_posts(int producers, long count, long rounds, int64_t *times);
 
+/* `count` times: looks up the addresses of "127.0.0.1" port 80, and goes on when told of them. Where a library
+ * has no such call the function is missing. */
+int64_t peer_lookup(long count) __attribute__((weak));
+
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);
 void peer_loop_turn(void *loop);

@@ -222,6 +222,42 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   aloop_free(posts.loop);
 }
 
+/* ---- Lookups --------------------------------------------------------------------------------------------- */
+
+typedef struct lookups {
+  aloop_t *loop;
+  long left;
+} lookups_t;
+
+static void look_up(lookups_t *lookups);
+
+static void found(aloop_future_t *future, void *arg) {
+  lookups_t *lookups = arg;
+  struct addrinfo *list;
+  if (aloop_future_take_ptr(future, &list) != 0) bench_die("aloop_getaddrinfo");
+  freeaddrinfo(list);
+  if (--lookups->left == 0)
+    aloop_stop(lookups->loop);
+  else
+    look_up(lookups);
+}
+
+static void look_up(lookups_t *lookups) {
+  aloop_future_t *future = aloop_getaddrinfo(lookups->loop, "127.0.0.1", "80", NULL, ALOOP_FOREVER);
+  aloop_future_add_done_callback(future, found, lookups);
+  aloop_future_unref(future);
+}
+
+int64_t peer_lookup(long count) {
+  lookups_t lookups = {.loop = new_loop(), .left = count};
+  int64_t start = bench_now();
+  look_up(&lookups);
+  aloop_run_forever(lookups.loop);
+  int64_t took = bench_now() - start;
+  aloop_free(lookups.loop);
+  return took;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {

@@ -183,6 +183,25 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   }
 }
 
+/* ---- Lookups --------------------------------------------------------------------------------------------- */
+
+static void look_up(tcp::resolver &resolver, long &left) {
+  resolver.async_resolve("127.0.0.1", "80", [&](const std::error_code &error, const tcp::resolver::results_type &) {
+    if (error) bench_die("async_resolve");
+    if (--left > 0) look_up(resolver, left);
+  });
+}
+
+int64_t peer_lookup(long count) {
+  loop_context context(1); /* the resolver has a thread of its own */
+  tcp::resolver resolver(context);
+  int64_t start = bench_now();
+  look_up(resolver, count);
+  context.run();
+  int64_t took = bench_now() - start;
+  return count == 0 ? took : -1;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 /* A connection is owned by the handler of its pending operation: it ends when none is started. */

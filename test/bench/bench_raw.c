@@ -8,6 +8,7 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -231,6 +232,18 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   }
   bench_mailbox_free(&posts.mailbox);
   close(posts.wake);
+}
+
+/* ---- Lookups --------------------------------------------------------------------------------------------- */
+
+int64_t peer_lookup(long count) {
+  struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV}, *list;
+  int64_t start = bench_now();
+  for (long i = 0; i < count; i++) {
+    if (getaddrinfo("127.0.0.1", "80", &hints, &list) != 0) bench_die("getaddrinfo");
+    freeaddrinfo(list);
+  }
+  return bench_now() - start;
 }
 
 /* ---- The loop -------------------------------------------------------------------------------------------- */

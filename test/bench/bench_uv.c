@@ -203,6 +203,31 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   bench_mailbox_free(&posts.mailbox);
 }
 
+/* ---- Lookups --------------------------------------------------------------------------------------------- */
+
+static void found(uv_getaddrinfo_t *request, int status, struct addrinfo *list);
+
+static void look_up(uv_getaddrinfo_t *request) {
+  if (uv_getaddrinfo(request->loop, request, found, "127.0.0.1", "80", NULL) != 0) bench_die("uv_getaddrinfo");
+}
+
+static void found(uv_getaddrinfo_t *request, int status, struct addrinfo *list) {
+  long *left = request->data;
+  if (status != 0) bench_die("uv_getaddrinfo");
+  uv_freeaddrinfo(list);
+  if (--*left > 0) look_up(request);
+}
+
+int64_t peer_lookup(long count) {
+  uv_getaddrinfo_t request = {.loop = peer_loop_new(), .data = &count};
+  int64_t start = bench_now();
+  look_up(&request);
+  uv_run(request.loop, UV_RUN_DEFAULT);
+  int64_t took = bench_now() - start;
+  peer_loop_free(request.loop);
+  return count == 0 ? took : -1;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct rest { /* what uv_try_write left over */

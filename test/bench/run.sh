@@ -56,7 +56,7 @@ rotate() {
   wanted "$name" || return 0
   for peer in $peers; do
     if line=$(timeout 120 "$programs/bench_$peer" "$@"); then
-      printf '%s %s\n' "$peer" "${line#* }" >>"$results"
+      [ -z "$line" ] || printf '%s %s\n' "$peer" "${line#* }" >>"$results"
     else
       say "$peer failed: $*"
     fi
@@ -71,6 +71,7 @@ in_process() {
   rotate rearm rearm --repeat "$1"
   rotate posts/1 posts --repeat "$1" --producers 1
   rotate posts/4 posts --repeat "$1" --producers 4
+  rotate lookup lookup
   rotate loop loop
 }
 

@@ -127,6 +127,7 @@ END {
   row("post, 4 threads", "posts/4", "ns", 1, 0)
   row("post, 1 thread, CPU time of all", "posts/1", "cpu_ns", 1, 0)
   row("post, 4 threads, CPU time of all", "posts/4", "cpu_ns", 1, 0)
+  row("look up 127.0.0.1", "lookup", "ns", 1, 0)
   row("loop, make and destroy", "loop", "ns", 1, 0)
   title("bytes")
   for (i = 1; i <= key_count; i++)
