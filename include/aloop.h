@@ -1008,6 +1008,22 @@ ALOOP_API aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_pro
 ALOOP_API aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protocol_t *protocol,
                                                         void *arg, int fd);
 
+/* ---- Pipes ----------------------------------------------------------------------------------------------- */
+
+/* loop.connect_read_pipe, connect_write_pipe: a transport over one end of a pipe, a FIFO, a stream socket or a
+ * character device (a terminal), and beyond asyncio a regular file or /dev/null: whatever stdin and stdout may
+ * be. `fd` is owned by the transport on success, stays the caller's on failure. Its O_NONBLOCK, which others
+ * may share, is left alone. The result is as that of create_connection. A read pipe refuses writes
+ * (ALOOP_ENOTSUP) and ends with eof_received, whatever that returns: connection_lost(0) follows. A write pipe
+ * learns that its reader went: connection_lost(ALOOP_EPIPE) with bytes unsent, else 0; write_eof ends it once
+ * they are sent; no SIGPIPE comes. A file may still be written to for a moment after an abort. Errors:
+ * ALOOP_EINVAL (no such kind, or not open for that; the message says which), ALOOP_EBADF, ALOOP_EBUSY (in use
+ * by this loop; dup it). [loop] */
+ALOOP_API aloop_future_t *aloop_connect_read_pipe(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                                  int fd);
+ALOOP_API aloop_future_t *aloop_connect_write_pipe(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                                   int fd);
+
 /* ---- Servers --------------------------------------------------------------------------------------------- */
 
 typedef struct aloop_server_options {

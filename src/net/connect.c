@@ -135,22 +135,9 @@ static void timed_out(aloop_t *loop, void *arg) {
 
 /* ---- From a connected socket to a transport -------------------------------------------------------------- */
 
-/* The stop function once there is a transport. It is called as well when the transport itself ends the
- * future, and has let go of it by then. */
-static void drop_transport(aloop_future_t *future, void *arg) {
-  (void)future;
-  aloop_transport_t *transport = arg;
-  if (transport->waiter != NULL) aloop__stream_end(transport, ALOOP_ECANCELED);
-}
-
-/* Makes the future wait for connection_made. NULL: out of memory, and nothing has changed. */
 static aloop_transport_t *hand_over(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
                                     aloop_future_t *future) {
-  aloop_transport_t *transport = aloop__stream_new(loop, NULL, fd, table, arg, NULL, future, ORIGIN);
-  if (transport == NULL) return NULL;
-  aloop_future_ref(future);
-  aloop__future_set_operation(future, drop_transport, transport);
-  return transport;
+  return aloop__stream_hand_over(loop, NULL, fd, table, arg, future, ORIGIN);
 }
 
 static void succeed(connector_t *self, int fd) {

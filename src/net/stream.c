@@ -25,6 +25,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "future/future.h"
 #include "net/driver.h"
 #include "net/write.h"
 
@@ -264,6 +265,24 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *drive
   transport->waiter = waiter;
   transport->context = aloop__map_ref(loop->context);
   aloop__loop_armed(loop);
+  return transport;
+}
+
+/* The stop function of the waiter. It is called as well when the transport itself ends the future, and has let
+ * go of it by then. */
+static void drop_transport(aloop_future_t *future, void *arg) {
+  (void)future;
+  aloop_transport_t *transport = arg;
+  if (transport->waiter != NULL) aloop__stream_end(transport, ALOOP_ECANCELED);
+}
+
+aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                           const aloop_protocol_t *table, void *arg, aloop_future_t *future,
+                                           const char *origin) {
+  aloop_transport_t *transport = aloop__stream_new(loop, driver, fd, table, arg, NULL, future, origin);
+  if (transport == NULL) return NULL;
+  aloop_future_ref(future);
+  aloop__future_set_operation(future, drop_transport, transport);
   return transport;
 }
 

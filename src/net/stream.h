@@ -80,6 +80,12 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *drive
                                      const aloop_protocol_t *table, void *arg, aloop_server_t *server,
                                      aloop_future_t *waiter, const char *origin);
 
+/* The same for a future that is an operation and ends with the transport; cancelling it takes the descriptor
+ * from the loop at once. NULL: out of memory, and nothing has changed. */
+aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                           const aloop_protocol_t *table, void *arg, aloop_future_t *future,
+                                           const char *origin);
+
 /* 0, or ALOOP_EINVAL for a table that cannot be used. */
 int aloop__stream_check_protocol(const aloop_protocol_t *table);
 

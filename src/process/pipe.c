@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: MIT
  *
- * The I/O driver of pipes: a stream transport over one end, with read(2) and writev(2) where sockets have recv
- * and send. Reading, its budget, the outbox and the marks are those of every readiness driver
- * (net/readiness.h); what differs is here.
+ * The I/O driver of pipes: a stream transport over one end of a pipe or of whatever a program's standard
+ * streams may be. Reading, its budget, the outbox and the marks are those of every readiness driver
+ * (net/readiness.h); what differs is here. Which system calls move the bytes, each transport has been told
+ * (aloop__pipe_calls_t): by reopen.c for a caller's descriptor.
  *
  * A transport has one direction. A read end that has read EOF is at its end, whatever eof_received answers:
  * there is nothing to write. The end of a write end is its close: write_eof leads there once the outbox is
- * empty.
+ * empty. A socket is no exception; shutting it down would take it from others who share it.
  *
- * A write end is watched for readability, which never comes but as an error: the last reader has gone. That is
- * asked from poll(2) once more, because a FIFO opened for both directions is readable when it has bytes; such a
- * descriptor is then no longer watched, and the next write has to tell.
+ * A write end is watched for readability, which a pipe never shows but as an error: the last reader has gone.
+ * That is asked from poll(2) once more, because a FIFO opened for both directions, a terminal or a socket is
+ * readable when there are bytes; such a descriptor is then no longer watched, and the next write has to tell.
  *
  * SIGPIPE never reaches the host. Where the kernel knows RWF_NOSIGNAL (Linux 6.18) that costs nothing;
- * elsewhere the signal is held back around each write (net/sigpipe.c), two system calls. Which of them it is,
- * each transport finds out with its first write.
+ * elsewhere the signal is held back around each write (net/sigpipe.c), which is two system calls more. Which of
+ * them it is, each transport finds out with its first write.
  */
 #include "process/pipe.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -28,21 +32,26 @@
 #ifndef RWF_NOSIGNAL
 #define RWF_NOSIGNAL 0x100 /* newer than many a header */
 #endif
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* BSD has a socket option instead */
+#endif
+#ifndef PIPE_BUF
+#define PIPE_BUF 512
+#endif
 
-typedef struct pipe_end {
-  aloop_transport_t transport;
-  bool masks; /* writes hold SIGPIPE back by the thread's mask */
-  bool deaf;  /* its reader's end is not watched for */
-} pipe_end_t;
+/* ---- Non-blocking ---------------------------------------------------------------------------------------- */
 
-static pipe_end_t *of(aloop_transport_t *transport) {
-  return ALOOP_CONTAINER_OF(transport, pipe_end_t, transport);
+/* A terminal whose other side has hung up says so with an error. */
+static ALOOP_NOINLINE ssize_t read_none(const aloop__pipe_t *pipe) {
+  int error = errno;
+  if (error == EIO && aloop__pipe_is_master(pipe->io)) return 0;
+  errno = error;
+  return -1;
 }
 
-/* ---- Bytes ----------------------------------------------------------------------------------------------- */
-
-static inline ssize_t receive(aloop_transport_t *transport, void *buffer, size_t size) {
-  return read(transport->fd, buffer, size);
+static inline ssize_t read_now(aloop__pipe_t *pipe, void *buffer, size_t size) {
+  ssize_t n = read(pipe->io, buffer, size);
+  return ALOOP_LIKELY(n >= 0) ? n : read_none(pipe);
 }
 
 static size_t total_of(const struct iovec *iov, int count) {
@@ -51,42 +60,98 @@ static size_t total_of(const struct iovec *iov, int count) {
   return total;
 }
 
-static ssize_t write_masked(int fd, const struct iovec *iov, int count) {
+static ALOOP_NOINLINE ssize_t write_masked(int fd, const struct iovec *iov, int count) {
   aloop__sigpipe_t held;
   aloop__sigpipe_hold(&held);
   ssize_t n = writev(fd, iov, count);
   aloop__sigpipe_release(&held, n < 0 || (size_t)n < total_of(iov, count));
-  return n;
+  return aloop__readiness_result(n);
 }
 
-static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
+static inline ssize_t write_now(aloop__pipe_t *pipe, const struct iovec *iov, int count) {
 #if ALOOP_HAVE_PWRITEV2
-  if (!of(transport)->masks) {
-    ssize_t n = pwritev2(transport->fd, iov, count, -1, RWF_NOSIGNAL);
+  if (!pipe->masks) {
+    ssize_t n = pwritev2(pipe->io, iov, count, -1, RWF_NOSIGNAL);
     /* EPERM is how some container filters refuse a system call they do not know. */
     if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL && errno != EPERM))
       return aloop__readiness_result(n);
-    of(transport)->masks = true;
+    pipe->masks = true;
   }
 #endif
-  return aloop__readiness_result(write_masked(transport->fd, iov, count));
+  return write_masked(pipe->io, iov, count);
 }
+
+const aloop__pipe_calls_t aloop__pipe_nonblocking = {.receive = read_now, .send = write_now};
+
+/* ---- Cautious -------------------------------------------------------------------------------------------- */
+
+static bool is_ready(int fd, short events) {
+  struct pollfd look = {.fd = fd, .events = events};
+  return poll(&look, 1, 0) == 1;
+}
+
+static ssize_t read_cautiously(aloop__pipe_t *pipe, void *buffer, size_t size) {
+  if (is_ready(pipe->io, POLLIN)) return read_now(pipe, buffer, size);
+  errno = EAGAIN;
+  return -1;
+}
+
+/* A pipe that is writable has room for PIPE_BUF bytes; a terminal promises less. */
+static ssize_t write_cautiously(aloop__pipe_t *pipe, const struct iovec *iov, int count) {
+  enum { TERMINAL_ROOM = 256 };
+  size_t most = isatty(pipe->io) ? TERMINAL_ROOM : PIPE_BUF;
+  if (!is_ready(pipe->io, POLLOUT)) return ALOOP_EAGAIN;
+  int whole = 0;
+  size_t size = 0;
+  while (whole < count && size + iov[whole].iov_len <= most) size += iov[whole++].iov_len;
+  if (size > 0) return write_now(pipe, iov, whole);
+  struct iovec part = {.iov_base = iov->iov_base, .iov_len = most};
+  return write_now(pipe, &part, 1);
+}
+
+const aloop__pipe_calls_t aloop__pipe_cautious = {.receive = read_cautiously, .send = write_cautiously};
+
+/* ---- Sockets --------------------------------------------------------------------------------------------- */
+
+static ssize_t receive_now(aloop__pipe_t *pipe, void *buffer, size_t size) {
+  return recv(pipe->io, buffer, size, MSG_DONTWAIT);
+}
+
+static ssize_t send_now(aloop__pipe_t *pipe, const struct iovec *iov, int count) {
+  struct msghdr message = {.msg_iov = (struct iovec *)iov};
+  message.msg_iovlen = (unsigned char)count;
+  return aloop__readiness_result(sendmsg(pipe->io, &message, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+const aloop__pipe_calls_t aloop__pipe_socket = {.receive = receive_now, .send = send_now};
 
 /* ---- Events ---------------------------------------------------------------------------------------------- */
 
+/* Pipes are what there is most of: their calls are made from here without a detour. */
+static inline ssize_t receive(aloop_transport_t *transport, void *buffer, size_t size) {
+  aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  if (ALOOP_LIKELY(pipe->calls == &aloop__pipe_nonblocking)) return read_now(pipe, buffer, size);
+  return pipe->calls->receive(pipe, buffer, size);
+}
+
+static ssize_t send_parts(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  if (ALOOP_LIKELY(pipe->calls == &aloop__pipe_nonblocking)) return write_now(pipe, iov, count);
+  return pipe->calls->send(pipe, iov, count);
+}
+
 static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget) {
-  aloop__readiness_read_on(transport, net, budget, receive, send_now);
+  aloop__readiness_read_on(transport, net, budget, receive, send_parts);
 }
 
 /* A write end is "readable". */
 static ALOOP_NOINLINE void look_for_reader(aloop_transport_t *transport) {
-  struct pollfd look = {.fd = transport->fd};
   bool unsent = transport->outbox.size > 0 || (transport->flags & ALOOP__SENDFILE);
-  if (poll(&look, 1, 0) == 1) {
+  if (is_ready(transport->fd, 0)) {
     aloop__stream_end(transport, unsent ? ALOOP_EPIPE : 0);
     return;
   }
-  of(transport)->deaf = true;
+  aloop__pipe_of(transport)->deaf = true;
   aloop__readiness_watch(transport, ALOOP_READABLE, false);
 }
 
@@ -95,25 +160,28 @@ static void readable(aloop_t *loop, void *arg) {
   if (transport->flags & ALOOP__NO_READ)
     look_for_reader(transport);
   else
-    aloop__readiness_readable(loop, transport, receive, send_now, read_on);
+    aloop__readiness_readable(loop, transport, receive, send_parts, read_on);
 }
 
 static void writable(aloop_t *loop, void *arg) {
-  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch), send_now);
+  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch), send_parts);
 }
 
 /* A write end begins to be watched when it is told, as every transport is after connection_made, not to read. A
  * poller that cannot do that does without. */
 static int set_reading(aloop_transport_t *transport, bool on) {
   if ((transport->flags & ALOOP__NO_READ) == 0) return aloop__readiness_read(transport, on);
-  if (of(transport)->deaf) return 0;
+  aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  if (pipe->deaf) return 0;
   int rc = aloop__readiness_read(transport, true);
-  if (rc < 0 && rc != ALOOP_ENOMEM) of(transport)->deaf = true;
+  if (rc < 0 && rc != ALOOP_ENOMEM) pipe->deaf = true;
   return rc == ALOOP_ENOMEM ? rc : 0;
 }
 
 static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
-  return aloop__readiness_send_file(transport->fd, file, offset, count);
+  const aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  if (pipe->calls != &aloop__pipe_nonblocking) return ALOOP_ENOTSUP; /* it could block */
+  return aloop__readiness_send_file(pipe->io, file, offset, count);
 }
 
 static int send_eof(aloop_transport_t *transport) {
@@ -121,24 +189,49 @@ static int send_eof(aloop_transport_t *transport) {
   return 0;
 }
 
+/* ---- Descriptors ----------------------------------------------------------------------------------------- */
+
 static const aloop__watch_ops_t ops = {.name = "pipe", .readable = readable, .writable = writable};
 
 static int attach(aloop_transport_t *transport) {
   return aloop__readiness_attach(transport, &ops);
 }
 
-static void close_fd(aloop_transport_t *transport) {
+/* Standard streams stay open in programs that are executed. */
+int aloop__pipe_adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
+  before->flags = fcntl(transport->fd, F_GETFD);
+  if (before->flags < 0) return -errno;
+  int rc = aloop__pipe_open(aloop__pipe_of(transport));
+  if (rc == 0 && transport->fd > STDERR_FILENO) fcntl(transport->fd, F_SETFD, before->flags | FD_CLOEXEC);
+  return rc;
+}
+
+static void close_own(aloop__pipe_t *pipe) {
+  if (pipe->io != pipe->transport.fd) close(pipe->io);
+  pipe->io = pipe->transport.fd;
+}
+
+void aloop__pipe_give_back(aloop_transport_t *transport, const aloop__adopted_t *before) {
+  close_own(aloop__pipe_of(transport));
+  fcntl(transport->fd, F_SETFD, before->flags);
+}
+
+void aloop__pipe_close(aloop_transport_t *transport) {
+  if (transport->flags & ALOOP__BORROWED) return;
+  close_own(aloop__pipe_of(transport));
   close(transport->fd);
 }
 
-static const aloop__driver_t driver = {
+const aloop__driver_t aloop__driver_pipe = {
     .name = "pipe",
-    .transport_size = sizeof(pipe_end_t),
-    .close = close_fd,
+    .transport_size = sizeof(aloop__pipe_t),
+    .adopt = aloop__pipe_adopt,
+    .give_back = aloop__pipe_give_back,
+    .close = aloop__pipe_close,
     .attach = attach,
     .detach = aloop__readiness_detach,
     .read = set_reading,
-    .send = send_now,
+    .send = send_parts,
     .flush = aloop__readiness_flush,
     .send_eof = send_eof,
     .sendfile = send_file,
@@ -147,7 +240,12 @@ static const aloop__driver_t driver = {
 
 aloop_transport_t *aloop__pipe_new(aloop_t *loop, int fd, bool read_end, const aloop_protocol_t *table,
                                    void *arg, aloop_future_t *waiter, const char *origin) {
-  aloop_transport_t *transport = aloop__stream_new(loop, &driver, fd, table, arg, NULL, waiter, origin);
-  if (transport != NULL) transport->flags |= read_end ? ALOOP__NO_WRITE : ALOOP__NO_READ;
+  aloop_transport_t *transport =
+      aloop__stream_new(loop, &aloop__driver_pipe, fd, table, arg, NULL, waiter, origin);
+  if (transport == NULL) return NULL;
+  aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  transport->flags |= read_end ? ALOOP__NO_WRITE : ALOOP__NO_READ;
+  pipe->calls = &aloop__pipe_nonblocking;
+  pipe->io = fd;
   return transport;
 }

@@ -7,37 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "process/pipe.h"
-#include "streams.h"
-
-/* ---- Helpers --------------------------------------------------------------------------------------------- */
-
-/* A transport on one end of a pipe, its connection_made done. Returns the other end. */
-static int open_end(tape_t *tape, const aloop_protocol_t *table, bool read_end) {
-  int fds[2];
-  make_pipe(fds);
-  tape->transport =
-      aloop__pipe_new(tape->env->loop, fds[read_end ? 0 : 1], read_end, table, tape, NULL, ALOOP_HERE);
-  assert_non_null(tape->transport);
-  aloop_transport_ref(tape->transport);
-  while (tape->calls[MADE] == 0) assert_true(aloop_run_once(tape->env->loop, 0) >= 0);
-  return fds[read_end ? 1 : 0];
-}
-
-static int open_read_end(tape_t *tape) {
-  return open_end(tape, &plain_protocol, true);
-}
-
-static int open_write_end(tape_t *tape) {
-  return open_end(tape, &plain_protocol, false);
-}
-
-/* The end came by itself, with this error and after these events. */
-static void expect_lost(tape_t *tape, int error, const char *events) {
-  run_until(tape->env->loop, &tape->lost);
-  assert_int_equal(tape->error, error);
-  assert_string_equal(tape->events, events);
-}
+#include "pipes.h"
 
 /* ---- Read ends ------------------------------------------------------------------------------------------- */
 
