@@ -363,8 +363,8 @@ ALOOP_API aloop_handle_t aloop_call_every(aloop_t *loop, int64_t period, aloop_c
  * ALOOP_ENOMEM (also with two million posts waiting). [any], until aloop_free begins. */
 ALOOP_API int aloop_call_soon_threadsafe(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
-/* The same with the place of the call written out, for language bindings. `origin` is borrowed and must be
- * static. [loop], the threadsafe one [any] */
+/* The same with the place of the call written out, for language bindings, as all calls with _from. `origin` is
+ * borrowed and must be static. [loop], the threadsafe one [any] */
 ALOOP_API aloop_handle_t aloop_call_soon_from(aloop_t *, aloop_callback_fn fn, void *arg, const char *origin);
 ALOOP_API aloop_handle_t aloop_call_later_from(aloop_t *, int64_t, aloop_callback_fn fn, void *arg,
                                                const char *origin);
@@ -632,6 +632,8 @@ ALOOP_API int aloop_future_attempt(const aloop_future_t *future, size_t index, a
 
 /* asyncio.sleep: done with 0 after `delay` ns; 0 or less means the next turn. [loop] */
 ALOOP_API aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay);
+ALOOP_API aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origin);
+#define aloop_sleep(loop, delay) aloop_sleep_from(loop, delay, ALOOP_HERE)
 
 /* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
  * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all. Takes over the
@@ -640,6 +642,9 @@ ALOOP_API aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay);
 enum { ALOOP_RETURN_ERRORS = 1 };
 ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                        unsigned flags);
+ALOOP_API aloop_future_t *aloop_gather_from(aloop_t *loop, aloop_future_t *const *futures, size_t count,
+                                            unsigned flags, const char *origin);
+#define aloop_gather(loop, futures, count, flags) aloop_gather_from(loop, futures, count, flags, ALOOP_HERE)
 
 /* asyncio.wait: done with the number of done children when `until` holds or after `timeout` ns (ALOOP_FOREVER:
  * no limit); never cancels children, nor reads their errors. Takes over the references like gather. Errors:
@@ -647,6 +652,10 @@ ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *fut
 enum { ALOOP_ALL_COMPLETED = 0, ALOOP_FIRST_COMPLETED = 1, ALOOP_FIRST_EXCEPTION = 2 };
 ALOOP_API aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                      int64_t timeout, int until);
+ALOOP_API aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *futures, size_t count,
+                                          int64_t timeout, int until, const char *origin);
+#define aloop_wait(loop, futures, count, timeout, until)                                                       \
+  aloop_wait_from(loop, futures, count, timeout, until, ALOOP_HERE)
 
 /* The index-th future given to gather or wait (the one given to wait_for or shield: 0), borrowed as long as the
  * outer future lives; NULL past the end. [loop] */
@@ -655,10 +664,14 @@ ALOOP_API aloop_future_t *aloop_future_child(const aloop_future_t *future, size_
 /* asyncio.wait_for: the end of `future`, or ALOOP_ETIMEDOUT after `timeout` ns (0 or less: unless it is done
  * already), which cancels it; ALOOP_FOREVER: no limit. Takes over the reference; NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout);
+ALOOP_API aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin);
+#define aloop_wait_for(future, timeout) aloop_wait_for_from(future, timeout, ALOOP_HERE)
 
 /* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference;
  * NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
+ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin);
+#define aloop_shield(future) aloop_shield_from(future, ALOOP_HERE)
 
 /* ---- Executors ------------------------------------------------------------------------------------------- */
 

@@ -60,10 +60,10 @@ static void refuse(aloop_future_t *outer, int error, const char *rule) {
 
 /* The outer future, pending or already failed; NULL after giving the futures up. */
 static aloop_future_t *begin(aloop_t *loop, aloop_future_t *const *futures, size_t count,
-                             aloop_done_fn on_child, int rule) {
+                             aloop_done_fn on_child, int rule, const char *origin) {
   if (futures == NULL) count = 0;
   bool possible = loop != NULL && !any_missing(futures, count);
-  aloop_future_t *outer = possible ? aloop__future_over(loop, sizeof(group_t), futures, count) : NULL;
+  aloop_future_t *outer = possible ? aloop__future_over(loop, sizeof(group_t), futures, count, origin) : NULL;
   if (outer == NULL) {
     abandon(futures, count);
     return NULL;
@@ -133,9 +133,10 @@ static void stop_gather(aloop_future_t *outer, void *arg) {
   cancel_all(outer->extra->children, outer->extra->children_count);
 }
 
-aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count, unsigned flags) {
+aloop_future_t *aloop_gather_from(aloop_t *loop, aloop_future_t *const *futures, size_t count, unsigned flags,
+                                  const char *origin) {
   if (aloop__loop_thread(loop) < 0 && loop != NULL) return NULL;
-  aloop_future_t *outer = begin(loop, futures, count, on_gathered, (int)flags);
+  aloop_future_t *outer = begin(loop, futures, count, on_gathered, (int)flags, origin);
   if (outer == NULL || aloop_future_done(outer)) return outer;
   if (futures == NULL && count > 0)
     refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");
@@ -182,14 +183,14 @@ static void stop_wait(aloop_future_t *outer, void *arg) {
 /* Returns false when out of memory. */
 static bool limit_wait(aloop_future_t *outer, int64_t timeout) {
   if (timeout == ALOOP_FOREVER || aloop_future_done(outer)) return true;
-  outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_wait_late, outer, NULL);
+  outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_wait_late, outer, outer->object.origin);
   return aloop_handle_error(outer->timer) == 0;
 }
 
-aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count, int64_t timeout,
-                           int until) {
+aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *futures, size_t count, int64_t timeout,
+                                int until, const char *origin) {
   if (aloop__loop_thread(loop) < 0 && loop != NULL) return NULL;
-  aloop_future_t *outer = begin(loop, futures, count, on_waited, until);
+  aloop_future_t *outer = begin(loop, futures, count, on_waited, until, origin);
   if (outer == NULL || aloop_future_done(outer)) return outer;
   if (futures == NULL || count == 0)
     refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");
@@ -199,4 +200,13 @@ aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t
     return give_up(outer);
   aloop__future_set_operation(outer, stop_wait, NULL);
   return outer;
+}
+
+aloop_future_t *(aloop_gather)(aloop_t *loop, aloop_future_t *const *futures, size_t count, unsigned flags) {
+  return aloop_gather_from(loop, futures, count, flags, NULL);
+}
+
+aloop_future_t *(aloop_wait)(aloop_t *loop, aloop_future_t *const *futures, size_t count, int64_t timeout,
+                             int until) {
+  return aloop_wait_from(loop, futures, count, timeout, until, NULL);
 }

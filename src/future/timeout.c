@@ -35,11 +35,11 @@ static void stop_sleep(aloop_future_t *future, void *arg) {
   stop_timer(future);
 }
 
-aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay) {
-  aloop_future_t *future = aloop__loop_thread(loop) < 0 ? NULL : aloop__future_new(loop, NULL);
+aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origin) {
+  aloop_future_t *future = aloop__loop_thread(loop) < 0 ? NULL : aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
-  future->timer = delay > 0 ? aloop_call_later_from(loop, delay, on_slept, future, NULL)
-                            : aloop_call_soon_from(loop, on_slept, future, NULL);
+  future->timer = delay > 0 ? aloop_call_later_from(loop, delay, on_slept, future, origin)
+                            : aloop_call_soon_from(loop, on_slept, future, origin);
   if (aloop_handle_error(future->timer) < 0) {
     aloop_future_unref(future);
     return NULL;
@@ -80,7 +80,7 @@ static void on_late(aloop_t *loop, void *arg) {
 static bool limit(aloop_future_t *outer, int64_t timeout) {
   if (aloop__future_watch(inner_of(outer), on_inner, outer) < 0) return false;
   if (timeout == ALOOP_FOREVER) return true;
-  outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_late, outer, NULL);
+  outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_late, outer, outer->object.origin);
   return aloop_handle_error(outer->timer) == 0;
 }
 
@@ -92,10 +92,10 @@ static aloop_future_t *give_up(aloop_future_t *outer, aloop_future_t *inner) {
   return NULL;
 }
 
-aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout) {
+aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin) {
   if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
   aloop_t *loop = future->object.loop;
-  aloop_future_t *outer = aloop__future_over(loop, sizeof *outer->extra, &future, 1);
+  aloop_future_t *outer = aloop__future_over(loop, sizeof *outer->extra, &future, 1, origin);
   if (outer == NULL) return give_up(NULL, future);
   if (aloop_future_done(outer)) return outer;
   if (aloop_future_done(future))
@@ -119,9 +119,9 @@ static void stop_shield(aloop_future_t *outer, void *arg) {
   aloop__future_unwatch(inner_of(outer), on_shielded, outer);
 }
 
-aloop_future_t *aloop_shield(aloop_future_t *future) {
+aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin) {
   if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
-  aloop_future_t *outer = aloop__future_over(future->object.loop, sizeof *outer->extra, &future, 1);
+  aloop_future_t *outer = aloop__future_over(future->object.loop, sizeof *outer->extra, &future, 1, origin);
   if (outer == NULL) {
     aloop_future_unref(future);
     return NULL;
@@ -135,4 +135,16 @@ aloop_future_t *aloop_shield(aloop_future_t *future) {
   }
   aloop__future_set_operation(outer, stop_shield, NULL);
   return outer;
+}
+
+aloop_future_t *(aloop_sleep)(aloop_t *loop, int64_t delay) {
+  return aloop_sleep_from(loop, delay, NULL);
+}
+
+aloop_future_t *(aloop_wait_for)(aloop_future_t *future, int64_t timeout) {
+  return aloop_wait_for_from(future, timeout, NULL);
+}
+
+aloop_future_t *(aloop_shield)(aloop_future_t *future) {
+  return aloop_shield_from(future, NULL);
 }

@@ -44,6 +44,10 @@ static void schedule(aloop_t *const *loops, int count) {
   result |= aloop_add_writer(loops[0], count, callback, NULL);
   result |= aloop_add_signal_handler(loops[last], count + 1, on_signal, &handle, ALOOP_SIGNAL_CHAIN);
   aloop_future_t *future = aloop_future_new(loops[0]);
+  future = aloop_wait_for(aloop_shield(future), ALOOP_MILLIS(count));
+  aloop_future_t *list[] = {future, aloop_sleep(loops[0], ALOOP_MILLIS(count + 1))};
+  list[0] = aloop_gather(loops[last], list, 2, count > 1 ? ALOOP_RETURN_ERRORS : 0);
+  future = aloop_wait(loops[0], list, 1, ALOOP_SECONDS(1), ALOOP_FIRST_COMPLETED);
   if (result < 0) aloop_future_cancel(future);
   aloop_future_unref(future);
   handle = (aloop_call_soon)(loops[0], callback, NULL);

@@ -614,6 +614,23 @@ static void a_random_walk_loses_nothing(void **state) {
   }
 }
 
+/* ---- Where they were made ------------------------------------------------------------------------------------ */
+
+static void they_tell_where_they_were_made(void **state) {
+  env_t *env = *state;
+  aloop_future_t *child = aloop_sleep(env->loop, 1);
+  aloop_future_t *gathered = aloop_gather_from(env->loop, &child, 1, 0, "a.c:1");
+  aloop_future_t *waited = aloop_wait_from(env->loop, &gathered, 1, 5, ALOOP_ALL_COMPLETED, "b.c:2");
+  assert_string_equal(gathered->object.origin, "a.c:1");
+  assert_string_equal(waited->object.origin, "b.c:2");
+  child = (aloop_wait)(env->loop, &waited, 1, ALOOP_FOREVER, ALOOP_ALL_COMPLETED);
+  gathered = (aloop_gather)(env->loop, &child, 1, 0);
+  assert_null(child->object.origin);
+  assert_null(gathered->object.origin);
+  assert_int_equal(run_future(env->loop, gathered), 1);
+  aloop_future_unref(gathered);
+}
+
 TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),
       T(gathering_what_is_done_is_done_at_once), T(the_first_error_ends_gather),
       T(an_earlier_error_ends_gather_at_once), T(errors_after_the_first_count_as_read),
@@ -627,4 +644,4 @@ TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),
       T(wait_may_end_with_the_first), T(wait_counts_all_that_are_done_by_then),
       T(wait_may_end_with_the_first_error), T(wait_has_a_limit_and_cancels_nothing),
       T(a_wait_that_is_over_has_no_timer), T(a_wait_without_time_looks_once), T(every_allocation_may_fail),
-      T(a_random_walk_loses_nothing))
+      T(a_random_walk_loses_nothing), T(they_tell_where_they_were_made))

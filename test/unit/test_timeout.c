@@ -418,6 +418,40 @@ static void steady_sleeping_allocates_nothing(void **state) {
   }
 }
 
+/* ---- Where they were made ------------------------------------------------------------------------------------ */
+
+static void they_tell_where_they_were_made(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  aloop_future_t *inner = aloop_future_new(loop);
+  aloop_future_t *futures[] = {
+      aloop_sleep_from(loop, 5, "a.c:1"),
+      aloop_wait_for_from(aloop_future_ref(inner), 5, "b.c:2"),
+      aloop_shield_from(inner, "c.c:3"),
+  };
+  const char *places[] = {"a.c:1", "b.c:2", "c.c:3"};
+  for (int i = 0; i < 3; i++) {
+    assert_string_equal(futures[i]->object.origin, places[i]);
+    aloop_future_unref(futures[i]);
+  }
+}
+
+static void without_a_place_they_work_too(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  aloop_future_t *future = (aloop_wait_for)((aloop_shield)((aloop_sleep)(loop, 5)), 10);
+  assert_null(future->object.origin);
+  assert_int_equal(run_future(loop, future), 0);
+  aloop_future_unref(future);
+}
+
+static void a_late_end_that_nobody_reads_is_reported_with_its_place(void **state) {
+  env_t *env = *state;
+  aloop_t *loop = virtual_loop(env);
+  aloop_future_detach(aloop_wait_for_from(aloop_sleep(loop, 10), 5, "d.c:4"));
+  while (env->reports == 0) assert_true(aloop_run_once(loop, ALOOP_FOREVER) >= 0);
+  assert_int_equal(env->report_errors[0], ALOOP_ETIMEDOUT);
+  assert_string_equal(env->report_origins[0], "d.c:4");
+}
+
 TESTS(T(sleep_takes_as_long_as_asked), T(sleeping_for_nothing_takes_one_turn),
       T(sleeping_for_ever_does_not_overflow), T(cancelling_a_sleep_removes_its_timer),
       T(ending_a_sleep_from_outside_removes_its_timer), T(a_detached_sleep_runs_or_ends_with_the_loop),
@@ -432,4 +466,5 @@ TESTS(T(sleep_takes_as_long_as_asked), T(sleeping_for_nothing_takes_one_turn),
       T(a_shielded_operation_survives), T(a_cancelled_operation_cancels_its_shield),
       T(an_error_behind_a_cancelled_shield_is_reported), T(a_missing_future_gives_none),
       T(closing_the_loop_ends_them), T(on_a_closed_loop_they_have_failed), T(every_allocation_may_fail),
-      T(steady_sleeping_allocates_nothing))
+      T(steady_sleeping_allocates_nothing), T(they_tell_where_they_were_made), T(without_a_place_they_work_too),
+      T(a_late_end_that_nobody_reads_is_reported_with_its_place))
