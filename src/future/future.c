@@ -546,12 +546,11 @@ void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn fn, void 
   future->stop_arg = arg;
 }
 
-aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count,
-                                   const char *origin) {
+aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count) {
   if (count > (SIZE_MAX - bytes) / sizeof *children) return NULL;
   aloop__future_extra_t *extra = aloop__memory_zero(loop, bytes + count * sizeof *children);
   if (extra == NULL) return NULL;
-  aloop_future_t *future = aloop__future_new(loop, origin);
+  aloop_future_t *future = aloop__future_new(loop, NULL);
   if (future == NULL) {
     aloop__memory_release(loop, extra);
     return NULL;

@@ -77,8 +77,7 @@ aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin);
 
 /* The same for a future that waits for others and takes over their references, as its children, once it is
  * made. Its extra block is the head of a cleared one of `bytes`. */
-aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count,
-                                   const char *origin);
+aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count);
 
 /* For failures that are known at once: a future that has failed. `format` may be NULL. */
 aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int error, const char *format, ...)

@@ -63,11 +63,12 @@ static aloop_future_t *begin(aloop_t *loop, aloop_future_t *const *futures, size
                              aloop_done_fn on_child, int rule, const char *origin) {
   if (futures == NULL) count = 0;
   bool possible = loop != NULL && !any_missing(futures, count);
-  aloop_future_t *outer = possible ? aloop__future_over(loop, sizeof(group_t), futures, count, origin) : NULL;
+  aloop_future_t *outer = possible ? aloop__future_over(loop, sizeof(group_t), futures, count) : NULL;
   if (outer == NULL) {
     abandon(futures, count);
     return NULL;
   }
+  outer->object.origin = origin;
   group_t *group = group_of(outer);
   group->on_child = on_child;
   group->pending = count;

@@ -95,8 +95,9 @@ static aloop_future_t *give_up(aloop_future_t *outer, aloop_future_t *inner) {
 aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin) {
   if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
   aloop_t *loop = future->object.loop;
-  aloop_future_t *outer = aloop__future_over(loop, sizeof *outer->extra, &future, 1, origin);
+  aloop_future_t *outer = aloop__future_over(loop, sizeof *outer->extra, &future, 1);
   if (outer == NULL) return give_up(NULL, future);
+  outer->object.origin = origin;
   if (aloop_future_done(outer)) return outer;
   if (aloop_future_done(future))
     aloop__future_follow(outer, future);
@@ -121,11 +122,12 @@ static void stop_shield(aloop_future_t *outer, void *arg) {
 
 aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin) {
   if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
-  aloop_future_t *outer = aloop__future_over(future->object.loop, sizeof *outer->extra, &future, 1, origin);
+  aloop_future_t *outer = aloop__future_over(future->object.loop, sizeof *outer->extra, &future, 1);
   if (outer == NULL) {
     aloop_future_unref(future);
     return NULL;
   }
+  outer->object.origin = origin;
   if (aloop_future_done(outer)) return outer;
   if (aloop_future_done(future)) {
     aloop__future_follow(outer, future);
