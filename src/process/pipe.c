@@ -218,8 +218,15 @@ void aloop__pipe_give_back(aloop_transport_t *transport, const aloop__adopted_t 
 
 void aloop__pipe_close(aloop_transport_t *transport) {
   if (transport->flags & ALOOP__BORROWED) return;
-  close_own(aloop__pipe_of(transport));
+  aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  close_own(pipe);
   close(transport->fd);
+  if (pipe->closed != NULL) pipe->closed(transport->object.loop, pipe->closed_arg);
+}
+
+void aloop__pipe_on_close(aloop_transport_t *transport, aloop_callback_fn closed, void *arg) {
+  aloop__pipe_of(transport)->closed = closed;
+  aloop__pipe_of(transport)->closed_arg = arg;
 }
 
 const aloop__driver_t aloop__driver_pipe = {

@@ -23,15 +23,17 @@ extern const aloop__pipe_calls_t aloop__pipe_socket;   /* any socket: each call 
 struct aloop__pipe {
   aloop_transport_t transport; /* its fd is the one that is watched, and the caller's if he gave it */
   const aloop__pipe_calls_t *calls;
-  aloop__file_t *file; /* unpolled.c: what a job moved or will move, */
-  aloop_future_t *job; /* or the job that has it */
-  int io;              /* what the bytes go through: the same, or another opening of the same pipe */
-  bool masks;          /* writes hold SIGPIPE back by the thread's mask */
-  bool deaf;           /* nobody watches whether the reader goes */
-  bool due;            /* unpolled.c: a turn is queued, */
-  bool waits;          /* reads cannot be asked not to wait, */
-  bool starved;        /* nothing more is to be had without waiting, */
-  bool alone;          /* the executor takes no jobs */
+  aloop__file_t *file;      /* unpolled.c: what a job moved or will move, */
+  aloop_future_t *job;      /* or the job that has it */
+  aloop_callback_fn closed; /* of aloop__pipe_on_close, or NULL */
+  void *closed_arg;
+  int io;       /* what the bytes go through: the same, or another opening of the same pipe */
+  bool masks;   /* writes hold SIGPIPE back by the thread's mask */
+  bool deaf;    /* nobody watches whether the reader goes */
+  bool due;     /* unpolled.c: a turn is queued, */
+  bool waits;   /* reads cannot be asked not to wait, */
+  bool starved; /* nothing more is to be had without waiting, */
+  bool alone;   /* the executor takes no jobs */
 };
 
 static inline aloop__pipe_t *aloop__pipe_of(aloop_transport_t *transport) {
@@ -48,6 +50,10 @@ extern const aloop__driver_t aloop__driver_unpolled;
  * is done after it; NULL: out of memory, and fd and waiter stay the caller's. */
 aloop_transport_t *aloop__pipe_new(aloop_t *loop, int fd, bool read_end, const aloop_protocol_t *table,
                                    void *arg, aloop_future_t *waiter, const char *origin);
+
+/* closed(loop, arg) is called once when the pipe is closed, after connection_lost, whatever protocol it has by
+ * then, and also if connection_made was never called. */
+void aloop__pipe_on_close(aloop_transport_t *transport, aloop_callback_fn closed, void *arg);
 
 /* Chooses `calls` and `io` for a caller's descriptor whose O_NONBLOCK must stay as it is: 0 or a code.
  * aloop__pipe_close closes what it has opened. */
