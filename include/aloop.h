@@ -76,6 +76,7 @@ typedef struct aloop aloop_t;                     /* an event loop */
 typedef struct aloop_future aloop_future_t;       /* the end of an operation */
 typedef struct aloop_transport aloop_transport_t; /* a connection */
 typedef struct aloop_server aloop_server_t;       /* listening sockets and their connections */
+typedef struct aloop_process aloop_process_t;     /* a child process */
 typedef struct aloop_context aloop_context_t;     /* a set of context variables */
 typedef struct aloop_var aloop_var_t;             /* a context variable */
 typedef struct aloop_var_token aloop_var_token_t; /* the value a variable had before it was set */
@@ -112,6 +113,7 @@ typedef void (*aloop_destroy_fn)(void *value);
 
 /* System errors are the negated errno value; the library's own lie below -4000. X(name, value, text) */
 #define ALOOP_SYSTEM_ERRORS(X)                                                                                 \
+  X(E2BIG, -E2BIG, "arguments and environment too long")                                                       \
   X(EACCES, -EACCES, "permission denied")                                                                      \
   X(EADDRINUSE, -EADDRINUSE, "address already in use")                                                         \
   X(EADDRNOTAVAIL, -EADDRNOTAVAIL, "address not available on this machine")                                    \
@@ -138,13 +140,16 @@ typedef void (*aloop_destroy_fn)(void *value);
   X(ENFILE, -ENFILE, "too many open files in the system")                                                      \
   X(ENOBUFS, -ENOBUFS, "no buffer space left")                                                                 \
   X(ENOENT, -ENOENT, "no such entry")                                                                          \
+  X(ENOEXEC, -ENOEXEC, "not a program that this system can execute")                                           \
   X(ENOMEM, -ENOMEM, "out of memory")                                                                          \
   X(ENOTCONN, -ENOTCONN, "not connected")                                                                      \
+  X(ENOTDIR, -ENOTDIR, "not a directory")                                                                      \
   X(ENOTSOCK, -ENOTSOCK, "not a socket")                                                                       \
   X(ENOTSUP, -EOPNOTSUPP, "not supported here")                                                                \
   X(EPERM, -EPERM, "operation not permitted")                                                                  \
   X(EPIPE, -EPIPE, "broken pipe")                                                                              \
   X(ERANGE, -ERANGE, "value out of range")                                                                     \
+  X(ESRCH, -ESRCH, "no such process")                                                                          \
   X(ETIMEDOUT, -ETIMEDOUT, "timed out")
 
 #define ALOOP_OWN_ERRORS(X)                                                                                    \
@@ -158,6 +163,7 @@ typedef void (*aloop_destroy_fn)(void *value);
   X(EOTHERLOOP, -4008, "object belongs to another loop")                                                       \
   X(EOF, -4009, "end of file")                                                                                 \
   X(ECRASHED, -4011, "worker process died before its job was done")                                            \
+  X(EREAPED, -4010, "the child's exit status was collected by somebody else")                                  \
   X(EAI_ADDRFAMILY, -4101, "host has no address of the wanted family")                                         \
   X(EAI_AGAIN, -4102, "name server did not answer; try again later")                                           \
   X(EAI_BADFLAGS, -4103, "bad flags for a name lookup")                                                        \
@@ -1112,6 +1118,61 @@ ALOOP_API int aloop_server_port(const aloop_server_t *server);
 
 /* How many connections it has. [loop] */
 ALOOP_API size_t aloop_server_clients(const aloop_server_t *server);
+
+/* ---- Subprocesses ---------------------------------------------------------------------------------------- */
+
+/* asyncio.SubprocessProtocol: connection_made comes first, once every pipe is there, connection_lost last, once
+ * the child has ended and every pipe is lost; exit and data come between them in no fixed order. fd is 0, 1
+ * or 2. A NULL member is not called. The table must outlive its processes. */
+typedef struct aloop_process_protocol {
+  size_t size;
+  void *(*create)(void *arg); /* as in aloop_protocol_t; returning NULL kills the child */
+  void (*connection_made)(aloop_process_t *process, void *protocol);
+  /* `data` is valid during the call. */
+  void (*pipe_data_received)(aloop_process_t *process, void *protocol, int fd, const void *data, size_t size);
+  void (*pipe_connection_lost)(aloop_process_t *process, void *protocol, int fd, int error);
+  void (*process_exited)(aloop_process_t *process, void *protocol);
+  void (*pause_writing)(aloop_process_t *process, void *protocol); /* of the child's stdin */
+  void (*resume_writing)(aloop_process_t *process, void *protocol);
+  /* 0, or ALOOP_ECLOSED when the loop was closed. Release `protocol` here. */
+  void (*connection_lost)(aloop_process_t *process, void *protocol, int error);
+} aloop_process_protocol_t;
+
+/* What a child's stdin, stdout or stderr is. */
+enum {
+  ALOOP_STDIO_PIPE = 0, /* a pipe to this process */
+  ALOOP_STDIO_INHERIT,  /* this process's own */
+  ALOOP_STDIO_DEVNULL,
+  ALOOP_STDIO_STDOUT, /* err only: where out goes */
+  ALOOP_STDIO_FD      /* the descriptor `fd`, which stays the caller's */
+};
+typedef struct aloop_stdio {
+  int kind;
+  int fd;
+} aloop_stdio_t;
+
+enum { ALOOP_SET_UMASK = 1, ALOOP_SET_USER = 2, ALOOP_SET_GROUP = 4, ALOOP_SET_GROUPS = 8 };
+
+typedef struct aloop_process_options {
+  size_t size;
+  const char *const *argv; /* ended by NULL; argv[0] is the program, looked up in PATH unless it has a slash */
+  const char *executable;  /* the program, if argv[0] is to say something else */
+  const char *const *env;  /* "NAME=value", ended by NULL, its PATH counts; NULL: this process's */
+  const char *cwd;         /* NULL: this process's */
+  aloop_stdio_t in, out, err;
+  const int *pass_fds; /* descriptors above 2 that the child gets, under the same numbers; it gets no others */
+  size_t pass_fds_count;
+  int process_group; /* 0: this process's; -1: a new one; else that one */
+  bool start_new_session;
+  int restore_signals; /* 0: SIGPIPE and SIGXFSZ have their default action and no signal is blocked; -1: signals
+                          are ignored and blocked as in the calling thread */
+  unsigned set;        /* which of the following count: ALOOP_SET_... */
+  mode_t umask;
+  uid_t user; /* groups stay as they are unless set too */
+  gid_t group;
+  const gid_t *groups; /* the extra ones */
+  size_t groups_count;
+} aloop_process_options_t;
 
 #ifdef __cplusplus
 }

@@ -72,14 +72,14 @@ for name in $(sed -n 's/^[1-9]\. `\([a-z_]*\)`.*/\1/p' src/README.md); do
   }
 done
 for name in $(grep -o '\<aloop__[a-z][a-z_0-9]*[a-z0-9]\>' src/README.md | sort -u); do
-  grep -qr "$name" src/core src/future src/executor src/net src/poller || {
+  grep -qr "$name" src/core src/future src/executor src/net src/process src/poller || {
     echo "src/README.md: $name is not in the code" >&2
     status=1
   }
 done
 
 # Nothing is left out of the map but the pollers, which are all of one shape.
-for module in src/core/*.c src/future/*.c src/executor/*.c src/net/*.c; do
+for module in src/core/*.c src/future/*.c src/executor/*.c src/net/*.c src/process/*.c; do
   grep -q "$module" src/README.md || {
     echo "src/README.md: does not say what $module is for" >&2
     status=1

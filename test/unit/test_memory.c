@@ -151,6 +151,8 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_protocol_t, connection_lost);
   ENDS_WITH(aloop_connect_options_t, timeout);
   ENDS_WITH(aloop_server_options_t, max_clients);
+  ENDS_WITH(aloop_process_protocol_t, connection_lost);
+  ENDS_WITH(aloop_process_options_t, groups_count);
 #undef ENDS_WITH
 }
 
