@@ -460,6 +460,7 @@ typedef struct aloop_error_context {
   const char *origin;                         /* "file.c:12": where the callback or object was made */
   int64_t duration;                           /* of a slow callback, ns */
   const struct aloop_error_context *previous; /* what a failing handler was told */
+  aloop_process_t *process;
 } aloop_error_context_t;
 
 /* Returns 0, or a code if it could not handle the report: the default handler then gets both. */
@@ -508,6 +509,7 @@ typedef struct aloop_counters {
   uint64_t servers;
   uint64_t signal_handlers;
   uint64_t jobs; /* given to executors and not ended yet */
+  uint64_t processes;
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -1173,6 +1175,72 @@ typedef struct aloop_process_options {
   const gid_t *groups; /* the extra ones */
   size_t groups_count;
 } aloop_process_options_t;
+
+/* loop.subprocess_exec, subprocess_shell (`command` is for /bin/sh -c; no argv): starts a child. The object of
+ * the future is the aloop_process_t *, with a reference for aloop_future_take_ptr; connection_made was called
+ * by then. A NULL protocol: none; output waits in the pipes for aloop_process_communicate. `options` (NULL for
+ * a shell: the defaults) are used during the call, in which the program is started; cancelling the future kills
+ * it. Handlers and ignored signals are as exec leaves them. Errors: the code of the step that failed, which the
+ * message names ("chdir to /nope: no such entry", "execute foo: permission denied"), ALOOP_EINVAL,
+ * ALOOP_EMFILE. [loop] */
+ALOOP_API aloop_future_t *aloop_subprocess_exec(aloop_t *loop, const aloop_process_protocol_t *protocol,
+                                                void *arg, const aloop_process_options_t *options);
+ALOOP_API aloop_future_t *aloop_subprocess_shell(aloop_t *loop, const aloop_process_protocol_t *protocol,
+                                                 void *arg, const char *command,
+                                                 const aloop_process_options_t *options);
+
+/* Reference counting; unref accepts NULL and never kills. A process without protocol that has ended and that
+ * nobody refers to closes its pipes. [loop] */
+ALOOP_API aloop_process_t *aloop_process_ref(aloop_process_t *process);
+ALOOP_API void aloop_process_unref(aloop_process_t *process);
+ALOOP_API aloop_t *aloop_process_loop(const aloop_process_t *process);
+
+/* SubprocessTransport.get_pid: also after the end. [loop] */
+ALOOP_API pid_t aloop_process_pid(const aloop_process_t *process);
+
+/* SubprocessTransport.get_returncode: *code is the exit code, or minus the signal that ended the child. Errors:
+ * ALOOP_ENOTDONE (it still runs), ALOOP_EREAPED (somebody else collected its status). [loop] */
+ALOOP_API int aloop_process_returncode(const aloop_process_t *process, int *code);
+
+/* SubprocessTransport.get_pipe_transport, get_protocol: the pipe to stdin (0), from stdout (1) or stderr (2),
+ * borrowed, NULL if that is no pipe; and what create() returned. [loop] */
+ALOOP_API aloop_transport_t *aloop_process_pipe(const aloop_process_t *process, int fd);
+ALOOP_API void *aloop_process_get_protocol(const aloop_process_t *process);
+
+/* Process.wait: done when the child has ended, whoever still holds its pipes: with the exit code, or 256 plus
+ * the signal that ended it. Cancelling stops only the waiting. Errors: ALOOP_EREAPED. [loop] */
+#define ALOOP_EXIT_SIGNAL(status) ((status) >= 256 ? (int)((status)-256) : 0)
+ALOOP_API aloop_future_t *aloop_process_wait(aloop_process_t *process);
+
+/* What communicate collected: one block, for free(). A text ends with a 0 beyond its size; NULL: no pipe. */
+typedef struct aloop_output {
+  int returncode; /* as aloop_process_returncode */
+  char *out;
+  size_t out_size;
+  char *err;
+  size_t err_size;
+} aloop_output_t;
+
+/* Process.communicate, for a child without protocol: writes `input` (copied) to stdin and closes it, collects
+ * stdout and stderr until both and the child have ended; the object is an aloop_output_t *. A child that does
+ * not read is no error. With more than `limit` bytes (0: no limit) from either the child is killed, and the
+ * error ALOOP_ENOBUFS. Cancelling stops collecting; what came is lost. Errors: ALOOP_EBUSY (called before, or
+ * there is a protocol), ALOOP_EINVAL (input, but stdin is no pipe), ALOOP_EREAPED. [loop] */
+ALOOP_API aloop_future_t *aloop_process_communicate(aloop_process_t *process, const void *input, size_t size,
+                                                    size_t limit);
+
+/* SubprocessTransport.send_signal, terminate (SIGTERM), kill (SIGKILL): 0 also for a child that has just ended.
+ * Errors: ALOOP_ESRCH (its end is known, or it was collected by somebody else), ALOOP_EINVAL (no such signal),
+ * ALOOP_EPERM. [loop] */
+ALOOP_API int aloop_process_send_signal(aloop_process_t *process, int signum);
+ALOOP_API int aloop_process_terminate(aloop_process_t *process);
+ALOOP_API int aloop_process_kill(aloop_process_t *process);
+
+/* SubprocessTransport.close: drops the pipes, unsent bytes too, and kills the child if it still runs;
+ * connection_lost(0) follows when it has ended. Idempotent. aloop_close does the same, and waits for the end of
+ * the child, at most a second. [loop] */
+ALOOP_API void aloop_process_close(aloop_process_t *process);
+ALOOP_API bool aloop_process_is_closing(const aloop_process_t *process);
 
 #ifdef __cplusplus
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * What futures, transports and servers have in common: a count, a place in the loop's list of live objects
- * (for the dump, and for aloop_close), and a second chance when the ready deque could not grow. An object that
- * must be called back "soon" but met out of memory is marked stalled; each turn offers its kind's `resume`
- * another try, so no end is ever lost.
+ * What futures, transports, servers and processes have in common: a count, a place in the loop's list of live
+ * objects (for the dump, and for aloop_close), and a second chance when the ready deque could not grow. An
+ * object that must be called back "soon" but met out of memory is marked stalled; each turn offers its kind's
+ * `resume` another try, so no end is ever lost.
  */
 #ifndef ALOOP_CORE_OBJECT_H
 #define ALOOP_CORE_OBJECT_H
@@ -14,7 +14,15 @@
 typedef struct aloop__object aloop__object_t;
 
 /* Jobs are counted like these, though they are no objects. */
-enum { ALOOP__FUTURE, ALOOP__TRANSPORT, ALOOP__SERVER, ALOOP__SIGNAL_HANDLER, ALOOP__JOB, ALOOP__KINDS };
+enum {
+  ALOOP__FUTURE,
+  ALOOP__TRANSPORT,
+  ALOOP__SERVER,
+  ALOOP__SIGNAL_HANDLER,
+  ALOOP__JOB,
+  ALOOP__PROCESS,
+  ALOOP__KINDS
+};
 
 typedef struct aloop__kind {
   const char *name;

@@ -146,8 +146,8 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_poller_t, now);
   ENDS_WITH(aloop_options_t, slow_callback_duration);
   ENDS_WITH(aloop_policy_t, user);
-  ENDS_WITH(aloop_error_context_t, previous);
-  ENDS_WITH(aloop_metrics_t, jobs);
+  ENDS_WITH(aloop_error_context_t, process);
+  ENDS_WITH(aloop_metrics_t, processes);
   ENDS_WITH(aloop_protocol_t, connection_lost);
   ENDS_WITH(aloop_connect_options_t, timeout);
   ENDS_WITH(aloop_server_options_t, max_clients);
