@@ -162,8 +162,8 @@ typedef void (*aloop_destroy_fn)(void *value);
   X(ESTOPPED, -4007, "loop stopped before the future was done")                                                \
   X(EOTHERLOOP, -4008, "object belongs to another loop")                                                       \
   X(EOF, -4009, "end of file")                                                                                 \
-  X(ECRASHED, -4011, "worker process died before its job was done")                                            \
   X(EREAPED, -4010, "the child's exit status was collected by somebody else")                                  \
+  X(ECRASHED, -4011, "worker process died before its job was done")                                            \
   X(EAI_ADDRFAMILY, -4101, "host has no address of the wanted family")                                         \
   X(EAI_AGAIN, -4102, "name server did not answer; try again later")                                           \
   X(EAI_BADFLAGS, -4103, "bad flags for a name lookup")                                                        \

@@ -15,6 +15,16 @@ prints hello_world "Hello World"
 
 prints watch_fd "Received: abc"
 
+missing=$(ls /zzz 2>&1)
+code=$?
+prints run_command "['ls /zzz' exited with $code]
+[stderr]
+$missing"
+
+prints run_command "['echo hello; exit 3' exited with 3]
+[stdout]
+hello" 'echo hello; exit 3'
+
 prints future_set_after "hello ...
 ... world"
 
