@@ -14,6 +14,8 @@
  * counted, and after 64 in a row the poller is opened anew.
  *
  * add_reader and add_writer are watches too, made here: one block per descriptor holds both callbacks.
+ * Operations on the caller's descriptors wait through the same blocks: each direction has one user, a callback
+ * of the caller or an operation, and the one cannot take the other's place.
  */
 #include "core/watch.h"
 
@@ -23,13 +25,14 @@
 #include "core/memory.h"
 #include "core/report.h"
 
-/* What add_reader or add_writer was given. */
+/* What add_reader or add_writer was given, or an operation that waits. */
 typedef struct user_callback {
   aloop_callback_fn fn;
   void *arg;
   aloop__map_t *context;
   const char *origin;
   uint64_t since; /* the poll before it: what an earlier poll saw was meant for its predecessor */
+  bool operation;
 } user_callback_t;
 
 typedef struct user_watch {
@@ -151,13 +154,27 @@ static void release_user(aloop_t *loop, user_watch_t *user) {
   aloop__memory_release(loop, user);
 }
 
+/* What keeps a direction of a descriptor from the caller (or an operation on its behalf), or NULL. The caller
+ * may put one callback in place of another. */
+static const char *conflict(const aloop_t *loop, int fd, uint32_t direction, bool operation) {
+  aloop__watch_t *watch = aloop__watch_find(loop, fd);
+  if (watch == NULL) return NULL;
+  if (!watch->ops->user) return "the descriptor belongs to a live transport or server";
+  if ((watch->interest & direction) == 0) return NULL;
+  if (callback_of(user_of(watch), direction)->operation)
+    return "another operation waits for this direction of the descriptor; wait for it or cancel it first";
+  return operation ? "add_reader or add_writer watches this direction of the descriptor; remove it first"
+                   : NULL;
+}
+
+const char *aloop__watch_conflict(const aloop_t *loop, int fd, uint32_t direction) {
+  return conflict(loop, fd, direction, true);
+}
+
 /* The user's block for a descriptor, made if need be. */
 static int open_user(aloop_t *loop, int fd, user_watch_t **out) {
   if (fd < 0) return ALOOP_EBADF;
   aloop__watch_t *watch = aloop__watch_find(loop, fd);
-  if (watch != NULL && !watch->ops->user)
-    return aloop__misuse(loop, ALOOP_EBUSY,
-                         "add_reader or add_writer on a descriptor that a transport or server owns");
   if (watch == NULL) {
     user_watch_t *user = aloop__memory_zero(loop, sizeof *user);
     if (user == NULL) return ALOOP_ENOMEM;
@@ -178,7 +195,8 @@ static void close_user_if_idle(aloop_t *loop, user_watch_t *user) {
   release_user(loop, user);
 }
 
-static int watch_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
+/* Puts a callback, of which the context is the caller's reference, into its place. */
+static int install(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
   user_watch_t *user = NULL;
   int rc = open_user(loop, fd, &user);
   if (rc < 0) return rc;
@@ -192,10 +210,30 @@ static int watch_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t
   user_callback_t *slot = callback_of(user, direction);
   aloop__map_t *old = slot->context;
   *slot = callback;
-  slot->context = aloop__map_ref(loop->context);
   slot->since = loop->polls;
   aloop__map_unref(loop, old); /* last: a destructor may do anything */
   return 0;
+}
+
+/* Takes the callback of a direction away. */
+static void take_away(aloop_t *loop, user_watch_t *user, uint32_t direction) {
+  aloop__watch_set(loop, &user->watch, user->watch.interest & ~direction);
+  user_callback_t *callback = callback_of(user, direction);
+  aloop__map_t *context = callback->context;
+  callback->context = NULL;
+  close_user_if_idle(loop, user);
+  aloop__map_unref(loop, context); /* last: a destructor may do anything */
+}
+
+int aloop__watch_wait(aloop_t *loop, int fd, uint32_t direction, aloop_callback_fn fn, void *arg,
+                      const char *origin) {
+  ALOOP_CHECK(aloop__watch_conflict(loop, fd, direction) == NULL);
+  return install(loop, fd, direction,
+                 (user_callback_t){.fn = fn, .arg = arg, .origin = origin, .operation = true});
+}
+
+void aloop__watch_wait_end(aloop_t *loop, int fd, uint32_t direction) {
+  take_away(loop, user_of(aloop__watch_find(loop, fd)), direction);
 }
 
 static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t callback) {
@@ -203,7 +241,11 @@ static int add_user(aloop_t *loop, int fd, uint32_t direction, user_callback_t c
   if (rc < 0) return rc;
   if (callback.fn == NULL)
     return aloop__misuse(loop, ALOOP_EINVAL, "add_reader or add_writer without a callback");
-  rc = watch_user(loop, fd, direction, callback);
+  const char *rule = conflict(loop, fd, direction, false);
+  if (rule != NULL) return aloop__misuse(loop, ALOOP_EBUSY, rule);
+  callback.context = aloop__map_ref(loop->context);
+  rc = install(loop, fd, direction, callback);
+  if (rc < 0) aloop__map_unref(loop, callback.context);
   if (rc == ALOOP_EBADF) aloop__misuse(loop, rc, "add_reader or add_writer on a descriptor that is not open");
   return rc;
 }
@@ -213,18 +255,11 @@ static int remove_user(aloop_t *loop, int fd, uint32_t direction) {
   if (rc < 0) return rc;
   if (fd < 0)
     return aloop__misuse(loop, ALOOP_EBADF, "remove_reader or remove_writer on a negative descriptor");
+  const char *rule = conflict(loop, fd, direction, false);
+  if (rule != NULL) return aloop__misuse(loop, ALOOP_EBUSY, rule);
   aloop__watch_t *watch = aloop__watch_find(loop, fd);
-  if (watch == NULL) return 0;
-  if (!watch->ops->user)
-    return aloop__misuse(loop, ALOOP_EBUSY,
-                         "remove_reader or remove_writer on a descriptor that a transport or server owns");
-  if ((watch->interest & direction) == 0) return 0;
-  aloop__watch_set(loop, watch, watch->interest & ~direction);
-  user_callback_t *callback = callback_of(user_of(watch), direction);
-  aloop__map_t *context = callback->context;
-  callback->context = NULL;
-  close_user_if_idle(loop, user_of(watch));
-  aloop__map_unref(loop, context); /* last: a destructor may do anything */
+  if (watch == NULL || (watch->interest & direction) == 0) return 0;
+  take_away(loop, user_of(watch), direction);
   return 1;
 }
 

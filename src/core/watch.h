@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * A watch ties one descriptor to two callbacks inside the loop. It is embedded in its owner (a transport, a
- * listener, the pair of user callbacks of add_reader and add_writer). The loop's table maps a descriptor to
- * its watch; the poller knows the watch only by a token (descriptor + generation), so an event that arrives
- * after the watch stopped is recognised and dropped.
+ * listener, the pair of user callbacks of add_reader and add_writer, which operations share). The loop's table
+ * maps a descriptor to its watch; the poller knows the watch only by a token (descriptor + generation), so an
+ * event that arrives after the watch stopped is recognised and dropped.
  */
 #ifndef ALOOP_CORE_WATCH_H
 #define ALOOP_CORE_WATCH_H
@@ -16,7 +16,7 @@ typedef struct aloop__watch_ops {
   const char *name;           /* for the dump */
   aloop_callback_fn readable; /* (loop, watch) */
   aloop_callback_fn writable;
-  bool user; /* made by add_reader or add_writer */
+  bool user; /* made by add_reader or add_writer, or for an operation */
 } aloop__watch_ops_t;
 
 struct aloop__watch {
@@ -35,6 +35,15 @@ int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest);
 
 /* Stops watching and gives the descriptor up, at once. A no-op on a watch that has none (fd -1). */
 void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch);
+
+/* For operations on a descriptor of the caller: fn(loop, arg) is called each turn in which it is ready for one
+ * direction, until ..._wait_end, which is at once. The other direction may be the caller's (add_reader,
+ * add_writer) or another operation's. To be asked first: what keeps the direction from an operation, or NULL.
+ * */
+const char *aloop__watch_conflict(const aloop_t *loop, int fd, uint32_t direction);
+int aloop__watch_wait(aloop_t *loop, int fd, uint32_t direction, aloop_callback_fn fn, void *arg,
+                      const char *origin);
+void aloop__watch_wait_end(aloop_t *loop, int fd, uint32_t direction);
 
 /* The watch of a descriptor, or NULL. */
 aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);

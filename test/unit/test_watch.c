@@ -504,6 +504,48 @@ static void a_failed_add_leaves_what_was(void **state) {
   close_both(fds);
 }
 
+static void an_operation_and_a_callback_share_a_descriptor(void **state) {
+  env_t *env = *state;
+  int fds[2], calls = 0, events = 0;
+  make_ready_pair(fds);
+  assert_null(aloop__watch_conflict(env->loop, fds[0], ALOOP_READABLE));
+  assert_int_equal(aloop__watch_wait(env->loop, fds[0], ALOOP_READABLE, count, &events, "here"), 0);
+  assert_int_equal(aloop_add_writer(env->loop, fds[0], count, &calls), 0);
+  run_turn(env->loop);
+  assert_int_equal(events, 1);
+  assert_int_equal(calls, 1);
+  assert_string_equal(aloop__watch_origin(aloop__watch_find(env->loop, fds[0]), ALOOP_READABLE), "here");
+  aloop__watch_wait_end(env->loop, fds[0], ALOOP_READABLE);
+  run_turn(env->loop);
+  assert_int_equal(events, 1);
+  assert_int_equal(calls, 2);
+  assert_int_equal(aloop_remove_writer(env->loop, fds[0]), 1);
+  assert_null(aloop__watch_find(env->loop, fds[0]));
+  close_both(fds);
+}
+
+static void an_operation_and_a_callback_exclude_each_other(void **state) {
+  env_t *env = *state;
+  int fds[2], calls = 0, events = 0;
+  make_ready_pair(fds);
+  assert_int_equal(aloop__watch_wait(env->loop, fds[0], ALOOP_READABLE, count, &events, NULL), 0);
+  assert_non_null(aloop__watch_conflict(env->loop, fds[0], ALOOP_READABLE));
+  assert_null(aloop__watch_conflict(env->loop, fds[0], ALOOP_WRITABLE));
+  assert_int_equal(aloop_add_reader(env->loop, fds[0], count, &calls), ALOOP_EBUSY);
+  assert_int_equal(aloop_remove_reader(env->loop, fds[0]), ALOOP_EBUSY);
+  assert_int_equal(aloop_remove_writer(env->loop, fds[0]), 0);
+  run_turn(env->loop);
+  assert_int_equal(events, 1);
+  aloop__watch_wait_end(env->loop, fds[0], ALOOP_READABLE);
+  assert_int_equal(aloop_add_reader(env->loop, fds[0], count, &calls), 0);
+  assert_non_null(aloop__watch_conflict(env->loop, fds[0], ALOOP_READABLE));
+  run_turn(env->loop);
+  assert_int_equal(events, 1);
+  assert_int_equal(calls, 1);
+  assert_int_equal(aloop_remove_reader(env->loop, fds[0]), 1);
+  close_both(fds);
+}
+
 static void watch_both(env_t *env) {
   int fds[2], calls = 0;
   make_ready_pair(fds);
@@ -520,7 +562,8 @@ static void every_allocation_may_fail(void **state) {
   torture(*state, watch_both);
 }
 
-TESTS(T(a_reader_is_called_while_there_is_something_to_read), T(a_writer_is_called_while_there_is_room),
+TESTS(T(an_operation_and_a_callback_share_a_descriptor), T(an_operation_and_a_callback_exclude_each_other),
+      T(a_reader_is_called_while_there_is_something_to_read), T(a_writer_is_called_while_there_is_room),
       T(the_reader_of_a_descriptor_comes_before_its_writer), T(a_hang_up_wakes_both_sides),
       T(many_descriptors_are_told_apart), T(a_callback_runs_in_the_context_of_its_adding),
       T(removing_releases_the_context_at_once), T(removing_tells_whether_there_was_something),
