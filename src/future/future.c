@@ -387,7 +387,7 @@ aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
   future->more = NULL;
   future->count = future->ran = future->queued = 0;
   future->state = ALOOP__PENDING;
-  future->operation = future->owner = future->unread = future->ignored = false;
+  future->operation = future->owner = future->by_value = future->unread = future->ignored = false;
   future->extra = NULL;
   if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) {
     aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
@@ -439,6 +439,7 @@ int64_t aloop_future_result(aloop_future_t *future) {
   if (rc < 0) return rc;
   if (future->state == ALOOP__PENDING) return ALOOP_ENOTDONE;
   future->unread = false;
+  if (ALOOP_UNLIKELY(future->by_value)) source_of(future)->owner = false;
   return future->value;
 }
 
@@ -574,6 +575,13 @@ bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, 
   return true;
 }
 
+bool aloop__future_finish_owned(aloop_future_t *future, int64_t value, aloop_destroy_fn release) {
+  if (future == NULL || future->state != ALOOP__PENDING) return false;
+  future->by_value = true;
+  end_with_object(future, value, (void *)(intptr_t)value, release);
+  return true;
+}
+
 static void fail_formatted(aloop_future_t *future, int error, const char *format, va_list arguments) {
   char text[MESSAGE_MAX];
   if (format != NULL) vsnprintf(text, sizeof text, format, arguments);
@@ -611,6 +619,7 @@ void aloop__future_follow(aloop_future_t *future, aloop_future_t *source) {
   if (future->state != ALOOP__PENDING) return;
   future->extra->source = source;
   source->unread = false;
+  future->by_value = source->by_value;
   end_with_number(future, source->state, source->value);
 }
 

@@ -66,6 +66,7 @@ struct aloop_future {
   unsigned state : 2;
   unsigned operation : 1; /* of the library: `stop` is called whoever ends it, and a reference is held */
   unsigned owner : 1;     /* of ptr */
+  unsigned by_value : 1;  /* ... which stands for the value: whoever reads the value takes it over */
   unsigned unread : 1;    /* the error was not read yet */
   unsigned ignored : 1;   /* nobody will read it, and that is fine */
   aloop__future_extra_t *extra;
@@ -97,6 +98,9 @@ void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn stop, voi
  * future that is done, is left alone: then false, and an object stays the caller's. */
 bool aloop__future_finish(aloop_future_t *future, int64_t value);
 bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy);
+/* The value is something that has to be released, a descriptor: it belongs to whoever reads it, and if nobody
+ * does, `release` is called with it (made a pointer) when the future goes. */
+bool aloop__future_finish_owned(aloop_future_t *future, int64_t value, aloop_destroy_fn release);
 bool aloop__future_fail(aloop_future_t *future, int error, const char *format, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 3, 4)))

@@ -934,14 +934,59 @@ static void the_dump_describes_each_state(void **state) {
   }
 }
 
-TESTS(T(a_new_future_is_pending), T(a_value_ends_it_once), T(values_and_errors_have_their_sign),
-      T(null_is_refused_everywhere), T(a_callback_is_a_function), T(an_error_has_a_message),
-      T(without_a_message_the_code_speaks), T(a_value_has_no_message), T(out_of_memory_leaves_the_message_out),
-      T(an_object_goes_with_the_last_reference), T(a_taken_object_is_not_destroyed),
-      T(there_may_be_no_object_to_take), T(a_refused_object_stays_the_callers),
-      T(callbacks_run_in_order_and_never_inline), T(a_done_future_calls_back_through_the_deque_too),
-      T(what_a_callback_adds_runs_next_turn), T(removing_takes_every_equal_pair),
-      T(a_queued_callback_cannot_be_removed), T(callbacks_keep_the_future),
+static int released;
+
+static void note_release(void *value) {
+  released = (int)(intptr_t)value;
+}
+
+static aloop_future_t *owned(env_t *env) {
+  aloop_future_t *future = aloop_future_new(env->loop);
+  released = 0;
+  assert_true(aloop__future_finish_owned(future, 77, note_release));
+  return future;
+}
+
+static void a_value_that_nobody_reads_is_released(void **state) {
+  env_t *env = *state;
+  aloop_future_unref(owned(env));
+  assert_int_equal(released, 77);
+  aloop_future_unref(aloop_shield(owned(env)));
+  assert_int_equal(released, 77);
+}
+
+static void a_value_belongs_to_who_reads_it(void **state) {
+  env_t *env = *state;
+  void *none = NULL;
+  aloop_future_t *future = owned(env);
+  assert_int_equal(aloop_future_result(future), 77);
+  assert_int_equal(aloop_future_take_ptr(future, &none), ALOOP_ENOENT);
+  aloop_future_unref(future);
+  assert_int_equal(released, 0);
+  future = aloop_wait_for(aloop_shield(owned(env)), ALOOP_FOREVER);
+  assert_int_equal(aloop_future_result(future), 77);
+  aloop_future_unref(future);
+  assert_int_equal(released, 0);
+  assert_int_equal(aloop_run_until_complete(env->loop, owned(env)), 77);
+  assert_int_equal(released, 0);
+}
+
+static void waiting_for_a_value_is_not_reading_it(void **state) {
+  env_t *env = *state;
+  aloop_future_t *future = owned(env);
+  assert_int_equal(aloop_run_until_complete(env->loop, aloop_gather(env->loop, &future, 1, 0)), 1);
+  assert_int_equal(released, 77);
+}
+
+TESTS(T(a_value_that_nobody_reads_is_released), T(a_value_belongs_to_who_reads_it),
+      T(waiting_for_a_value_is_not_reading_it), T(a_new_future_is_pending), T(a_value_ends_it_once),
+      T(values_and_errors_have_their_sign), T(null_is_refused_everywhere), T(a_callback_is_a_function),
+      T(an_error_has_a_message), T(without_a_message_the_code_speaks), T(a_value_has_no_message),
+      T(out_of_memory_leaves_the_message_out), T(an_object_goes_with_the_last_reference),
+      T(a_taken_object_is_not_destroyed), T(there_may_be_no_object_to_take),
+      T(a_refused_object_stays_the_callers), T(callbacks_run_in_order_and_never_inline),
+      T(a_done_future_calls_back_through_the_deque_too), T(what_a_callback_adds_runs_next_turn),
+      T(removing_takes_every_equal_pair), T(a_queued_callback_cannot_be_removed), T(callbacks_keep_the_future),
       T(a_forgotten_pending_future_calls_nobody), T(a_callback_runs_in_the_context_of_its_adding),
       T(removing_releases_the_context), T(a_fatal_stop_leaves_the_other_callbacks_queued),
       T(an_end_between_turns_tells_the_host), T(cancelling_stops_the_operation_first),
