@@ -525,8 +525,8 @@ ALOOP_API int aloop_dump(aloop_t *loop, void (*line)(void *arg, const char *text
 /* loop.add_reader, add_writer: fn(loop, arg) runs each turn in which fd is readable (writable); errors and
  * hang-ups count as both. Level-triggered. A second call replaces the callback, and one already queued in this
  * turn is dropped. The descriptor stays the caller's; remove before closing it. Returns 0. Errors: ALOOP_EBUSY
- * (a live transport or server owns fd), ALOOP_EPERM (the poller cannot watch it: a regular file), ALOOP_EBADF,
- * ALOOP_ENOMEM, ALOOP_ERANGE (select's limit). [loop] */
+ * (a live transport or server owns fd, or an aloop_sock_... waits for this direction), ALOOP_EPERM (the poller
+ * cannot watch it: a regular file), ALOOP_EBADF, ALOOP_ENOMEM, ALOOP_ERANGE (select's limit). [loop] */
 ALOOP_API int aloop_add_reader(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg);
 ALOOP_API int aloop_add_writer(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg);
 ALOOP_API int aloop_add_reader_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin);
@@ -535,7 +535,7 @@ ALOOP_API int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn,
 #define aloop_add_writer(loop, fd, fn, arg) aloop_add_writer_from(loop, fd, fn, arg, ALOOP_HERE)
 
 /* loop.remove_reader, remove_writer: at once; a queued call is dropped. Returns 1 if something was removed,
- * else 0. Errors: ALOOP_EBUSY (owned by a live transport or server), ALOOP_EBADF (negative). [loop] */
+ * else 0. Errors: ALOOP_EBUSY (as above), ALOOP_EBADF (negative). [loop] */
 ALOOP_API int aloop_remove_reader(aloop_t *loop, int fd);
 ALOOP_API int aloop_remove_writer(aloop_t *loop, int fd);
 
@@ -562,6 +562,51 @@ ALOOP_API int aloop_add_signal_handler_from(aloop_t *loop, int signum, aloop_sig
  * signal, at once; a queued call is dropped. aloop_close removes all of the loop's. Returns how many were
  * removed. Errors: ALOOP_EINVAL. [loop] */
 ALOOP_API int aloop_remove_signal_handler(aloop_t *loop, int signum, aloop_signal_fn fn, void *arg);
+
+/* ---- Socket operations ----------------------------------------------------------------------------------- */
+
+/* For the caller's own non-blocking sockets; in debug mode a blocking one is refused with ALOOP_EINVAL. Each is
+ * tried at once, and waits only if it has to: a future may be done when it is returned. A socket has room for
+ * one operation that reads (recv, recvfrom, accept) and one that writes (sendall, sendto, connect, sendfile) at
+ * a time; the other direction may be watched by add_reader or add_writer. Cancelling is at once: the descriptor
+ * may be closed and its number used again in the next statement. Do not close it before that, or before the
+ * future is done. Errors of all: ALOOP_EBUSY (the direction is in use, or a live transport or server owns fd;
+ * nothing was done), ALOOP_ENOTSOCK, and what the system call answers. */
+
+/* loop.sock_recv, sock_recv_into: one receive of at most `size` bytes into `buffer`, which must stay valid
+ * until the end. Ends with how many came; 0: end of the stream. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_recv(aloop_t *loop, int fd, void *buffer, size_t size);
+
+/* loop.sock_recvfrom, sock_recvfrom_into: the same with the sender's address (*address_size as with
+ * getsockname; both must stay valid, too). NULL: not wanted. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_recvfrom(aloop_t *loop, int fd, void *buffer, size_t size,
+                                              struct sockaddr *address, socklen_t *address_size);
+
+/* loop.sock_sendall: sends all of `data`, which must stay valid until the end, over a stream; at most 256 KiB
+ * in a turn. Ends with `size`. The message of an error says how many bytes were sent. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_sendall(aloop_t *loop, int fd, const void *data, size_t size);
+
+/* loop.sock_sendto: one send, a datagram, of `data`, which must stay valid until the end. The address is
+ * copied; NULL: that of the connect. Ends with how many bytes were sent. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_sendto(aloop_t *loop, int fd, const void *data, size_t size,
+                                            const struct sockaddr *address, socklen_t address_size);
+
+/* loop.sock_connect, of which the name is looked up before. The address is copied. Ends with 0. Errors:
+ * ALOOP_ECONNREFUSED, ALOOP_ETIMEDOUT, ... with a message that names the address; ALOOP_EAGAIN (the backlog of
+ * a unix listener is full). After an error or a cancel the socket is good for nothing but close. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_connect(aloop_t *loop, int fd, const struct sockaddr *address,
+                                             socklen_t address_size);
+
+/* loop.sock_accept: ends with a new descriptor, non-blocking and close-on-exec, and the peer's address if that
+ * is wanted (as with recvfrom). It belongs to whoever reads the result, and is closed with the future if nobody
+ * does. Connections that died in the backlog are passed over. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_accept(aloop_t *loop, int fd, struct sockaddr *address,
+                                            socklen_t *address_size);
+
+/* loop.sock_sendfile: sends `count` bytes (0: to the end) of a regular file from `offset`; otherwise as
+ * aloop_sendfile, ALOOP_NO_FALLBACK included. Ends with the bytes sent, fewer if the file is shorter. [loop] */
+ALOOP_API aloop_future_t *aloop_sock_sendfile(aloop_t *loop, int fd, int file, int64_t offset, int64_t count,
+                                              unsigned flags);
 
 /* ---- Futures --------------------------------------------------------------------------------------------- */
 

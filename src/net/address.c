@@ -157,3 +157,39 @@ int aloop__address_socket(const aloop__address_t *address) {
   return rc;
 #endif
 }
+
+static int accept_fd(int fd, struct sockaddr *address, socklen_t *size) {
+#if ALOOP_HAVE_ACCEPT4
+  return accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+  int accepted = accept(fd, address, size);
+  if (accepted < 0) return accepted;
+  fcntl(accepted, F_SETFD, FD_CLOEXEC);
+  fcntl(accepted, F_SETFL, O_NONBLOCK);
+  return accepted;
+#endif
+}
+
+int aloop__address_accept(int fd, struct sockaddr *address, socklen_t *size) {
+  socklen_t got = size != NULL ? *size : 0;
+  int accepted = accept_fd(fd, address, size != NULL ? &got : NULL);
+  if (accepted < 0) return errno == EWOULDBLOCK ? ALOOP_EAGAIN : -errno;
+  if (size != NULL) *size = got;
+  return accepted;
+}
+
+bool aloop__address_accept_again(int error) {
+  switch (error) {
+  case -ECONNABORTED:
+  case -EINTR:
+  case -EPROTO:
+  case -ENETDOWN:
+  case -EHOSTDOWN:
+  case -ENETUNREACH:
+  case -EHOSTUNREACH:
+  case -ENOPROTOOPT:
+    return true;
+  default:
+    return false;
+  }
+}

@@ -55,6 +55,13 @@ int aloop__addresses_add(aloop_t *loop, aloop__addresses_t **addresses, const al
 /* A non-blocking, close-on-exec socket for the address, or a code. */
 int aloop__address_socket(const aloop__address_t *address);
 
+/* The next connection that waits at a listening socket, as a non-blocking, close-on-exec descriptor, with its
+ * peer's address if that is asked for, or a code. ALOOP_EAGAIN: none does. */
+int aloop__address_accept(int fd, struct sockaddr *address, socklen_t *size);
+
+/* Whether it failed because of one connection, which died while it waited: the next one is fine. */
+bool aloop__address_accept_again(int error);
+
 /* What a descriptor of the caller was like before it was made non-blocking and close-on-exec. */
 typedef struct aloop__adopted {
   int status;

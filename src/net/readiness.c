@@ -12,7 +12,6 @@
  * What does not depend on sockets is in readiness.h, for the drivers of other descriptors.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -150,34 +149,16 @@ static void close_fd(aloop_transport_t *transport) {
 
 /* ---- Accepting ------------------------------------------------------------------------------------------- */
 
-static int accept_one(int fd) {
-#if ALOOP_HAVE_ACCEPT4
-  return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-  int accepted = accept(fd, NULL, NULL);
-  if (accepted < 0) return accepted;
-  fcntl(accepted, F_SETFD, FD_CLOEXEC);
-  fcntl(accepted, F_SETFL, O_NONBLOCK);
-  return accepted;
-#endif
-}
-
-/* Errors of one connection that died while it waited: the next one is fine. */
-static bool is_about_one(int error) {
-  return error == ECONNABORTED || error == EINTR || error == EPROTO || error == ENETDOWN ||
-         error == EHOSTDOWN || error == ENETUNREACH || error == EHOSTUNREACH || error == ENOPROTOOPT;
-}
-
 static void acceptable(aloop_t *loop, void *arg) {
   (void)loop;
   aloop__listener_t *listener = ALOOP_CONTAINER_OF(arg, aloop__listener_t, watch);
   aloop_server_t *server = aloop_server_ref(listener->server);
   for (int budget = ACCEPT_BUDGET; budget > 0; budget--) {
-    int fd = accept_one(listener->fd);
+    int fd = aloop__address_accept(listener->fd, NULL, NULL);
     if (fd >= 0) {
       if (!aloop__listener_accepted(listener, fd)) break;
-    } else if (!is_about_one(errno)) {
-      if (!aloop__readiness_is_retry(errno)) aloop__listener_failed(listener, -errno);
+    } else if (!aloop__address_accept_again(fd)) {
+      if (fd != ALOOP_EAGAIN) aloop__listener_failed(listener, fd);
       break;
     }
   }
