@@ -547,9 +547,9 @@ typedef void (*aloop_signal_fn)(aloop_t *loop, int signum, void *arg);
  * as a callback of the loop once after one or more arrivals, in the order added. Adding the same fn and arg
  * again keeps the place and renews the rest. The first handler of the process for a signal saves what was there
  * before, the last one to go restores it, unless somebody else has put something over it meanwhile.
- * ALOOP_SIGNAL_CHAIN: what was there before is called too, inside the signal handler. Returns 0. Errors:
- * ALOOP_EINVAL (no such signal, or one that cannot be caught), ALOOP_ENOMEM, ALOOP_EMFILE, ALOOP_ENFILE. [loop]
- */
+ * ALOOP_SIGNAL_CHAIN: what was there before is called too, inside the signal handler. In the child of a fork
+ * arrivals wait for aloop_after_fork. Returns 0. Errors: ALOOP_EINVAL (no such signal, or one that cannot be
+ * caught), ALOOP_ENOMEM, ALOOP_EMFILE, ALOOP_ENFILE. [loop] */
 enum { ALOOP_SIGNAL_CHAIN = 1 };
 ALOOP_API int aloop_add_signal_handler(aloop_t *loop, int signum, aloop_signal_fn fn, void *arg,
                                        unsigned flags);
