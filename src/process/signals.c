@@ -211,6 +211,7 @@ static void take_out(aloop_t *loop, handler_t *handler) {
   signals->count--;
   if (!aloop__list_empty(&wanted->handlers)) return;
   aloop__sigtable_remove(&wanted->link);
+  aloop__sigsink_clear(&signals->sink, handler->signum);
   signals->wanted[handler->signum] = NULL;
   aloop__memory_release(loop, wanted);
 }

@@ -48,6 +48,11 @@ void aloop__sigtable_remove(aloop__siglink_t *link);
  * before. */
 void aloop__sigsink_open(aloop__sigsink_t *sink, int wake);
 
+/* Forgets that a signal has arrived. */
+static inline void aloop__sigsink_clear(aloop__sigsink_t *sink, int signum) {
+  atomic_fetch_and(&sink->pending[signum >> 5], ~(UINT32_C(1) << (signum & 31)));
+}
+
 /* Takes the marks of 32 signals. */
 static inline uint32_t aloop__sigsink_take(aloop__sigsink_t *sink, int word) {
   return atomic_exchange(&sink->pending[word], 0);

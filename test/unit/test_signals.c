@@ -149,6 +149,7 @@ static void what_arrived_is_forgotten_with_the_last_handler(void **state) {
   aloop_add_signal_handler(env->loop, SIGUSR1, hear, &gone, 0);
   raise(SIGUSR1);
   aloop_remove_signal_handler(env->loop, SIGUSR1, hear, &gone);
+  aloop_add_signal_handler(env->loop, SIGUSR1, hear, &later, 0);
   two_turns(env->loop);
   assert_int_equal(gone.calls + later.calls, 0);
   raise(SIGUSR2);
