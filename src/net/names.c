@@ -12,7 +12,7 @@
  * deadline and a message that names what was looked up, and shares the inner one's object with its destructor,
  * because only the resolver knows how its lists are made. Cancelling it, its deadline and the end of the loop
  * all cancel the inner one: a job that waits is taken out of its queue, one that runs is left to itself, and
- * its answer is freed by the thread.
+ * what it finds is freed after it.
  *
  * What a job is given is malloc's memory, as the C library's answer is: a thread that hangs in a name server
  * may outlive the loop and its allocator.
@@ -318,8 +318,9 @@ static void on_late(aloop_t *loop, void *arg) {
 }
 
 /* What the caller gets for `inner`, which may be NULL. */
-static aloop_future_t *limit(aloop_future_t *inner, int64_t timeout, const char *what) {
+static aloop_future_t *limit(aloop_future_t *inner, const char *origin, int64_t timeout, const char *what) {
   aloop_future_t *outer = inner != NULL ? wait_on(inner, on_done, what) : NULL;
+  if (outer != NULL) outer->object.origin = origin;
   if (outer == NULL || aloop_future_done(outer) || timeout == ALOOP_FOREVER) return outer;
   waiting_of(outer)->timeout = timeout;
   if (timeout == 0) {
@@ -393,7 +394,7 @@ aloop_future_t *aloop_getaddrinfo(aloop_t *loop, const char *host, const char *s
   int rc = answer_here(host, service, hints, &list);
   if (rc == 0) return finished(loop, origin, list, free_addresses);
   if (rc < 0) return failed(loop, origin, what, rc);
-  return limit(aloop__names_ask(loop, host, service, hints), timeout, what);
+  return limit(aloop__names_ask(loop, host, service, hints), origin, timeout, what);
 }
 
 /* A lookup in the other direction. */
@@ -434,7 +435,7 @@ aloop_future_t *aloop_getnameinfo(aloop_t *loop, const struct sockaddr *address,
   self->size = size;
   self->flags = flags;
   if ((flags & (NI_NUMERICHOST | NI_NUMERICSERV)) != (NI_NUMERICHOST | NI_NUMERICSERV))
-    return limit(submit(loop, answer_reverse, self, free), timeout, what);
+    return limit(submit(loop, answer_reverse, self, free), origin, timeout, what);
   int rc = (int)answer_reverse(self);
   if (rc == 0) return finished(loop, origin, self, free);
   free(self);
