@@ -192,7 +192,8 @@ int test_setup(void **state) {
 
 int test_teardown(void **state) {
   env_t *env = *state;
-  env->fail_at = env->fail_from = 0;
+  if (env->fail_at != 0 || env->fail_from != 0) /* else a thread may still be reading them */
+    env->fail_at = env->fail_from = 0;
   aloop_free(env->loop);
   int fds = open_fds();
   for (int i = 0; i < 1000 && fds != env->fds && settle(); i++) {
