@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "jobs.h"
 #include "names.h"
 #include "net/address.h"
 #include "peers.h"
@@ -336,6 +337,178 @@ static void closing_the_loop_does_not_wait_for_a_lookup(void **state) {
   names_await_freed();
 }
 
+/* ---- The executor ---------------------------------------------------------------------------------------- */
+
+enum { FLOOD = 1000 };
+
+static void flood(env_t *env, aloop_future_t **futures, int64_t timeout) {
+  for (int i = 0; i < FLOOD; i++) futures[i] = ask(env, "slow.test", timeout);
+  for (int i = 0; i < 2; i++) names_await_slow();
+}
+
+/* The pool of two threads per lane that env->loop uses. */
+static aloop_executor_t *use_small_pool(env_t *env) {
+  aloop_executor_t *pool = make_pool(2);
+  assert_int_equal(aloop_set_default_executor(env->loop, pool), 0);
+  return pool;
+}
+
+static void end_lookups(env_t *env, aloop_executor_t *pool) {
+  for (int i = 0; i < 2; i++) names_open_gate();
+  end_pool(pool);
+  run_turns(env->loop, 2);
+  assert_true(names_are_freed());
+}
+
+static void a_blocked_resolver_holds_up_nothing_else(void **state) {
+  env_t *env = *state;
+  static aloop_future_t *futures[FLOOD];
+  static const int lanes[] = {ALOOP_LANE_FILE, ALOOP_LANE_USER};
+  aloop_executor_t *pool = use_small_pool(env);
+  int number = 5, begun = names_begun();
+  flood(env, futures, ALOOP_FOREVER);
+  for (int i = 0; i < 2; i++) {
+    aloop_job_options_t job = {.size = sizeof job, .fn = return_int, .arg = &number, .lane = lanes[i]};
+    aloop_future_t *future = aloop_submit(env->loop, NULL, &job);
+    assert_int_equal(run_future(env->loop, future), 5);
+    aloop_future_unref(future);
+  }
+  assert_int_equal(lane_stats(pool, ALOOP_LANE_DNS).queued, FLOOD - 2);
+  for (int i = 0; i < FLOOD; i++) cancel(futures[i]);
+  assert_int_equal(lane_stats(pool, ALOOP_LANE_DNS).queued, 0);
+  assert_int_equal(names_begun() - begun, 2);
+  end_lookups(env, pool);
+}
+
+static void deadlines_hold_behind_a_blocked_resolver(void **state) {
+  env_t *env = *state;
+  static aloop_future_t *futures[FLOOD];
+  aloop_executor_t *pool = use_small_pool(env);
+  int begun = names_begun();
+  flood(env, futures, ALOOP_MILLIS(20));
+  for (int i = 0; i < FLOOD; i++) {
+    assert_int_equal(run_future(env->loop, futures[i]), ALOOP_ETIMEDOUT);
+    aloop_future_unref(futures[i]);
+  }
+  assert_int_equal(names_begun() - begun, 2);
+  end_lookups(env, pool);
+}
+
+static aloop_executor_t *use_shelf(env_t *env, shelf_t *shelf) {
+  aloop_executor_t *executor = make_shelf(shelf);
+  assert_int_equal(aloop_set_default_executor(env->loop, executor), 0);
+  return executor;
+}
+
+/* Before the shelf goes. */
+static void end_shelf(env_t *env, aloop_executor_t *executor) {
+  if (!aloop_is_closed(env->loop)) assert_int_equal(aloop_set_default_executor(env->loop, NULL), 0);
+  aloop_executor_unref(executor);
+}
+
+static void lookups_go_to_the_programs_executor(void **state) {
+  env_t *env = *state;
+  shelf_t shelf;
+  aloop_executor_t *executor = use_shelf(env, &shelf);
+  assert_int_equal(error_now(env, "127.0.0.1", "80", NULL), 0);
+  aloop_future_unref(ask_back(env, "127.0.0.1", NI_NUMERICHOST | NI_NUMERICSERV, 0));
+  assert_int_equal(shelf.count, 0);
+  aloop_future_t *future = ask(env, "name.test", ALOOP_FOREVER);
+  aloop_future_t *back = ask_back(env, "192.0.2.1", 0, ALOOP_FOREVER);
+  assert_int_equal(shelf.count, 2);
+  assert_int_equal(shelf.lane, ALOOP_LANE_DNS);
+  for (int i = 0; i < 2; i++) aloop_job_run(shelf.jobs[i]);
+  assert_int_equal(run_future(env->loop, future), 0);
+  assert_address(list_of(future), "127.0.0.1 port 80");
+  assert_int_equal(run_future(env->loop, back), 0);
+  aloop_future_unref(future);
+  aloop_future_unref(back);
+  end_shelf(env, executor);
+}
+
+static void a_cancelled_lookup_leaves_the_queue(void **state) {
+  env_t *env = *state;
+  shelf_t shelf;
+  aloop_executor_t *executor = use_shelf(env, &shelf);
+  cancel(ask(env, "name.test", ALOOP_FOREVER));
+  cancel(ask_back(env, "192.0.2.1", 0, ALOOP_FOREVER));
+  assert_int_equal(shelf.cancelled, 2);
+  aloop_future_t *future = ask(env, "name.test", ALOOP_MILLIS(1));
+  assert_int_equal(run_future(env->loop, future), ALOOP_ETIMEDOUT);
+  assert_int_equal(shelf.cancelled, 3);
+  aloop_future_unref(future);
+  end_shelf(env, executor);
+}
+
+static void an_answer_that_comes_too_late_is_freed(void **state) {
+  env_t *env = *state;
+  shelf_t shelf;
+  aloop_executor_t *executor = use_shelf(env, &shelf);
+  shelf.keep = true;
+  cancel(ask(env, "name.test", ALOOP_FOREVER));
+  aloop_job_run(shelf.jobs[0]);
+  run_turns(env->loop, 1);
+  assert_true(names_are_freed());
+  cancel(ask(env, "name.test", ALOOP_FOREVER));
+  cancel(ask_back(env, "192.0.2.1", 0, ALOOP_FOREVER));
+  aloop_close(env->loop);
+  aloop_job_run(shelf.jobs[1]);
+  aloop_job_run(shelf.jobs[2]);
+  assert_true(names_are_freed());
+  end_shelf(env, executor);
+}
+
+static void an_executor_that_takes_no_job_says_why(void **state) {
+  env_t *env = *state;
+  shelf_t shelf;
+  aloop_executor_t *executor = use_shelf(env, &shelf);
+  shelf.refuse = ALOOP_EAGAIN;
+  assert_int_equal(error_now(env, "name.test", "80", NULL), ALOOP_EAGAIN);
+  aloop_future_t *future = ask_back(env, "192.0.2.1", 0, ALOOP_FOREVER);
+  assert_int_equal(aloop_future_result(future), ALOOP_EAGAIN);
+  assert_string_equal(aloop_future_message(future),
+                      "look up 192.0.2.1 port 80: the executor's queue is full, or it could start no thread");
+  aloop_future_unref(future);
+  end_shelf(env, executor);
+  names_finish(env->loop); /* shuts it down */
+  assert_int_equal(error_now(env, "name.test", "80", NULL), ALOOP_ECLOSED);
+}
+
+/* What the child of a fork finds: the parent's lookups at an end, and new ones possible. */
+static bool works_in_child(env_t *env, aloop_future_t *future) {
+  if (aloop_after_fork(env->loop) != 0) return false;
+  if (aloop_run_until_complete(env->loop, aloop_future_ref(future)) != ALOOP_ECHILD) return false;
+  aloop_future_t *second = aloop_getaddrinfo(env->loop, "name.test", "80", NULL, ALOOP_FOREVER);
+  return aloop_run_until_complete(env->loop, second) == 0 && aloop_close(env->loop) == 0;
+}
+
+/* The thread sanitizer allows no new threads in the child of a program with threads. */
+#if defined(__SANITIZE_THREAD__)
+#define NO_THREADS_IN_CHILD 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define NO_THREADS_IN_CHILD 1
+#endif
+#endif
+
+static void a_forked_child_can_look_names_up(void **state) {
+  env_t *env = *state;
+#ifdef NO_THREADS_IN_CHILD
+  skip();
+#endif
+  aloop_future_t *future = ask(env, "slow.test", ALOOP_FOREVER);
+  names_await_slow();
+  pid_t child = fork();
+  if (child == 0) _exit(works_in_child(env, future) ? 0 : 1);
+  int status = -1;
+  assert_true(child > 0);
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  assert_int_equal(status, 0);
+  names_open_gate();
+  assert_int_equal(run_future(env->loop, future), 0);
+  aloop_future_unref(future);
+}
+
 /* ---- A resolver of the caller's -------------------------------------------------------------------------- */
 
 static const line_t lines[] = {{.host = "now.test", .addresses = "127.0.0.1"},
@@ -565,6 +738,67 @@ static void an_answer_without_a_list_connects_nowhere(void **state) {
   aloop_future_unref(future);
 }
 
+/* A resolver of the worst kind: it ends the call that asks it. */
+typedef struct villain {
+  aloop_future_t *victim; /* cancelled; NULL: the loop is closed */
+  int asked;
+  script_t script; /* for other hosts */
+} villain_t;
+
+static aloop_future_t *ask_villain(aloop_t *loop, const char *host, const char *service,
+                                   const struct addrinfo *hints, void *arg) {
+  villain_t *self = arg;
+  aloop_future_t *future = aloop_future_new(loop);
+  self->asked++;
+  if (strcmp(host, "last.test") != 0) {
+    aloop_future_unref(future);
+    return script_resolver.getaddrinfo(loop, host, service, hints, &self->script);
+  }
+  if (self->victim != NULL)
+    assert_int_equal(aloop_future_cancel(self->victim), 1);
+  else
+    aloop_close(loop);
+  return future;
+}
+
+static const aloop_resolver_t villain_resolver = {.size = sizeof villain_resolver, .getaddrinfo = ask_villain};
+
+static void a_resolver_may_close_the_loop(void **state) {
+  env_t *env = *state;
+  aloop_protocol_t table = {.size = sizeof table};
+  aloop_connect_options_t to = {
+      .size = sizeof to, .host = "last.test", .port = 80, .timeout = ALOOP_SECONDS(1)};
+  aloop_server_options_t at = {.size = sizeof at, .host = "last.test"};
+  for (int i = 0; i < 3; i++) {
+    villain_t villain = {.script = SCRIPT(lines)};
+    assert_int_equal(aloop_set_resolver(env->loop, &villain_resolver, &villain), 0);
+    aloop_future_t *future = i == 0   ? aloop_create_connection(env->loop, &table, NULL, &to)
+                             : i == 1 ? aloop_create_server(env->loop, &table, NULL, &at)
+                                      : aloop_getaddrinfo(env->loop, "last.test", "80", NULL, ALOOP_SECONDS(1));
+    assert_int_equal(villain.asked, 1);
+    assert_int_equal(aloop_future_result(future), i == 2 ? ALOOP_ECLOSED : ALOOP_ECANCELED);
+    aloop_future_unref(future);
+    env_loop(env, (aloop_options_t){.debug = -1});
+  }
+}
+
+static void a_resolver_may_cancel_the_call(void **state) {
+  env_t *env = *state;
+  static const char *const hosts[] = {"two.test", "last.test"};
+  aloop_protocol_t table = {.size = sizeof table};
+  aloop_connect_options_t to = {.size = sizeof to, .host = "two.test", .port = 80, .local_host = "last.test"};
+  aloop_server_options_t at = {.size = sizeof at, .hosts = hosts, .hosts_count = 2};
+  for (int i = 0; i < 2; i++) {
+    villain_t villain = {.script = SCRIPT(lines)};
+    assert_int_equal(aloop_set_resolver(env->loop, &villain_resolver, &villain), 0);
+    villain.victim = i == 0 ? aloop_create_connection(env->loop, &table, NULL, &to)
+                            : aloop_create_server(env->loop, &table, NULL, &at);
+    assert_int_equal(run_future(env->loop, villain.victim), ALOOP_ECANCELED);
+    assert_int_equal(villain.asked, 2);
+    aloop_future_unref(villain.victim);
+  }
+}
+
 /* ---- From addresses to names ----------------------------------------------------------------------------- */
 
 static const aloop_nameinfo_t *names_of(aloop_future_t *future) {
@@ -664,6 +898,30 @@ static void every_want_of_memory_is_survived(void **state) {
   torture(*state, ask_in_every_way);
 }
 
+/* Waits for a future whose job is on the shelf, if there is one. */
+static void run_shelf(env_t *env, shelf_t *shelf, aloop_future_t *future) {
+  for (int i = 0; i < shelf->count; i++) aloop_job_run(shelf->jobs[i]);
+  shelf->count = 0;
+  succeeded_or_want_of_memory(env, future);
+}
+
+static void ask_through_the_executor(env_t *env) {
+  shelf_t shelf;
+  aloop_executor_t *executor = make_shelf(&shelf);
+  if (aloop_set_default_executor(env->loop, executor) == 0) {
+    run_shelf(env, &shelf, aloop_getaddrinfo(env->loop, "name.test", "80", NULL, ALOOP_SECONDS(1)));
+    run_shelf(env, &shelf, ask_back(env, "192.0.2.1", 0, ALOOP_FOREVER));
+  }
+  env->fail_from = 0;
+  run_turns(env->loop, 3);
+  assert_true(names_are_freed());
+  end_shelf(env, executor);
+}
+
+static void every_want_of_memory_around_a_job_is_survived(void **state) {
+  torture(*state, ask_through_the_executor);
+}
+
 TESTS(T(numeric_names_are_answered_at_once), T(no_host_means_this_machine),
       T(a_list_that_nobody_takes_goes_with_its_future), T(names_can_be_ruled_out),
       T(impossible_wishes_are_errors_at_once), T(an_error_says_what_was_looked_up),
@@ -673,12 +931,17 @@ TESTS(T(numeric_names_are_answered_at_once), T(no_host_means_this_machine),
       T(a_failed_lookup_says_what_was_asked), T(a_deadline_ends_a_lookup),
       T(a_deadline_that_is_not_needed_does_no_harm), T(without_time_only_numbers_are_answered),
       T(a_cancelled_lookup_is_forgotten), T(an_answer_can_be_cancelled_at_any_moment),
-      T(closing_the_loop_does_not_wait_for_a_lookup), T(a_resolver_answers_instead),
-      T(a_resolver_may_answer_at_once), T(a_resolver_is_not_asked_for_numbers),
+      T(closing_the_loop_does_not_wait_for_a_lookup), T(a_blocked_resolver_holds_up_nothing_else),
+      T(deadlines_hold_behind_a_blocked_resolver), T(lookups_go_to_the_programs_executor),
+      T(a_cancelled_lookup_leaves_the_queue), T(an_answer_that_comes_too_late_is_freed),
+      T(an_executor_that_takes_no_job_says_why), T(a_forked_child_can_look_names_up),
+      T(a_resolver_answers_instead), T(a_resolver_may_answer_at_once), T(a_resolver_is_not_asked_for_numbers),
       T(a_resolvers_message_is_passed_on), T(a_resolver_hears_of_cancelling), T(connections_ask_the_resolver),
       T(servers_ask_the_resolver), T(the_default_resolver_can_be_restored), T(resolvers_can_be_chained),
       T(a_resolver_without_size_or_function_is_refused), T(a_resolver_answers_on_the_loop_that_asks),
-      T(an_answer_without_a_list_connects_nowhere), T(numbers_of_an_address_come_at_once),
+      T(an_answer_without_a_list_connects_nowhere), T(a_resolver_may_close_the_loop),
+      T(a_resolver_may_cancel_the_call), T(numbers_of_an_address_come_at_once),
       T(names_of_an_address_come_from_a_thread), T(a_service_of_an_address_takes_a_thread),
       T(an_address_without_name_is_an_error), T(an_address_of_an_odd_family_is_an_error),
-      T(a_deadline_ends_a_lookup_of_names), T(every_want_of_memory_is_survived))
+      T(a_deadline_ends_a_lookup_of_names), T(every_want_of_memory_is_survived),
+      T(every_want_of_memory_around_a_job_is_survived))
