@@ -1059,10 +1059,15 @@ typedef struct aloop_connect_options {
   const char *local_host; /* bind before connecting, with an address of the same family; NULL: not */
   int local_port;         /* 0: any */
   int64_t timeout;        /* for everything together; 0: none (beyond asyncio) */
+  int64_t happy_eyeballs_delay; /* the next address is tried beside the last after so long; 0: 250 ms;
+                                 * ALOOP_FOREVER: only when the last has failed */
+  int interleave; /* addresses of the first family before one of the other; 0: 1, or all of them in the
+                   * resolver's order if happy_eyeballs_delay is ALOOP_FOREVER */
 } aloop_connect_options_t;
 
-/* loop.create_connection: resolves, connects to the addresses in turn until one answers, and makes a transport;
- * the result is the aloop_transport_t *, with a reference that aloop_future_take_ptr hands over.
+/* loop.create_connection: resolves, connects to the addresses by RFC 8305 (happy eyeballs: IPv6 and IPv4 take
+ * turns, each with a head start; the first to answer wins, the others are closed), and makes a transport; the
+ * result is the aloop_transport_t *, with a reference that aloop_future_take_ptr hands over.
  * connection_made was called by then. All option strings are copied. Errors: that of the first attempt (all:
  * aloop_future_attempt), ALOOP_EAI_..., ALOOP_ETIMEDOUT, ALOOP_EINVAL (with a message that says what to
  * change); of fd: ALOOP_EBADF, ALOOP_ENOTSOCK, ALOOP_ENOTCONN, ALOOP_EBUSY (this loop uses it). [loop] */

@@ -2,15 +2,20 @@
  *
  * create_connection: from a host and a port to a transport, or to the reasons why not.
  *
- * A connector walks through three steps: look the host up, look the local host up (if one is wanted), try the
- * addresses in the resolver's order until one answers. Each step may be over at once (numeric hosts always are)
- * or go on in a later turn. The connector is the operation behind the caller's future: cancelling it, its
- * timeout and its failure all end in `release`, which leaves no descriptor, watch, timer or lookup behind.
+ * A connector asks for addresses and tries them by RFC 8305 ("happy eyeballs"). For a name it asks for the two
+ * families apart, because one answer may be long in coming: IPv6 addresses are tried as soon as they are known,
+ * IPv4 ones when IPv6 was answered too, or 50 ms later. A local host, if one is wanted, has to be known first.
+ * Which address comes next is for candidates.c to say. Each address gets a head start (250 ms by default)
+ * before the next is tried beside it, and none once it has failed. The connector is the operation behind the
+ * caller's future: cancelling it, its timeout and its failure all end in `release`, which leaves no descriptor,
+ * watch, timer or lookup behind.
  *
- * Trying one address is an attempt: a socket on its way, with a watch for writability. Attempts are a list,
- * although there is never more than one by now, and nothing here relies on that: the first that succeeds ends
- * the others, and each that fails starts the next address. Every failed attempt is noted on the future, so that
- * the caller learns about all of them and not just one.
+ * Trying one address is an attempt: a socket on its way, with a watch for writability. The first that succeeds
+ * ends the others; one that succeeds in the same moment is closed like the rest. Every failed attempt is noted
+ * on the future, so that the caller learns about all of them and not just one.
+ *
+ * The connect fails when every question is answered and every address has failed; a name that only one family
+ * does not know is no failure.
  *
  * When a socket is connected, the transport takes over the future and the connector is gone. A descriptor of
  * the caller's skips all of this. It is left as it is until connection_made is about to be called (stream.c):
@@ -26,6 +31,7 @@
 #include "core/memory.h"
 #include "core/report.h"
 #include "future/future.h"
+#include "net/candidates.h"
 #include "net/resolve.h"
 #include "net/stream.h"
 
@@ -33,30 +39,48 @@
 
 enum { MESSAGE_MAX = 1024 };
 
-typedef struct connector {
+#define HEAD_START ALOOP_MILLIS(250)
+#define RESOLUTION_DELAY ALOOP_MILLIS(50)
+
+typedef struct connector connector_t;
+
+/* What is asked from the resolver. */
+typedef struct question {
+  connector_t *connector;
+  aloop__lookup_t *lookup; /* while it is under way */
+  const char *host;
+  int family;
+  int error;   /* why there is no answer */
+  bool wanted; /* not answered yet */
+} question_t;
+
+/* All families, or IPv6 where IPv4 has a question of its own. */
+enum { REMOTE, REMOTE_V4, LOCAL, QUESTIONS };
+
+struct connector {
   aloop_t *loop;
   aloop_future_t *future;
   const aloop_protocol_t *table;
   void *arg;
   aloop__map_t *context; /* of the call */
-  aloop__lookup_t *lookup;
-  aloop__resolved_fn resolved;           /* what a lookup comes back to */
-  const aloop__watch_ops_t *attempt_ops; /* ... and an attempt */
-  aloop__addresses_t *remote;            /* NULL: not looked up yet */
+  question_t questions[QUESTIONS];
+  const aloop__watch_ops_t *attempt_ops; /* what an attempt comes back to */
+  aloop_callback_fn go_on;               /* ... and the end of a head start */
+  aloop__candidates_t candidates;
   aloop__addresses_t *local;
-  size_t next;            /* of the remote addresses */
   aloop__list_t attempts; /* under way */
-  aloop_handle_t timer;
-  int error; /* of the first failed attempt */
+  aloop_handle_t timer;   /* for everything */
+  aloop_handle_t pause;   /* until the next attempt */
+  int error;              /* of the first failed attempt */
   aloop_connect_options_t options;
   char strings[]; /* of the options */
-} connector_t;
+};
 
 typedef struct attempt {
   aloop__watch_t watch;
   aloop__list_t link;
   connector_t *connector;
-  const aloop__address_t *address;
+  aloop__address_t address;
   int fd;
 } attempt_t;
 
@@ -76,9 +100,11 @@ static void release(connector_t *self) {
   aloop_t *loop = self->loop;
   while (!aloop__list_empty(&self->attempts))
     close(end_attempt(ALOOP_CONTAINER_OF(self->attempts.next, attempt_t, link)));
-  if (self->lookup != NULL) aloop__resolve_cancel(self->lookup);
+  for (int i = 0; i < QUESTIONS; i++)
+    if (self->questions[i].lookup != NULL) aloop__resolve_cancel(self->questions[i].lookup);
   aloop_cancel(loop, &self->timer);
-  aloop__memory_release(loop, self->remote);
+  aloop_cancel(loop, &self->pause);
+  aloop__candidates_clear(loop, &self->candidates);
   aloop__memory_release(loop, self->local);
   aloop__map_unref(loop, self->context);
   aloop__memory_release(loop, self);
@@ -126,7 +152,7 @@ static void timed_out(aloop_t *loop, void *arg) {
   connector_t *self = arg;
   char text[MESSAGE_MAX];
   for (aloop__list_t *at = self->attempts.next; at != &self->attempts; at = at->next)
-    note_failure(self, ALOOP_CONTAINER_OF(at, attempt_t, link)->address, ALOOP_ETIMEDOUT);
+    note_failure(self, &ALOOP_CONTAINER_OF(at, attempt_t, link)->address, ALOOP_ETIMEDOUT);
   int n = snprintf(text, sizeof text, "no connection to %s port %d after %" PRId64 " ms", self->options.host,
                    self->options.port, self->options.timeout / 1000000);
   if (n > 0) describe_attempts(self, text, (size_t)n);
@@ -189,7 +215,7 @@ static int watch_attempt(connector_t *self, int fd, const aloop__address_t *addr
   attempt_t *attempt = aloop__memory_zero(self->loop, sizeof *attempt);
   if (attempt == NULL) return ALOOP_ENOMEM;
   attempt->connector = self;
-  attempt->address = address;
+  attempt->address = *address;
   attempt->fd = fd;
   attempt->watch.fd = -1;
   aloop__list_append(&self->attempts, &attempt->link);
@@ -210,16 +236,67 @@ static int try_address(connector_t *self, const aloop__address_t *address, int *
   return rc;
 }
 
+/* How long the last attempt has for itself; less than 0: until it has failed. */
+static int64_t head_start(const connector_t *self) {
+  int64_t delay = self->options.happy_eyeballs_delay;
+  return delay != 0 ? delay : HEAD_START;
+}
+
+/* Goes on after `delay`. False: out of memory, and there is nothing to wait for. */
+static bool hold_back(connector_t *self, int64_t delay) {
+  aloop_cancel(self->loop, &self->pause);
+  if (delay < 0) return true;
+  self->pause = aloop_call_later_from(self->loop, delay, self->go_on, self, ORIGIN);
+  return aloop_handle_error(self->pause) == 0;
+}
+
+static bool is_asking(const connector_t *self) {
+  return self->questions[REMOTE].wanted || self->questions[REMOTE_V4].wanted;
+}
+
+/* How much an error tells: that one family has no address says least. */
+static int weight_of(int error) {
+  if (error == ALOOP_EAI_ADDRFAMILY || error == ALOOP_EAI_NODATA || error == ALOOP_EAI_FAMILY) return 1;
+  return error == ALOOP_EAI_NONAME ? 2 : error < 0 ? 3 : 0;
+}
+
+static void lookup_failed(connector_t *self, const question_t *question) {
+  char text[MESSAGE_MAX];
+  snprintf(text, sizeof text, "look up %s: %s", question->host != NULL ? question->host : "the local address",
+           aloop_strerror(question->error));
+  fail(self, question->error, text);
+}
+
+/* Nothing is left to wait for. */
+static void give_up(connector_t *self) {
+  const question_t *first = &self->questions[REMOTE], *second = &self->questions[REMOTE_V4];
+  if (self->error < 0)
+    fail_with_attempts(self);
+  else
+    lookup_failed(self, weight_of(second->error) > weight_of(first->error) ? second : first);
+}
+
 static void try_next(connector_t *self) {
-  while (self->next < self->remote->count) {
-    const aloop__address_t *address = &self->remote->list[self->next++];
+  aloop__address_t address;
+  aloop_cancel(self->loop, &self->pause);
+  while (aloop__candidates_next(&self->candidates, &address)) {
     int fd;
-    int rc = try_address(self, address, &fd);
-    if (rc == 1) succeed(self, fd);
-    if (rc >= 0) return;
-    note_failure(self, address, rc);
+    int rc = try_address(self, &address, &fd);
+    if (rc == 1) {
+      succeed(self, fd);
+      return;
+    }
+    if (rc == 0 && hold_back(self, head_start(self))) return;
+    if (rc < 0) note_failure(self, &address, rc);
   }
-  if (aloop__list_empty(&self->attempts)) fail_with_attempts(self);
+  if (aloop__list_empty(&self->attempts) && !is_asking(self)) give_up(self);
+}
+
+static void head_start_is_over(aloop_t *loop, void *arg) {
+  (void)loop;
+  connector_t *self = arg;
+  self->pause = (aloop_handle_t){0};
+  try_next(self);
 }
 
 static void connected(aloop_t *loop, void *arg) {
@@ -233,57 +310,99 @@ static void connected(aloop_t *loop, void *arg) {
     succeed(self, end_attempt(attempt));
     return;
   }
-  note_failure(self, attempt->address, -error);
+  note_failure(self, &attempt->address, -error);
   close(end_attempt(attempt));
   try_next(self);
 }
 
 static const aloop__watch_ops_t attempt_ops = {.name = "connect", .readable = connected, .writable = connected};
 
-/* ---- Looking up ------------------------------------------------------------------------------------------ */
+/* ---- Questions ------------------------------------------------------------------------------------------- */
 
-static void lookup_failed(connector_t *self, const char *host, int error) {
-  char text[MESSAGE_MAX];
-  snprintf(text, sizeof text, "look up %s: %s", host != NULL ? host : "the local address",
-           aloop_strerror(error));
-  fail(self, error, text);
+/* The answer to one question is there. Nothing is begun here: another may be asked yet. */
+static void note_answer(connector_t *self, question_t *question, int error, aloop__addresses_t *addresses) {
+  question->wanted = false;
+  if (error == 0 && question == &self->questions[LOCAL]) {
+    self->local = addresses;
+    return;
+  }
+  if (error == 0) {
+    error = aloop__candidates_add(self->loop, &self->candidates, addresses);
+    aloop__memory_release(self->loop, addresses);
+  }
+  question->error = error;
 }
 
-static bool wants_local(const connector_t *self) {
-  return self->options.local_host != NULL || self->options.local_port != 0;
-}
-
-/* Looks up what is not known yet and then starts to try. */
+/* What there is to do after an answer. */
 static void go_on(connector_t *self) {
+  const question_t *local = &self->questions[LOCAL];
+  if (local->error < 0) {
+    lookup_failed(self, local);
+    return;
+  }
+  if (local->wanted) return;
+  bool none_tried = self->candidates.given == 0;
+  bool held_back = aloop_handle_pending(self->loop, self->pause);
+  if (none_tried && self->questions[REMOTE].wanted && aloop__candidates_left(&self->candidates))
+    held_back = held_back || hold_back(self, RESOLUTION_DELAY);
+  else if (none_tried)
+    held_back = false;
+  if (!held_back) try_next(self);
+}
+
+static void answered(aloop_t *loop, void *arg, int error, aloop__addresses_t *addresses) {
+  question_t *question = arg;
+  connector_t *self = question->connector;
+  loop->context = aloop__map_ref(self->context);
+  question->lookup = NULL;
+  note_answer(self, question, error, addresses);
+  go_on(self);
+}
+
+/* False: the resolver's code has ended the future, and the connector is gone. */
+static bool ask(connector_t *self, question_t *question, int port) {
   const aloop_connect_options_t *options = &self->options;
-  aloop__query_t query = {.future = self->future,
-                          .host = options->host,
-                          .port = options->port,
-                          .family = options->family,
+  aloop_future_t *future = self->future;
+  aloop__addresses_t *addresses = NULL;
+  aloop__query_t query = {.future = future,
+                          .host = question->host,
+                          .port = port,
+                          .family = question->family,
                           .type = SOCK_STREAM,
                           .protocol = options->proto != 0 ? options->proto : IPPROTO_TCP,
                           .flags = options->flags};
-  int rc = 0;
-  if (self->remote == NULL)
-    rc = aloop__resolve(self->loop, &query, &self->remote, self->resolved, self, &self->lookup);
-  if (rc == 0 && wants_local(self) && self->local == NULL) {
-    query.host = options->local_host;
-    query.port = options->local_port;
-    rc = aloop__resolve(self->loop, &query, &self->local, self->resolved, self, &self->lookup);
-  }
-  if (rc == 0) try_next(self);
-  if (rc < 0) lookup_failed(self, query.host, rc);
+  int rc = aloop__resolve(self->loop, &query, &addresses, answered, question, &question->lookup);
+  if (aloop_future_done(future)) return false;
+  if (rc <= 0) note_answer(self, question, rc, addresses);
+  return true;
 }
 
-static void resolved(aloop_t *loop, void *arg, int error, aloop__addresses_t *addresses) {
-  connector_t *self = arg;
-  self->lookup = NULL;
-  loop->context = aloop__map_ref(self->context);
-  if (error < 0) {
-    lookup_failed(self, self->remote == NULL ? self->options.host : self->options.local_host, error);
-    return;
-  }
-  *(self->remote == NULL ? &self->remote : &self->local) = addresses;
+static void want(connector_t *self, int index, const char *host, int family) {
+  self->questions[index] = (question_t){.connector = self, .host = host, .family = family, .wanted = true};
+}
+
+/* Numeric hosts have one family, and mapped addresses are for hosts that have no others. */
+static bool asks_twice(const aloop_connect_options_t *options) {
+  bool numeric =
+      options->host[strspn(options->host, "0123456789.")] == '\0' || strchr(options->host, ':') != NULL;
+  return options->family == AF_UNSPEC && options->happy_eyeballs_delay >= 0 && !numeric &&
+         (options->flags & (AI_V4MAPPED | AI_NUMERICHOST)) == 0;
+}
+
+static void start(connector_t *self) {
+  const aloop_connect_options_t *options = &self->options;
+  bool twice = asks_twice(options);
+  int interleave = options->interleave;
+  if (interleave == 0 && head_start(self) >= 0) interleave = 1;
+  aloop__candidates_init(&self->candidates, interleave, twice ? AF_INET6 : AF_UNSPEC);
+  want(self, REMOTE, options->host, twice ? AF_INET6 : options->family);
+  if (twice) want(self, REMOTE_V4, options->host, AF_INET);
+  if (options->local_host != NULL || options->local_port != 0)
+    want(self, LOCAL, options->local_host, options->family);
+  for (int i = 0; i < QUESTIONS; i++)
+    if (self->questions[i].wanted &&
+        !ask(self, &self->questions[i], i == LOCAL ? options->local_port : options->port))
+      return;
   go_on(self);
 }
 
@@ -304,6 +423,8 @@ static const char *fault_of(const aloop_connect_options_t *options) {
   if (options->family != AF_UNSPEC && options->family != AF_INET && options->family != AF_INET6)
     return "options.family is AF_INET, AF_INET6 or 0";
   if (options->timeout < ALOOP_FOREVER) return "options.timeout is negative";
+  if (options->happy_eyeballs_delay < ALOOP_FOREVER) return "options.happy_eyeballs_delay is negative";
+  if (options->interleave < 0) return "options.interleave is negative";
   return NULL;
 }
 
@@ -317,8 +438,8 @@ static connector_t *new_connector(aloop_t *loop, const aloop_connect_options_t *
   self->options.host = memcpy(self->strings, options->host, host);
   if (local > 0) self->options.local_host = memcpy(self->strings + host, options->local_host, local);
   self->context = aloop__map_ref(loop->context);
-  self->resolved = resolved;
   self->attempt_ops = &attempt_ops;
+  self->go_on = head_start_is_over;
   aloop__list_init(&self->attempts);
   return self;
 }
@@ -346,7 +467,7 @@ static aloop_future_t *connect_host(aloop_t *loop, const aloop_protocol_t *table
   if (rc < 0)
     fail(self, rc, NULL);
   else
-    go_on(self);
+    start(self);
   return future;
 }
 

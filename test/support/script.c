@@ -80,10 +80,12 @@ static void call_off(aloop_future_t *future, void *arg) {
   aloop_future_unref(future);
 }
 
-static const line_t *find(const script_t *script, const char *host) {
+static const line_t *find(const script_t *script, const char *host, int family) {
   static const line_t unknown = {.error = ALOOP_EAI_NONAME};
   for (size_t i = 0; i < script->count; i++)
-    if (host != NULL && strcmp(script->lines[i].host, host) == 0) return &script->lines[i];
+    if (host != NULL && strcmp(script->lines[i].host, host) == 0 &&
+        (script->lines[i].family == 0 || script->lines[i].family == family))
+      return &script->lines[i];
   return &unknown;
 }
 
@@ -102,7 +104,7 @@ static aloop_future_t *ask(aloop_t *loop, const char *host, const char *service,
   snprintf(script->host, sizeof script->host, "%s", host != NULL ? host : "");
   snprintf(script->service, sizeof script->service, "%s", service != NULL ? service : "");
   reply->script = script;
-  reply->line = find(script, host);
+  reply->line = find(script, host, hints->ai_family);
   reply->future = aloop_future_ref(future);
   if (reply->line->addresses != NULL) fill(reply, reply->line->addresses, atoi(script->service));
   if (reply->line->delay > 0) {

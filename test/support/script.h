@@ -16,6 +16,7 @@
 
 typedef struct line {
   const char *host;
+  int family;            /* answers only questions for that family; 0: all */
   const char *addresses; /* numeric, a blank between two */
   int64_t delay;         /* 0: answered within the call */
   int error;             /* instead of addresses */
