@@ -840,7 +840,8 @@ ALOOP_API void aloop_job_drop(aloop_job_t *job, int error);
 typedef struct aloop_reply aloop_reply_t; /* what a job in another process answers */
 
 /* Runs in a worker process on a copy of the bytes that were sent, after which comes a zero byte. Returns a
- * number >= 0, or a negative code; what it replied is then the message of the future. */
+ * number >= 0, or a negative code; what it replied is then the message of the future. What it prints, it should
+ * also flush. */
 typedef int64_t (*aloop_process_fn)(const void *data, size_t size, aloop_reply_t *reply);
 
 /* Adds bytes (copied) to the answer. Only inside an aloop_process_fn. Errors: ALOOP_ENOMEM. [any] */

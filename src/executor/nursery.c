@@ -20,7 +20,7 @@
  * The end of the program, however it comes, is the end of all: the nursery sees EOF on control, or its
  * parent's pid change (on Linux a signal says when to look: a copy of the control socket may live on in a
  * child that the program forked), kills the workers and exits. If the nursery is killed, Linux kills the
- * workers with it; elsewhere they end at EOF, after their job.
+ * workers with it; elsewhere the program does, as it learns of it.
  *
  * Ctrl-C and "kill this group" reach every process of the group. What they mean is for the program to decide,
  * so the nursery and the workers take no notice of SIGINT, SIGQUIT, SIGHUP and SIGTERM: handlers that do
@@ -154,10 +154,19 @@ static void die_with(pid_t parent, int signal) {
   if (getppid() != parent && getppid() != 0) _exit(0); /* 0: the parent is in another pid namespace */
 }
 
+static void set_name(const char *name) {
+#ifdef __linux__
+  prctl(PR_SET_NAME, name, 0, 0, 0);
+#else
+  (void)name;
+#endif
+}
+
 static void be_worker(const nest_t *nest, pid_t nursery, int socket) {
   reset_signals();
   die_with(nursery, SIGKILL);
   keep_only(socket);
+  set_name("aloop-worker");
   unblock_signals();
   nest->work(SOCKET, nest->arg);
   _exit(0);
@@ -344,6 +353,7 @@ static void be_nursery(nest_t *nest, pid_t program, int control) {
   handle(SIGCHLD, wake_up);
   die_with(program, SIGCHLD);
   nest->parent = getppid() == 0 ? 0 : program;
+  set_name("aloop-nursery");
   unblock_signals();
   if (answer(0, NULL)) serve(nest);
   finish(nest);
@@ -520,9 +530,18 @@ static void describe(pid_t pid, int status, bool forced, char text[ALOOP__WORKER
     snprintf(text, (size_t)size, "worker process %d exited with code %d", id, WEXITSTATUS(status));
 }
 
+/* Without a nursery nobody else kills a worker that goes on with its job, where the kernel does not. It still
+ * has its socket, so its pid is still its own. */
+static void kill_orphan(const aloop__worker_t *worker) {
+  char byte;
+  bool alone = recv(worker->leash, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+  if (alone && !readable_within(worker->socket, END_MS)) kill(worker->pid, SIGKILL);
+}
+
 void aloop__worker_end(aloop__worker_t *worker, char text[ALOOP__WORKER_TEXT]) {
   int32_t status;
   ssize_t n;
+  kill_orphan(worker);
   shutdown(worker->socket, SHUT_RDWR);
   bool forced = !readable_within(worker->leash, END_MS);
   if (forced) aloop__worker_kill(worker);

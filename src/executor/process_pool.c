@@ -17,7 +17,8 @@
  * be large and full of threads by now, so jobs fail with ALOOP_ECRASHED from then on, and say so.
  *
  * Once the pool is shut down, or nobody has it any more, the nursery goes when the last job that was taken is
- * done; then whoever finds that out waits the moment it takes, and no process and no zombie is left.
+ * done. Whoever waits for the shutdown waits for that too; else a thread is started to do so, because no
+ * process and no zombie may be left.
  *
  * In the child of a fork the workers are the parent's: there jobs are refused, and what is left is forgotten.
  */
@@ -33,10 +34,13 @@
 #include "executor/executor.h"
 #include "executor/job.h"
 #include "executor/nursery.h"
+#include "executor/thread.h"
 #include "executor/worker.h"
 #include "future/future.h"
 
 enum { WORKERS_MAX = 4096, TEXT_SIZE = 160 };
+
+#define THREAD_NAME "aloop-process"
 
 /* A worker's place. */
 typedef struct place {
@@ -56,6 +60,7 @@ typedef struct pool {
   size_t refs;    /* the executor's, and one per task */
   size_t claims;  /* jobs that were taken and may still need a worker */
   bool shut;      /* no more are taken */
+  bool closing;   /* a thread sees to the end of the processes */
   unsigned forks; /* when it was made */
   int size;
   place_t places[];
@@ -98,11 +103,11 @@ static void forget_workers(pool_t *pool) {
   for (int i = 0; i < pool->size; i++) aloop__worker_forget(&pool->places[i].worker);
 }
 
-/* No thread is at a job, nor will be. */
+/* No thread is at a job, nor will be. Waits until the processes are gone. */
 static void close_workers(pool_t *pool) {
   pthread_mutex_lock(&pool->nursing);
-  aloop__nursery_close(&pool->nursery);
   forget_workers(pool);
+  aloop__nursery_close(&pool->nursery);
   pthread_mutex_unlock(&pool->nursing);
 }
 
@@ -127,15 +132,39 @@ static void drop_pool(pool_t *pool) {
   if (last) free_pool(pool);
 }
 
+static void close_and_drop(pool_t *pool) {
+  close_workers(pool);
+  drop_pool(pool);
+}
+
+static void *run_closing(void *pool) {
+  aloop__thread_name(THREAD_NAME);
+  close_and_drop(pool);
+  return NULL;
+}
+
+/* If nothing needs a worker any more, has them closed by a thread of its own: processes with much memory take
+ * their time to end, and this one may be a loop's. */
+static void close_if_over(pool_t *pool) {
+  lock(pool);
+  bool over = pool->shut && pool->claims == 0 && !pool->closing;
+  if (over) {
+    pool->closing = true;
+    pool->refs++;
+  }
+  unlock(pool);
+  if (over && aloop__thread_start(NULL, NULL, run_closing, pool) < 0) close_and_drop(pool);
+}
+
 /* The job needs no worker any more. */
 static void give_up_claim(task_t *task) {
   pool_t *pool = task->pool;
   if (is_forked(pool)) return;
   lock(pool);
-  bool last = task->claim && --pool->claims == 0 && pool->shut;
+  if (task->claim) pool->claims--;
   task->claim = false;
   unlock(pool);
-  if (last) close_workers(pool);
+  close_if_over(pool);
 }
 
 static void drop_task(task_t *task) {
@@ -336,7 +365,7 @@ static pool_t *new_pool(const aloop_process_pool_options_t *options) {
 }
 
 static int open_pool(pool_t *pool, size_t queue_limit, aloop_executor_t **out) {
-  aloop_thread_pool_options_t options = {.size = sizeof options, .name = "aloop-process"};
+  aloop_thread_pool_options_t options = {.size = sizeof options, .name = THREAD_NAME};
   options.threads[ALOOP_LANE_USER] = pool->size;
   options.queue_limit = queue_limit;
   int rc = aloop__nursery_open(&pool->nursery, pool->size, aloop__worker_serve, &pool->setup);

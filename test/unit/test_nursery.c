@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,9 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 #include "harness.h"
 
@@ -22,9 +26,11 @@ enum { WAIT_MS = 30000 };
 
 /* ---- A worker that does what a letter says --------------------------------------------------------------- */
 
-static void crash(void) {
-  signal(SIGSEGV, SIG_DFL); /* a sanitizer has its own idea of it */
-  raise(SIGSEGV);
+static void crash(int how) {
+  struct rlimit no_core = {0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  signal(how, SIG_DFL); /* a sanitizer has its own idea of it */
+  raise(how);
 }
 
 /* A process that lives as long as the program's end of the socket. */
@@ -67,12 +73,23 @@ static unsigned char survive_signals(void) {
   return 1;
 }
 
+#ifdef __linux__
+static unsigned char has_its_name(void) {
+  char name[16];
+  return prctl(PR_GET_NAME, name) == 0 && strcmp(name, "aloop-worker") == 0;
+}
+#else
+static unsigned char has_its_name(void) {
+  return 1;
+}
+#endif
+
 static void obey(int socket, void *arg) {
   unsigned char byte;
   while (recv(socket, &byte, 1, 0) == 1) {
     unsigned char answer = 0;
-    if (byte == 'a') abort();
-    if (byte == 's') crash();
+    if (byte == 'a') crash(SIGABRT);
+    if (byte == 's') crash(SIGSEGV);
     if (byte == 'x') _exit(3);
     if (byte == 'k') raise(SIGKILL);
     if (byte == 'c') leave_child(socket);
@@ -83,6 +100,7 @@ static void obey(int socket, void *arg) {
     if (byte == 'f') answer = open_above_socket();
     if (byte == 'o') answer = odd_signals();
     if (byte == 't') answer = survive_signals();
+    if (byte == 'n') answer = has_its_name();
     if (byte == 'g') answer = *(unsigned char *)arg;
     send(socket, &answer, 1, MSG_NOSIGNAL);
   }
@@ -143,6 +161,7 @@ static void a_worker_answers_and_ends(void **state) {
   fork_worker(&nursery, &worker);
   assert_true(worker.pid > 0 && worker.pid != nursery.pid && worker.pid != getpid());
   assert_int_equal(ask(&worker, '?'), 0);
+  assert_int_equal(ask(&worker, 'n'), 1);
   assert_true(aloop__worker_idle(&worker));
   assert_ends_with(&worker, "exited with code 0");
   aloop__nursery_close(&nursery);
@@ -344,13 +363,11 @@ static void with_the_nursery_its_workers_die(void **state) {
   aloop__worker_t worker, another;
   open_nursery(&nursery, 2);
   fork_worker(&nursery, &worker);
-#ifdef __linux__
-  tell(&worker, 'h'); /* elsewhere a busy one lives on */
-#endif
+  tell(&worker, 'h');
   kill(nursery.pid, SIGKILL);
   assert_true(readable(worker.leash));
 #ifdef __linux__
-  assert_true(readable(worker.socket));
+  assert_true(readable(worker.socket)); /* the kernel sees to it */
 #endif
   assert_ends_with(&worker, "the process that made it are gone");
   assert_int_equal(aloop__nursery_fork(&nursery, &another), ALOOP_ECRASHED);
@@ -409,6 +426,37 @@ static void nobody_outlives_the_program_though_a_child_of_it_does(void **state) 
 #else
   skip();
 #endif
+}
+
+static void *open_in_thread(void *nursery) {
+  open_nursery(nursery, 1);
+  return NULL;
+}
+
+/* On Linux a child hears of the end of the thread that forked it, which is not the end of the program. */
+static void the_thread_that_made_it_may_end(void **state) {
+  (void)state;
+  aloop__nursery_t nursery;
+  aloop__worker_t worker;
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, open_in_thread, &nursery), 0);
+  pthread_join(thread, NULL);
+  for (int i = 0; i < 3; i++) {
+    fork_worker(&nursery, &worker);
+    assert_int_equal(ask(&worker, '?'), 0);
+    assert_ends_with(&worker, "exited with code 0");
+  }
+  aloop__nursery_close(&nursery);
+}
+
+static void a_program_that_ignores_its_children_is_fine(void **state) {
+  (void)state;
+  aloop__nursery_t nursery;
+  signal(SIGCHLD, SIG_IGN);
+  open_nursery(&nursery, 1);
+  assert_dies_with(&nursery, 'x', "exited with code 3");
+  aloop__nursery_close(&nursery);
+  signal(SIGCHLD, SIG_DFL);
 }
 
 /* ---- Want ------------------------------------------------------------------------------------------------ */
@@ -521,5 +569,6 @@ TESTS(T(a_worker_answers_and_ends), T(it_is_given_what_was_there_when_the_nurser
       T(a_worker_that_closed_its_socket_is_killed), T(a_death_is_heard_though_a_grandchild_has_the_socket),
       T(closing_kills_and_waits), T(a_stopped_nursery_is_closed_with_force),
       T(with_the_nursery_its_workers_die), T(nobody_outlives_the_program),
-      T(nobody_outlives_the_program_though_a_child_of_it_does), T(want_of_descriptors_is_an_error_that_passes),
+      T(nobody_outlives_the_program_though_a_child_of_it_does), T(the_thread_that_made_it_may_end),
+      T(a_program_that_ignores_its_children_is_fine), T(want_of_descriptors_is_an_error_that_passes),
       T(no_nursery_without_descriptors), T(missing_standard_descriptors_do_no_harm), T(a_child_can_forget_them))

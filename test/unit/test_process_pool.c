@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -94,6 +95,8 @@ static int64_t hang(const void *data, size_t size, aloop_reply_t *reply) {
 static int64_t crash(const void *data, size_t size, aloop_reply_t *reply) {
   (void)size, (void)reply;
   int how = *(const char *)data;
+  struct rlimit no_core = {0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
   if (how == 'a') abort();
   if (how == 'x') _exit(3);
   if (how == 's') signal(SIGSEGV, SIG_DFL); /* a sanitizer has its own idea of it */
@@ -104,6 +107,20 @@ static int64_t crash(const void *data, size_t size, aloop_reply_t *reply) {
 static int64_t refuse(const void *data, size_t size, aloop_reply_t *reply) {
   if (size > 0) aloop_reply_add(reply, data, size);
   return ALOOP_EPERM;
+}
+
+/* A worker is a process like any other: it may have a loop, and a pool. */
+static int64_t use_a_loop(const void *data, size_t size, aloop_reply_t *reply) {
+  aloop_t *loop;
+  aloop_executor_t *pool;
+  int rc = aloop_process_pool_new(NULL, &pool);
+  if (rc == 0) rc = aloop_new(NULL, &loop);
+  if (rc < 0) return rc;
+  (void)reply;
+  int64_t value = aloop_run_until_complete(loop, aloop_run_in_process(loop, pool, echo, data, size));
+  aloop_executor_unref(pool);
+  aloop_free(loop);
+  return value;
 }
 
 static int64_t plain(void *arg) {
@@ -301,6 +318,14 @@ static void a_code_comes_with_its_message(void **state) {
   end_pool(pool);
 }
 
+static void a_job_may_use_the_library(void **state) {
+  env_t *env = *state;
+  aloop_executor_t *pool = pool_of(1);
+  for (int i = 0; i < 2; i++)
+    assert_int_equal(end_of(env, aloop_run_in_process(env->loop, pool, use_a_loop, "abc", 3)), 3);
+  end_pool(pool);
+}
+
 static void statistics_are_kept(void **state) {
   env_t *env = *state;
   aloop_executor_t *pool = pool_of(1);
@@ -387,6 +412,23 @@ static void without_the_nursery_there_are_no_more_workers(void **state) {
   end_pool(pool);
 }
 
+static void a_storm_of_crashes_passes(void **state) {
+  env_t *env = *state;
+  enum { JOBS = 200 };
+  aloop_executor_t *pool = new_pool((aloop_process_pool_options_t){.workers = 4, .max_jobs = 5});
+  aloop_future_t *futures[JOBS];
+  for (int i = 0; i < JOBS; i++) {
+    aloop_process_fn fn = i % 3 == 1 ? crash : echo;
+    futures[i] = aloop_run_in_process(env->loop, pool, fn, &"xak"[i % 2 * 2], 1);
+  }
+  for (int i = 2; i < JOBS; i += 3) aloop_future_cancel(futures[i]);
+  for (int i = 0; i < JOBS; i++) {
+    static const int ends[] = {1, ALOOP_ECRASHED, ALOOP_ECANCELED};
+    assert_int_equal(end_of(env, futures[i]), ends[i % 3]);
+  }
+  end_pool(pool);
+}
+
 /* ---- Cancelling ------------------------------------------------------------------------------------------ */
 
 static void a_queued_job_can_be_cancelled(void **state) {
@@ -414,6 +456,16 @@ static void cancelling_a_running_job_kills_its_worker(void **state) {
   aloop_future_unref(future);
   await_death(atomic_load(&shared->pid));
   assert_true(run(env, pool, tell_pid) > 0);
+  end_pool(pool);
+}
+
+static void a_deadline_kills_too(void **state) {
+  env_t *env = *state;
+  aloop_executor_t *pool = pool_of(1);
+  aloop_future_t *future = aloop_run_in_process(env->loop, pool, hang, NULL, 0);
+  await_begun(1);
+  assert_int_equal(end_of(env, aloop_wait_for(future, ALOOP_MILLIS(5))), ALOOP_ETIMEDOUT);
+  await_death(atomic_load(&shared->pid));
   end_pool(pool);
 }
 
@@ -715,15 +767,17 @@ static void want_of_memory_is_survived(void **state) {
 TESTS(T(a_job_runs_in_another_process), T(bytes_go_to_and_fro), T(large_bytes_go_to_and_fro),
       T(workers_run_side_by_side), T(more_jobs_than_workers_wait), T(workers_have_no_descriptor_of_ours),
       T(the_initializer_prepares_each_worker), T(a_worker_is_replaced_after_so_many_jobs),
-      T(a_code_comes_with_its_message), T(statistics_are_kept), T(a_crash_is_told_as_what_it_was),
-      T(a_crash_costs_nobody_else_anything), T(a_worker_killed_from_outside_is_a_crash),
-      T(an_idle_worker_that_died_is_replaced), T(a_crash_of_the_initializer_fails_the_job),
-      T(without_the_nursery_there_are_no_more_workers), T(a_queued_job_can_be_cancelled),
-      T(cancelling_a_running_job_kills_its_worker), T(whoever_ends_the_future_ends_the_job),
-      T(a_future_that_is_given_up_goes_on), T(cancelling_at_any_moment_is_safe), T(wrong_arguments_are_refused),
-      T(jobs_of_this_process_are_refused), T(options_may_be_left_out), T(a_full_queue_refuses),
-      T(in_a_child_of_the_program_the_pool_is_refused), T(in_a_child_a_running_job_is_the_parents),
-      T(a_shutdown_waits_for_queued_jobs), T(a_shutdown_need_not_wait), T(a_shutdown_waits_until_its_deadline),
+      T(a_code_comes_with_its_message), T(a_job_may_use_the_library), T(statistics_are_kept),
+      T(a_crash_is_told_as_what_it_was), T(a_crash_costs_nobody_else_anything),
+      T(a_worker_killed_from_outside_is_a_crash), T(an_idle_worker_that_died_is_replaced),
+      T(a_crash_of_the_initializer_fails_the_job), T(without_the_nursery_there_are_no_more_workers),
+      T(a_storm_of_crashes_passes), T(a_queued_job_can_be_cancelled),
+      T(cancelling_a_running_job_kills_its_worker), T(a_deadline_kills_too),
+      T(whoever_ends_the_future_ends_the_job), T(a_future_that_is_given_up_goes_on),
+      T(cancelling_at_any_moment_is_safe), T(wrong_arguments_are_refused), T(jobs_of_this_process_are_refused),
+      T(options_may_be_left_out), T(a_full_queue_refuses), T(in_a_child_of_the_program_the_pool_is_refused),
+      T(in_a_child_a_running_job_is_the_parents), T(a_shutdown_waits_for_queued_jobs),
+      T(a_shutdown_need_not_wait), T(a_shutdown_waits_until_its_deadline),
       T(a_shutdown_can_cancel_what_is_queued), T(the_last_reference_waits_for_nobody),
       T(a_pool_without_jobs_leaves_nothing), T(closing_the_loop_kills_what_runs_for_it),
       T(a_closed_loop_is_refused), T(loops_in_several_threads_share_a_pool), T(want_of_memory_is_survived))
