@@ -984,8 +984,8 @@ ALOOP_API int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t
                                            int64_t write);
 
 /* Transport.get_extra_info, typed: the descriptor (borrowed; ALOOP_ECLOSED once lost), the addresses (*size is
- * the room on entry and the length on return, as with getsockname; peername is remembered once asked for), the
- * server or NULL. [loop] */
+ * the room on entry and the length on return, as with getsockname; peername is remembered once asked for;
+ * ALOOP_ENOTSOCK of a pipe), the server or NULL. [loop] */
 ALOOP_API int aloop_transport_fd(const aloop_transport_t *transport);
 ALOOP_API int aloop_transport_sockname(const aloop_transport_t *transport, struct sockaddr *address,
                                        socklen_t *size);

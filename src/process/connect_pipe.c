@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -63,18 +64,24 @@ static int check_descriptor(aloop_t *loop, int fd, bool reads, const char **reas
   return aloop__watch_find(loop, fd) != NULL ? ALOOP_EBUSY : 0;
 }
 
+static void refuse(aloop_future_t *future, int fd, int error, const char *reason) {
+  char rule[192];
+  snprintf(rule, sizeof rule, "fd %d %s", fd, reason);
+  aloop__misuse(future->object.loop, error, rule);
+  aloop__future_fail(future, error, "%s", rule);
+}
+
 static aloop_future_t *connect_pipe(aloop_t *loop, const aloop_protocol_t *table, void *arg, int fd, bool reads,
                                     const char *origin) {
   static const char rule[] = "a pipe needs a protocol table with its size set";
   const char *reason;
   if (aloop__loop_thread(loop) < 0) return NULL;
-  if (aloop__stream_check_protocol(table) < 0)
-    return aloop__future_failed(loop, origin, aloop__misuse(loop, ALOOP_EINVAL, rule), "%s", rule);
+  if (aloop__stream_check_protocol(table) < 0) return aloop__future_refused(loop, origin, ALOOP_EINVAL, rule);
   aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
   int rc = check_descriptor(loop, fd, reads, &reason);
   if (rc < 0) {
-    aloop__future_fail(future, rc, "fd %d %s", fd, reason);
+    refuse(future, fd, rc, reason);
     return future;
   }
   aloop_transport_t *transport =
