@@ -16,11 +16,11 @@
 static _Thread_local aloop_t *running;
 static _Thread_local aloop_t *chosen;
 static _Atomic(const aloop_policy_t *) policy;
-static atomic_uint forks;
+atomic_uint aloop__current_forked;
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
 static void after_fork_in_child(void) {
-  atomic_fetch_add(&forks, 1);
+  atomic_fetch_add(&aloop__current_forked, 1);
   running = NULL;
 }
 
@@ -30,7 +30,7 @@ static void install_fork_handler(void) {
 
 unsigned aloop__current_forks(void) {
   pthread_once(&watch_forks, install_fork_handler);
-  return atomic_load_explicit(&forks, memory_order_relaxed);
+  return aloop__current_forks_seen();
 }
 
 void aloop__current_run(aloop_t *loop) {

@@ -10,6 +10,7 @@
 #define ALOOP_CORE_LOOP_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "aloop.h"
 #include "core/check.h"
@@ -203,8 +204,13 @@ void aloop__current_run(aloop_t *loop);
 /* The loop is going away: this thread's setting no longer names it. */
 void aloop__current_forget(const aloop_t *loop);
 
-/* A number that changes in the child of a fork. */
+/* A number that changes in the child of a fork; for hot paths, whoever has a loop may leave out the call that
+ * makes sure of the counting. */
 unsigned aloop__current_forks(void);
+extern atomic_uint aloop__current_forked;
+static inline unsigned aloop__current_forks_seen(void) {
+  return atomic_load_explicit(&aloop__current_forked, memory_order_relaxed);
+}
 
 /* The policy's say in the options of a new loop. */
 void aloop__current_adjust(aloop_options_t *options);
