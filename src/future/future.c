@@ -31,7 +31,7 @@
 #include "core/memory.h"
 #include "core/report.h"
 
-enum { SPARES_MAX = 256, MESSAGE_MAX = 256 };
+enum { SPARES_MAX = 1024, MESSAGE_MAX = 256 };
 
 _Static_assert(sizeof(void *) != 8 || sizeof(aloop_future_t) == 128, "a future is two cache lines");
 
