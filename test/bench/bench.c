@@ -311,6 +311,21 @@ static void lookup(options_t *options) {
   putchar('\n');
 }
 
+static void jobs(options_t *options) {
+  if (peer_jobs == NULL) return;
+  if (options->size == 0) options->size = 1;
+  if (options->count == 0) options->count = options->size == 1 ? 20000 : 500000;
+  long rounds = options->repeat + 1, count = options->count / options->size * options->size;
+  int64_t *times = bench_alloc((size_t)rounds * sizeof *times);
+  int64_t cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID);
+  peer_jobs(options->size, count, rounds, times);
+  cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+  printf("%s jobs/%ld", peer_name, options->size);
+  print_times("ns", times, rounds, count);
+  printf(" cpu_ns=%.2f\n", (double)cpu / (double)(rounds * count));
+  free(times);
+}
+
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 /* Bytes that are allocated now, as the C library counts them. */
@@ -520,9 +535,9 @@ static void idle(options_t *options) {
 static const struct {
   const char *name;
   void (*run)(options_t *options);
-} scenarios[] = {{"chain", chain}, {"burst", burst}, {"timers", timers}, {"fire", fire},
-                 {"rearm", rearm}, {"posts", posts}, {"lookup", lookup}, {"loop", loop},
-                 {"echo", echo},   {"churn", churn}, {"idle", idle},     {"serve", serve}};
+} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire}, {"rearm", rearm},
+                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"loop", loop}, {"echo", echo},
+                 {"churn", churn}, {"idle", idle},     {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

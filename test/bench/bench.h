@@ -53,6 +53,10 @@ void peer_posts(int producers, long count, long rounds, int64_t *times);
  * has no such call the function is missing. */
 int64_t peer_lookup(long count) __attribute__((weak));
 
+/* On one loop, `rounds` times: gives `count` jobs that do nothing to a pool of threads, `burst` at a time; the
+ * next ones when the last of them has come back. Libraries without a pool leave it out. */
+void peer_jobs(long burst, long count, long rounds, int64_t *times) __attribute__((weak));
+
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);
 void peer_loop_turn(void *loop);

@@ -258,6 +258,52 @@ int64_t peer_lookup(long count) {
   return took;
 }
 
+/* ---- Jobs ------------------------------------------------------------------------------------------------ */
+
+typedef struct jobs {
+  long burst, back, left;
+} jobs_t;
+
+static int64_t do_nothing(void *arg) {
+  (void)arg;
+  return 0;
+}
+
+static void came_back(aloop_future_t *future, void *arg);
+
+static void send_jobs(aloop_t *loop, void *arg) {
+  jobs_t *jobs = arg;
+  jobs->back = 0;
+  for (long i = 0; i < jobs->burst; i++) {
+    aloop_future_t *future = aloop_run_in_executor(loop, NULL, do_nothing, jobs);
+    if (aloop_future_add_done_callback(future, came_back, jobs) != 0) bench_die("aloop_run_in_executor");
+    aloop_future_unref(future);
+  }
+}
+
+static void came_back(aloop_future_t *future, void *arg) {
+  jobs_t *jobs = arg;
+  aloop_t *loop = aloop_future_loop(future);
+  if (++jobs->back < jobs->burst) return;
+  jobs->left -= jobs->burst;
+  if (jobs->left > 0)
+    send_jobs(loop, jobs);
+  else
+    aloop_stop(loop);
+}
+
+void peer_jobs(long burst, long count, long rounds, int64_t *times) {
+  aloop_t *loop = new_loop();
+  for (long round = 0; round < rounds; round++) {
+    jobs_t jobs = {.burst = burst, .left = count};
+    int64_t start = bench_now();
+    aloop_call_soon(loop, send_jobs, &jobs);
+    aloop_run_forever(loop);
+    times[round] = bench_now() - start;
+  }
+  aloop_free(loop);
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {

@@ -228,6 +228,49 @@ int64_t peer_lookup(long count) {
   return count == 0 ? took : -1;
 }
 
+/* ---- Jobs ------------------------------------------------------------------------------------------------ */
+
+typedef struct jobs {
+  uv_loop_t *loop;
+  uv_work_t *requests; /* reused, as careful users do */
+  long burst, back, left;
+} jobs_t;
+
+static void do_nothing(uv_work_t *request) {
+  (void)request;
+}
+
+static void came_back(uv_work_t *request, int status);
+
+static void send_jobs(jobs_t *jobs) {
+  jobs->back = 0;
+  for (long i = 0; i < jobs->burst; i++) {
+    jobs->requests[i].data = jobs;
+    if (uv_queue_work(jobs->loop, &jobs->requests[i], do_nothing, came_back) != 0) bench_die("uv_queue_work");
+  }
+}
+
+static void came_back(uv_work_t *request, int status) {
+  jobs_t *jobs = request->data;
+  if (status != 0 || ++jobs->back < jobs->burst) return;
+  jobs->left -= jobs->burst;
+  if (jobs->left > 0) send_jobs(jobs);
+}
+
+void peer_jobs(long burst, long count, long rounds, int64_t *times) {
+  jobs_t jobs = {.loop = peer_loop_new(), .burst = burst};
+  jobs.requests = bench_alloc((size_t)burst * sizeof *jobs.requests);
+  for (long round = 0; round < rounds; round++) {
+    jobs.left = count;
+    int64_t start = bench_now();
+    send_jobs(&jobs);
+    uv_run(jobs.loop, UV_RUN_DEFAULT);
+    times[round] = bench_now() - start;
+  }
+  peer_loop_free(jobs.loop);
+  free(jobs.requests);
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct rest { /* what uv_try_write left over */
