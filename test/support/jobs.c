@@ -65,6 +65,12 @@ aloop_future_t *submit_counted(aloop_t *loop, aloop_executor_t *executor, counte
   return aloop_submit(loop, executor, &options);
 }
 
+uint64_t live_jobs(const env_t *env) {
+  aloop_metrics_t metrics = {.size = sizeof metrics};
+  assert_int_equal(aloop_metrics(env->loop, &metrics), 0);
+  return metrics.jobs;
+}
+
 aloop_executor_t *make_pool(int threads) {
   aloop_thread_pool_options_t options = {.size = sizeof options, .threads = {threads, threads, threads}};
   aloop_executor_t *pool = NULL;
@@ -130,4 +136,11 @@ aloop_executor_t *make_shelf(shelf_t *shelf) {
   memset(shelf, 0, sizeof *shelf);
   assert_int_equal(aloop_executor_new(&shelf_table, shelf, &executor), 0);
   return executor;
+}
+
+void shelf_run(shelf_t *shelf, int index) {
+  aloop_job_t *job = shelf->jobs[index];
+  shelf->count--;
+  for (int i = index; i < shelf->count; i++) shelf->jobs[i] = shelf->jobs[i + 1];
+  aloop_job_run(job);
 }

@@ -48,6 +48,9 @@ int64_t return_counted(void *counted);
 /* Submits return_counted, owning its argument. */
 aloop_future_t *submit_counted(aloop_t *loop, aloop_executor_t *executor, counted_t *counted);
 
+/* Jobs of the loop that have not ended. */
+uint64_t live_jobs(const env_t *env);
+
 /* A pool with so many threads in each lane. */
 aloop_executor_t *make_pool(int threads);
 
@@ -74,5 +77,8 @@ typedef struct shelf {
 } shelf_t;
 extern const aloop_executor_table_t shelf_table;
 aloop_executor_t *make_shelf(shelf_t *shelf);
+
+/* Takes a job off the shelf and runs it. */
+void shelf_run(shelf_t *shelf, int index);
 
 #endif
