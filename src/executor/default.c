@@ -22,7 +22,7 @@ int aloop__default_executor(aloop_t *loop, aloop_executor_t **out) {
   aloop__jobs_t *jobs = aloop__jobs_open(loop);
   if (jobs == NULL) return ALOOP_ENOMEM;
   if (jobs->shut) return ALOOP_ECLOSED;
-  if (jobs->own && jobs->executor_forks != aloop__current_forks()) aloop__default_close(jobs);
+  if (jobs->own && jobs->executor_forks != aloop__current_forks_seen()) aloop__default_close(jobs);
   if (ALOOP_UNLIKELY(jobs->executor == NULL)) {
     int rc = aloop_thread_pool_new(NULL, &jobs->executor);
     if (rc < 0) return rc;
@@ -120,10 +120,8 @@ static aloop_future_t *shut_down(aloop__jobs_t *jobs, int64_t timeout) {
 
 aloop_future_t *aloop_shutdown_default_executor(aloop_t *loop, int64_t timeout) {
   if (aloop__loop_thread(loop) < 0) return NULL;
-  if (timeout < ALOOP_FOREVER) {
-    aloop__misuse(loop, ALOOP_EINVAL, "a timeout is not negative, or ALOOP_FOREVER");
-    return aloop__future_failed(loop, NULL, ALOOP_EINVAL, "a timeout is not negative, or ALOOP_FOREVER");
-  }
+  if (timeout < ALOOP_FOREVER)
+    return aloop__future_refused(loop, NULL, ALOOP_EINVAL, "a timeout is not negative, or ALOOP_FOREVER");
   aloop__jobs_t *jobs = aloop_is_closed(loop) ? NULL : aloop__jobs_open(loop);
   if (jobs != NULL && jobs->executor != NULL) return shut_down(jobs, timeout);
   if (jobs == NULL && !aloop_is_closed(loop)) return NULL;

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/report.h"
 
 struct aloop_executor {
   aloop_executor_table_t table; /* a copy, with every member that an older caller's may lack */
@@ -41,9 +42,11 @@ void aloop__executor_free_block(void *block) {
 
 int aloop_executor_new(const aloop_executor_table_t *table, void *state, aloop_executor_t **out) {
   aloop_executor_table_t copy;
-  if (table == NULL || out == NULL || aloop__memory_copy_options(&copy, sizeof copy, table) < 0)
-    return ALOOP_EINVAL;
-  if (copy.submit == NULL) return ALOOP_EINVAL;
+  if (table == NULL || aloop__memory_copy_options(&copy, sizeof copy, table) < 0)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "set table.size to sizeof(aloop_executor_table_t)");
+  if (copy.submit == NULL || out == NULL)
+    return aloop__misuse(NULL, ALOOP_EINVAL,
+                         "an executor needs a submit function in its table, and a place to go to");
   aloop_executor_t *executor = aloop__executor_new_block(sizeof *executor);
   if (executor == NULL) return ALOOP_ENOMEM;
   executor->table = copy;
@@ -69,8 +72,11 @@ void aloop_executor_unref(aloop_executor_t *executor) {
 }
 
 int aloop_executor_shutdown(aloop_executor_t *executor, int64_t timeout, unsigned flags) {
-  if (executor == NULL || timeout < ALOOP_FOREVER || (flags & ~(unsigned)ALOOP_CANCEL_QUEUED) != 0)
-    return ALOOP_EINVAL;
+  if (executor == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the executor is NULL");
+  if (timeout < ALOOP_FOREVER)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "a timeout is not negative, or ALOOP_FOREVER");
+  if ((flags & ~(unsigned)ALOOP_CANCEL_QUEUED) != 0)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "the only flag of aloop_executor_shutdown is ALOOP_CANCEL_QUEUED");
   bool before = atomic_exchange(&executor->shut, true);
   int rc = executor->table.shutdown != NULL ? executor->table.shutdown(executor->state, timeout, flags) : 0;
   if (rc < 0 && rc != ALOOP_ETIMEDOUT) atomic_store(&executor->shut, before);
@@ -79,7 +85,9 @@ int aloop_executor_shutdown(aloop_executor_t *executor, int64_t timeout, unsigne
 
 int aloop_executor_stats(const aloop_executor_t *executor, aloop_executor_stats_t *stats) {
   aloop_executor_stats_t now = {.size = sizeof now};
-  if (executor == NULL || stats == NULL || stats->size <= sizeof stats->size) return ALOOP_EINVAL;
+  if (executor == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the executor is NULL");
+  if (stats == NULL || stats->size <= sizeof stats->size)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "set stats.size to sizeof stats");
   if (executor->table.stats == NULL) return ALOOP_ENOTSUP;
   int rc = executor->table.stats(executor->state, &now);
   if (rc < 0) return rc;

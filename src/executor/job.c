@@ -184,15 +184,20 @@ static void finish(aloop_job_t *job) {
 }
 
 void aloop_job_run(aloop_job_t *job) {
-  if (job == NULL) return;
-  job->begun = true;
+  if (job == NULL) {
+    aloop__misuse(NULL, ALOOP_EINVAL, "the job is NULL");
+    return;
+  }
+  atomic_store_explicit(&job->begun, true, memory_order_relaxed);
   job->value = job->fn(job->arg);
   finish(job);
 }
 
 void aloop_job_drop(aloop_job_t *job, int error) {
+  if (job == NULL || error >= 0)
+    aloop__misuse(NULL, ALOOP_EINVAL, "a job is dropped with a negative code, and is not NULL");
   if (job == NULL) return;
-  job->begun = true;
+  atomic_store_explicit(&job->begun, true, memory_order_relaxed);
   job->value = error < 0 ? error : ALOOP_ECANCELED;
   finish(job);
 }
@@ -248,16 +253,23 @@ static void close_room(aloop_t *loop, aloop__room_t *room) {
 }
 
 static void woken(aloop_t *loop, aloop__room_t *room) {
-  (void)room;
-  drain(loop, NULL);
+  const aloop__jobs_t *jobs = ALOOP_CONTAINER_OF(room, aloop__jobs_t, room);
+  if (atomic_load_explicit(&jobs->inbox->done, memory_order_relaxed) != NULL) drain(loop, NULL);
 }
 
 /* The future ends early: takes the job back, or forgets it. */
 static void take_back(aloop_future_t *future, void *arg) {
   aloop_job_t *job = arg;
+  aloop_t *loop = future->object.loop;
   job->future = NULL;
-  if (aloop__executor_cancel(job->executor, job))
-    end_job(aloop__jobs_of(future->object.loop), job);
+  bool taken = aloop__executor_cancel(job->executor, job);
+  if (taken && atomic_load_explicit(&job->begun, memory_order_relaxed)) {
+    aloop__misuse(loop, ALOOP_EALREADY,
+                  "an executor's cancel must not give back a job that was run or dropped");
+    taken = false;
+  }
+  if (taken)
+    end_job(aloop__jobs_of(loop), job);
   else
     forget_executor(job);
 }
@@ -315,8 +327,8 @@ static aloop_job_t *new_job(aloop__jobs_t *jobs, const aloop_job_options_t *opti
   job->fn = options->fn;
   job->arg = options->arg;
   job->destroy = options->destroy;
-  job->lane = options->lane;
-  job->queued = job->begun = false;
+  job->queued = false;
+  atomic_store_explicit(&job->begun, false, memory_order_relaxed);
   job->inbox = jobs->inbox;
   job->future = NULL;
   job->executor = NULL;
@@ -339,12 +351,12 @@ static const char *reason_of(int error) {
   }
 }
 
-static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *executor) {
+static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *executor, int lane) {
   aloop_t *loop = future->object.loop;
   job->future = future;
   job->executor = aloop_executor_ref(executor);
   aloop__future_set_operation(future, take_back, job);
-  int rc = aloop__executor_submit(executor, job, job->lane);
+  int rc = aloop__executor_submit(executor, job, lane);
   if (ALOOP_LIKELY(rc == 0)) return;
   const char *reason = reason_of(rc);
   job->future = NULL;
@@ -353,11 +365,9 @@ static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *ex
   if (rc == ALOOP_ECLOSED || rc == ALOOP_ECHILD || rc == ALOOP_ENOTSUP) aloop__misuse(loop, rc, reason);
 }
 
-/* A future that has failed; then the argument is destroyed. NULL: it is still the caller's. */
-static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options, int error,
-                              const char *reason) {
-  if (error != ALOOP_ENOMEM) aloop__misuse(loop, error, reason);
-  aloop_future_t *future = aloop__future_failed(loop, NULL, error, "%s", reason);
+/* A future that has failed, because of a mistake; then the argument is destroyed. NULL: it is the caller's. */
+static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options, int error, const char *rule) {
+  aloop_future_t *future = aloop__future_refused(loop, NULL, error, rule);
   if (future != NULL && options->destroy != NULL) options->destroy(options->arg);
   return future;
 }
@@ -365,7 +375,7 @@ static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options,
 static aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor, const aloop_job_options_t *options) {
   int rc = 0;
   if (aloop_is_closed(loop)) return refuse(loop, options, ALOOP_ECLOSED, "the loop is closed");
-  if (loop->fork_generation != aloop__current_forks())
+  if (loop->fork_generation != aloop__current_forks_seen())
     return refuse(loop, options, ALOOP_ECHILD,
                   "the loop was made before fork; call aloop_after_fork in the child");
   aloop__jobs_t *jobs = aloop__jobs_open(loop);
@@ -380,7 +390,7 @@ static aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor, const a
     give_block(jobs, job);
     return NULL;
   }
-  start(future, job, executor);
+  start(future, job, executor, options->lane);
   return future;
 }
 

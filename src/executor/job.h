@@ -11,21 +11,20 @@
 typedef struct aloop__inbox aloop__inbox_t;
 
 struct aloop_job {
+  /* For the executor that has the job, and for the thread that runs it: one cache line. */
   aloop_job_t *next; /* in an executor's queue, then in the inbox, then among spare blocks */
   aloop_job_t *prev; /* in an executor's queue */
   aloop_job_fn fn;
   void *arg;
-  aloop_destroy_fn destroy; /* of arg; NULL: nothing to do, or somebody else does it */
-  int64_t value;            /* what fn returned, or why it was not called */
-
-  /* For the executor that has the job. */
+  int64_t value; /* what fn returned, or why it was not called */
+  aloop__inbox_t *inbox;
   uint64_t since; /* when it was queued, in ticks */
-  int lane;
+  uint8_t lane;
   bool queued;
-  bool begun; /* fn was called, or will not be */
+  atomic_bool begun; /* fn was called, or will not be */
 
   /* The loop's. */
-  aloop__inbox_t *inbox;
+  aloop_destroy_fn destroy;   /* of arg; NULL: nothing to do, or somebody else does it */
   aloop_future_t *future;     /* NULL: cancelled */
   aloop_executor_t *executor; /* a reference, as long as there is a future */
 };

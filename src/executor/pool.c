@@ -5,9 +5,8 @@
  * goes round the lanes so that none is left out; as there may be as many threads as all limits together, files
  * never wait for names, nor names for the program's own work.
  *
- * One lock guards everything. It is held for some ten instructions, so whoever finds it taken tries again for a
- * moment before sleeping. Every step is O(1): a job is linked both ways, so that taking it back needs no
- * search.
+ * One lock guards everything, and is held for some twenty instructions. Every step is O(1): a job is linked
+ * both ways, so that taking it back needs no search.
  *
  * Threads are started, and woken, by need and one at a time: a job that could run at once calls one thread,
  * unless one is coming already; a thread that has come and found a job calls the next if there is more to do.
@@ -32,16 +31,18 @@
 #include "core/clock.h"
 #include "core/list.h"
 #include "core/memory.h"
+#include "core/report.h"
 #include "executor/executor.h"
 #include "executor/job.h"
 #include "executor/thread.h"
 
-enum { THREADS_MAX = 32, THREADS_MORE = 4, LOCK_TRIES = 200, NAME_SIZE = 16 };
+enum { THREADS_MAX = 32, THREADS_MORE = 4, NAME_SIZE = 16 };
 
 #define IDLE_TIMEOUT ALOOP_SECONDS(30)
 
 typedef struct lane {
   aloop_job_t *first, *last;
+  unsigned bit; /* in pool->wanting */
   size_t queued;
   size_t running;
   size_t limit;
@@ -51,14 +52,14 @@ typedef struct lane {
 
 typedef struct pool {
   pthread_mutex_t lock;
-  pthread_cond_t empty; /* the last thread is about to end */
+  _Atomic unsigned wanting; /* a bit for each lane that has a job which could run; set under the lock */
+  lane_t *last_lane;        /* that gave a job */
+  size_t coming;            /* threads that are going to look for a job: just started or woken */
   lane_t lanes[ALOOP_LANES];
-  int next_lane;
   size_t threads;
-  size_t coming;         /* threads that are going to look for a job: just started or woken */
-  size_t limit;          /* of all lanes together */
-  aloop__list_t idle;    /* sleeping threads, the last one to fall asleep last */
-  atomic_size_t waiting; /* jobs in all queues; for a look without the lock */
+  size_t limit;         /* of all lanes together */
+  aloop__list_t idle;   /* sleeping threads, the last one to fall asleep last */
+  pthread_cond_t empty; /* the last thread is about to end */
   bool shut;
   bool released; /* by the executor: the last thread frees the pool */
   bool ended_any;
@@ -94,10 +95,6 @@ static inline void relax(void) {
 }
 
 static void lock(pool_t *pool) {
-  for (int i = 0; i < LOCK_TRIES; i++) {
-    if (pthread_mutex_trylock(&pool->lock) == 0) return;
-    relax();
-  }
   pthread_mutex_lock(&pool->lock);
 }
 
@@ -107,12 +104,21 @@ static void unlock(pool_t *pool) {
 
 /* ---- Queues: the lock is held ---------------------------------------------------------------------------- */
 
-static void count_waiting(pool_t *pool, size_t change) {
-  size_t waiting = atomic_load_explicit(&pool->waiting, memory_order_relaxed);
-  atomic_store_explicit(&pool->waiting, waiting + change, memory_order_relaxed);
+static unsigned wanting(const pool_t *pool) {
+  return atomic_load_explicit(&pool->wanting, memory_order_relaxed);
 }
 
-static void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
+static inline void set_wanting(pool_t *pool, unsigned set) {
+  atomic_store_explicit(&pool->wanting, set, memory_order_relaxed);
+}
+
+/* To be called after every change of a lane. */
+ALOOP_INLINE void note(pool_t *pool, const lane_t *lane) {
+  unsigned others = wanting(pool) & ~lane->bit;
+  set_wanting(pool, lane->first != NULL && lane->running < lane->limit ? others | lane->bit : others);
+}
+
+ALOOP_INLINE void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
   job->next = NULL;
   job->prev = lane->last;
   job->queued = true;
@@ -123,7 +129,7 @@ static void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
     lane->first = job;
   lane->last = job;
   lane->queued++;
-  count_waiting(pool, 1);
+  note(pool, lane);
 }
 
 static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
@@ -137,32 +143,28 @@ static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
     lane->last = job->prev;
   job->queued = false;
   lane->queued--;
-  count_waiting(pool, (size_t)-1);
+  note(pool, lane);
 }
 
-/* How many jobs of a lane could be running but are not. */
-static size_t ready_in(const lane_t *lane) {
-  size_t room = lane->running < lane->limit ? lane->limit - lane->running : 0;
-  return lane->queued < room ? lane->queued : room;
-}
-
-static bool is_wanting(const pool_t *pool) {
-  for (int i = 0; i < ALOOP_LANES; i++)
-    if (ready_in(&pool->lanes[i]) > 0) return true;
-  return false;
-}
-
-static aloop_job_t *next_job(pool_t *pool) {
-  for (int i = 0; i < ALOOP_LANES; i++) {
-    int index = (pool->next_lane + i) % ALOOP_LANES;
-    lane_t *lane = &pool->lanes[index];
-    if (ready_in(lane) == 0) continue;
-    aloop_job_t *job = lane->first;
-    take_out(pool, lane, job);
-    pool->next_lane = (index + 1) % ALOOP_LANES;
-    return job;
-  }
-  return NULL;
+/* The first job of the next lane that has one which could run. Counts it as running. */
+ALOOP_INLINE aloop_job_t *next_job(pool_t *pool) {
+  unsigned set = wanting(pool);
+  if (set == 0) return NULL;
+  lane_t *lane = pool->last_lane;
+  do lane = lane == &pool->lanes[ALOOP_LANES - 1] ? pool->lanes : lane + 1;
+  while ((set & lane->bit) == 0);
+  pool->last_lane = lane;
+  aloop_job_t *job = lane->first;
+  lane->first = job->next;
+  if (job->next != NULL)
+    job->next->prev = NULL;
+  else
+    lane->last = NULL;
+  job->queued = false;
+  lane->queued--;
+  lane->running++;
+  note(pool, lane);
+  return job;
 }
 
 /* ---- The end of a pool ----------------------------------------------------------------------------------- */
@@ -214,7 +216,7 @@ static void wake_all(pool_t *pool) {
 
 /* Sees to it that somebody comes if there is something to do. */
 static int call_thread(pool_t *pool) {
-  if (pool->coming > 0 || !is_wanting(pool)) return 0;
+  if (pool->coming > 0 || wanting(pool) == 0) return 0;
   if (aloop__list_empty(&pool->idle)) return start_thread(pool);
   wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
   return 0;
@@ -235,7 +237,6 @@ static void work(pool_t *pool) {
   uint64_t now = aloop__clock_ticks();
   for (aloop_job_t *job = next_job(pool); job != NULL; job = next_job(pool)) {
     lane_t *lane = &pool->lanes[job->lane];
-    lane->running++;
     add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
     call_thread(pool);
     unlock(pool);
@@ -245,6 +246,7 @@ static void work(pool_t *pool) {
     lock(pool);
     lane->running--;
     lane->done++;
+    note(pool, lane);
     add_ticks(&lane->run_ticks, &lane->run_max, ticks_between(begun, now));
   }
 }
@@ -254,9 +256,7 @@ static void look_around(pool_t *pool) {
   pool->coming++;
   unlock(pool);
   uint64_t begun = aloop__clock_ticks();
-  while (atomic_load_explicit(&pool->waiting, memory_order_relaxed) == 0 &&
-         aloop__clock_ticks() - begun < aloop__clock_ticks_20us() / 4)
-    relax();
+  while (wanting(pool) == 0 && aloop__clock_ticks() - begun < aloop__clock_ticks_20us() / 4) relax();
   lock(pool);
   pool->coming--;
 }
@@ -304,9 +304,9 @@ static void *run_worker(void *arg) {
     if (pool->shut || pool->threads > pool->limit) break;
     if (pool->coming == 0 && !pool->alone) {
       look_around(pool);
-      if (pool->shut || is_wanting(pool)) continue;
+      if (pool->shut || wanting(pool) != 0) continue;
     }
-    if (!rest(pool, self) && !is_wanting(pool)) break;
+    if (!rest(pool, self) && wanting(pool) == 0) break;
   }
   end_thread(pool, self);
   return NULL;
@@ -315,7 +315,7 @@ static void *run_worker(void *arg) {
 /* ---- The table ------------------------------------------------------------------------------------------- */
 
 static bool is_forked(const pool_t *pool) {
-  return pool->forks != aloop__current_forks();
+  return pool->forks != aloop__current_forks_seen();
 }
 
 static bool is_full(const pool_t *pool, const lane_t *lane) {
@@ -327,7 +327,7 @@ static int queue_job(pool_t *pool, aloop_job_t *job, int index) {
   lane_t *lane = &pool->lanes[index];
   if (pool->shut) return ALOOP_ECLOSED;
   if (is_full(pool, lane)) return ALOOP_EAGAIN;
-  job->lane = index;
+  job->lane = (uint8_t)index;
   append(pool, lane, job);
   int rc = call_thread(pool);
   if (rc == 0 || pool->threads > 0) return 0; /* one of the threads comes when it is done */
@@ -347,7 +347,7 @@ static int pool_submit(void *state, aloop_job_t *job, int lane) {
 
 static int pool_cancel(void *state, aloop_job_t *job) {
   pool_t *pool = state;
-  if (is_forked(pool)) return !job->begun;
+  if (is_forked(pool)) return !atomic_load_explicit(&job->begun, memory_order_relaxed);
   lock(pool);
   bool taken = job->queued;
   if (taken) {
@@ -397,7 +397,8 @@ static void join_last(pool_t *pool) {
 static int pool_shutdown(void *state, int64_t timeout, unsigned flags) {
   pool_t *pool = state;
   if (is_forked(pool)) return ALOOP_ECHILD;
-  if (timeout != 0 && working_for == pool) return ALOOP_EBUSY;
+  if (timeout != 0 && working_for == pool)
+    return aloop__misuse(NULL, ALOOP_EBUSY, "a job must not wait for the end of the threads that run it");
   int64_t deadline = aloop__thread_deadline(timeout);
   lock(pool);
   pool->shut = true;
@@ -489,12 +490,13 @@ static void set_limit(pool_t *pool, int lane, int threads) {
   pool->limit -= pool->lanes[lane].limit;
   pool->lanes[lane].limit = threads > 0 ? (size_t)threads : default_limit();
   pool->limit += pool->lanes[lane].limit;
+  note(pool, &pool->lanes[lane]);
 }
 
-static bool make_sense(const aloop_thread_pool_options_t *options) {
+static const char *fault_of(const aloop_thread_pool_options_t *options) {
   for (int i = 0; i < ALOOP_LANES; i++)
-    if (options->threads[i] < 0) return false;
-  return options->idle_timeout >= ALOOP_FOREVER;
+    if (options->threads[i] < 0) return "a lane has 1 thread or more, or 0: as many as are usual";
+  return options->idle_timeout < ALOOP_FOREVER ? "a timeout is not negative, or ALOOP_FOREVER" : NULL;
 }
 
 /* What can fail, in a pool that is cleared. */
@@ -509,8 +511,12 @@ static int open_pool(pool_t *pool, size_t stack_size) {
 
 static void set_up(pool_t *pool, const aloop_thread_pool_options_t *options) {
   aloop__list_init(&pool->idle);
-  atomic_init(&pool->waiting, 0);
-  for (int i = 0; i < ALOOP_LANES; i++) set_limit(pool, i, options->threads[i]);
+  atomic_init(&pool->wanting, 0);
+  pool->last_lane = pool->lanes;
+  for (int i = 0; i < ALOOP_LANES; i++) {
+    pool->lanes[i].bit = 1u << i;
+    set_limit(pool, i, options->threads[i]);
+  }
   snprintf(pool->name, sizeof pool->name, "%s", options->name != NULL ? options->name : "aloop-pool");
   pool->run = run_worker;
   pool->queue_limit = options->queue_limit;
@@ -523,14 +529,17 @@ static void set_up(pool_t *pool, const aloop_thread_pool_options_t *options) {
 
 int aloop_thread_pool_new(const aloop_thread_pool_options_t *options, aloop_executor_t **out) {
   aloop_thread_pool_options_t copy = {.size = sizeof copy};
-  if (out == NULL) return ALOOP_EINVAL;
-  if (options != NULL && aloop__memory_copy_options(&copy, sizeof copy, options) < 0) return ALOOP_EINVAL;
-  if (!make_sense(&copy)) return ALOOP_EINVAL;
+  if (out == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "a new pool needs a place to go to");
+  if (options != NULL && aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "set options.size to sizeof(aloop_thread_pool_options_t)");
+  const char *fault = fault_of(&copy);
+  if (fault != NULL) return aloop__misuse(NULL, ALOOP_EINVAL, fault);
   pool_t *pool = aloop__executor_new_block(sizeof *pool);
   if (pool == NULL) return ALOOP_ENOMEM;
   int rc = open_pool(pool, copy.stack_size);
   if (rc < 0) {
     aloop__executor_free_block(pool);
+    if (rc == ALOOP_EINVAL) aloop__misuse(NULL, rc, "options.stack_size is below what the system asks for");
     return rc;
   }
   set_up(pool, &copy);
@@ -540,9 +549,13 @@ int aloop_thread_pool_new(const aloop_thread_pool_options_t *options, aloop_exec
 }
 
 int aloop_thread_pool_resize(aloop_executor_t *executor, int lane, int threads) {
+  if (executor == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the executor is NULL");
+  if (lane < 0 || lane >= ALOOP_LANES)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "the lane is none of ALOOP_LANE_USER, FILE and DNS");
+  if (threads < 0)
+    return aloop__misuse(NULL, ALOOP_EINVAL, "a lane has 1 thread or more, or 0: as many as are usual");
   pool_t *pool = aloop__executor_state(executor, &table);
-  if (executor == NULL || lane < 0 || lane >= ALOOP_LANES || threads < 0) return ALOOP_EINVAL;
-  if (pool == NULL) return ALOOP_ENOTSUP;
+  if (pool == NULL) return aloop__misuse(NULL, ALOOP_ENOTSUP, "only thread pools can be resized");
   if (is_forked(pool)) return ALOOP_ECHILD;
   lock(pool);
   set_limit(pool, lane, threads);

@@ -22,7 +22,7 @@ static void another_can_be_set(void **state) {
   assert_ptr_equal(aloop_get_default_executor(env->loop), executor);
   aloop_future_t *future = aloop_run_in_executor(env->loop, NULL, return_int, &number);
   assert_int_equal(shelf.count, 1);
-  aloop_job_run(shelf.jobs[0]);
+  shelf_run(&shelf, 0);
   assert_int_equal(run_future(env->loop, future), 1);
   aloop_future_unref(future);
   aloop_executor_unref(executor);

@@ -16,7 +16,7 @@ static void jobs_reach_an_executor_of_the_programs_own(void **state) {
   aloop_future_t *future = aloop_submit(env->loop, executor, &options);
   assert_int_equal(shelf.count, 1);
   assert_int_equal(shelf.lane, ALOOP_LANE_FILE);
-  aloop_job_run(shelf.jobs[0]);
+  shelf_run(&shelf, 0);
   assert_int_equal(run_future(env->loop, future), 3);
   aloop_future_unref(future);
   aloop_executor_unref(executor);
@@ -90,7 +90,7 @@ static void the_last_reference_shuts_down(void **state) {
   aloop_future_t *future = aloop_run_in_executor(env->loop, executor, return_int, &number);
   aloop_executor_unref(executor);
   assert_int_equal(shelf.shutdowns, 0); /* the job has a reference */
-  aloop_job_run(shelf.jobs[0]);
+  shelf_run(&shelf, 0);
   assert_int_equal(run_future(env->loop, future), 3);
   assert_int_equal(shelf.shutdowns, 1);
   assert_int_equal(shelf.destroyed, 1);
