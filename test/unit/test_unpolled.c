@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Files and devices that no poller watches, as pipes. pollers: all
+ * Files and devices that no poller watches, as pipes.
+ *
+ * pollers: all
+ * threads: yes
  */
 #include <errno.h>
 #include <fcntl.h>
