@@ -101,7 +101,7 @@ static void on_signal(int signum, siginfo_t *info, void *context) {
   pthread_sigmask(SIG_SETMASK, &all, &mask);
   pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
   bool chain = walk(&slots[signum], signum, &earlier);
-  pthread_setcancelstate(cancel, NULL);
+  pthread_setcancelstate(cancel, &cancel);
   pthread_sigmask(SIG_SETMASK, &mask, NULL);
   errno = saved;
   if (!chain) return;
@@ -131,7 +131,7 @@ static held_t lock(void) {
 
 static void unlock(held_t held) {
   pthread_mutex_unlock(&mutex);
-  pthread_setcancelstate(held.cancel, NULL);
+  pthread_setcancelstate(held.cancel, &held.cancel);
   pthread_sigmask(SIG_SETMASK, &held.mask, NULL);
 }
 
