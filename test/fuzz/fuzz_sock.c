@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Any sequence of operations on sockets. The input is a program: each byte names an action, those behind it are its
- * arguments, and what runs when an operation ends takes its actions from the same stream. There are a few pairs of
- * connected sockets, of which ends are closed and made anew all the time, so that descriptor numbers come back at
- * once, and a listener. What must hold:
+ * Any sequence of operations on sockets. The input is a program: each byte names an action, those behind it are
+ * its arguments, and what runs when an operation ends takes its actions from the same stream. There are a few
+ * pairs of connected sockets, of which ends are closed and made anew all the time, so that descriptor numbers
+ * come back at once, and a listener. What must hold:
  *
- * - no byte of one connection ever reaches another: each has bytes of its own, which tell the connection and the
- *   position;
+ * - no byte of one connection ever reaches another: each has bytes of its own, which tell the connection and
+ *   the   position;
  * - each operation ends once, with a result that could happen, and its future's callback comes once;
  * - a direction has one user: a second one is refused, and only then;
- * - when cancel returns, the buffer is left alone for good, and the position of a file that was being sent is just
- *   behind the last byte that went out;
+ * - when cancel returns, the buffer is left alone for good, and the position of a file that was being sent is
+ *   just   behind the last byte that went out;
  * - an operation ends when its descriptor is ready, and every descriptor and block is given back, accepted
  *   connections that nobody asked for included.
  *
@@ -88,7 +88,8 @@ static unsigned byte(void) {
   return *w.data++;
 }
 
-/* ---- Memory ------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------------------------------------------
+ * */
 
 static void *resize(void *user, void *block, size_t bytes) {
   (void)user;
@@ -106,7 +107,8 @@ static void release(void *user, void *block) {
   free(block);
 }
 
-/* ---- Bytes -------------------------------------------------------------------------------------------------- */
+/* ---- Bytes --------------------------------------------------------------------------------------------------
+ * */
 
 static unsigned char pattern(uint64_t id, uint64_t at) {
   uint64_t z = (id << 40 ^ at) * 0x9e3779b97f4a7c15U;
@@ -135,7 +137,8 @@ static void find_position(end_t *end) {
   end->sent = end->received + (uint64_t)waiting;
 }
 
-/* ---- The end of an operation -------------------------------------------------------------------------------- */
+/* ---- The end of an operation --------------------------------------------------------------------------------
+ * */
 
 static void act(void);
 
@@ -222,7 +225,8 @@ static void on_done(aloop_future_t *future, void *arg) {
   for (unsigned i = byte() & 3; i > 0; i--) act();
 }
 
-/* ---- Actions ------------------------------------------------------------------------------------------------ */
+/* ---- Actions ------------------------------------------------------------------------------------------------
+ * */
 
 static end_t *some_end(void) {
   return &ends[byte() % ENDS];
@@ -450,7 +454,8 @@ static void act(void) {
   w.depth--;
 }
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end ------------------------------------------------------------------------------------------------
+ * */
 
 static bool any_pending(void) {
   bool pending = false;

@@ -25,6 +25,8 @@ prints run_command "['echo hello; exit 3' exited with 3]
 [stdout]
 hello" 'echo hello; exit 3'
 
+prints sock_ops "$(printf 'HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r')"
+
 prints future_set_after "hello ...
 ... world"
 

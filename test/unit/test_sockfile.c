@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Sending files through the test's own sockets, by sendfile and by reading and writing: every test that can runs
- * both ways. The test stands in for sendfile, so that it can be missing or slow.
- * pollers: all
+ * Sending files through the test's own sockets, by sendfile and by reading and writing: every test that can
+ * runs both ways. The test stands in for sendfile, so that it can be missing or slow. pollers: all
  */
 #include "streams.h"
 
