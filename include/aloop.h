@@ -728,15 +728,17 @@ ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *
 
 /* ---- Executors ------------------------------------------------------------------------------------------- */
 
+/* A piece of work, called in another thread: it must not touch the loop or its objects. */
 typedef int64_t (*aloop_job_fn)(void *arg);
 
 /* Kinds of work that never wait for each other: each has its own queue and its own limit of threads. */
 enum { ALOOP_LANE_USER = 0, ALOOP_LANE_FILE = 1, ALOOP_LANE_DNS = 2, ALOOP_LANES = 3 };
 
 /* loop.run_in_executor: fn(arg) runs in a thread of `executor` (NULL: the loop's default); the future ends with
- * what it returns, a number >= 0 or a negative code. Cancelling takes a job that has not begun out of the
- * queue; one that has begun goes on, unheard: `arg` must be valid until fn has returned. Errors: ALOOP_ECLOSED
- * (executor shut down), ALOOP_EAGAIN (queue full, or no thread to be had), ALOOP_EINVAL. [loop] */
+ * what it returns, a number >= 0 or a negative code. Cancelling, aloop_close too, takes a job that has not
+ * begun out of the queue; one that has begun goes on, unheard: `arg` must be valid until fn has returned.
+ * Errors: ALOOP_ECLOSED (executor shut down), ALOOP_EAGAIN (queue full, or no thread to be had), ALOOP_ECHILD
+ * (the process forked), ALOOP_EINVAL. [loop] */
 ALOOP_API aloop_future_t *aloop_run_in_executor(aloop_t *loop, aloop_executor_t *executor, aloop_job_fn fn,
                                                 void *arg);
 
@@ -750,19 +752,22 @@ typedef struct aloop_job_options {
 
 /* Beyond asyncio, with a lane and an owned argument: if `destroy` is set, `arg` becomes the object of the
  * future (aloop_future_take_ptr) and is destroyed with it; when the future failed or was cancelled, as soon as
- * fn has returned or will not be called, perhaps in the worker's thread. NULL (out of memory): `arg` stays the
- * caller's. Otherwise as aloop_run_in_executor. [loop] */
+ * fn has returned or will not be called: in the loop's thread, once the loop is closed in the worker's. NULL
+ * (out of memory): `arg` stays the caller's. Otherwise as aloop_run_in_executor. [loop] */
 ALOOP_API aloop_future_t *aloop_submit(aloop_t *loop, aloop_executor_t *executor,
                                        const aloop_job_options_t *options);
 
-/* loop.set_default_executor: a reference is taken, so one pool can serve many loops; NULL: a thread pool of the
- * loop's own again, made on first use. get makes it; borrowed, NULL: out of memory or shut down. [loop] */
+/* loop.set_default_executor: a reference is taken, so one pool can serve many loops, and given up by
+ * aloop_close; NULL: a thread pool of the loop's own again, made on first use (and anew in the child of a
+ * fork). get makes it; borrowed, NULL: out of memory or shut down. [loop] */
 ALOOP_API int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor);
 ALOOP_API aloop_executor_t *aloop_get_default_executor(aloop_t *loop);
 
-/* loop.shutdown_default_executor: refuses new jobs from now on; done with 0 when all that were queued have run
- * and the threads ended, or with ALOOP_ETIMEDOUT after `timeout` ns (ALOOP_FOREVER: no limit), when those still
- * running are left alone. aloop_close does the same without waiting. [loop] */
+/* loop.shutdown_default_executor: refuses new jobs from now on, until another executor is set; done with 0 when
+ * all that were queued have run and the threads ended, or with ALOOP_ETIMEDOUT after `timeout` ns
+ * (ALOOP_FOREVER: no limit), when those still running are left alone. An executor that is shared is shut down
+ * for all. Cancelling it stops the wait only. aloop_close ends a pool of the loop's own without waiting.
+ * Errors: ALOOP_EAGAIN (no thread to wait in; nothing was shut down). [loop] */
 ALOOP_API aloop_future_t *aloop_shutdown_default_executor(aloop_t *loop, int64_t timeout);
 
 typedef struct aloop_thread_pool_options {
@@ -774,12 +779,13 @@ typedef struct aloop_thread_pool_options {
   size_t stack_size;        /* of a thread; 0: the system's */
 } aloop_thread_pool_options_t;
 
-/* ThreadPoolExecutor: threads are started when a job finds none idle, with all signals blocked. `options` may
- * be NULL. The caller owns the reference. [any] */
+/* ThreadPoolExecutor: threads are started when a job finds none idle, and block all signals but those of their
+ * own faults (SIGSEGV, ...). `options` may be NULL. The caller owns the reference. Errors: ALOOP_EINVAL (a
+ * negative number, too small a stack), ALOOP_ENOMEM. [any] */
 ALOOP_API int aloop_thread_pool_new(const aloop_thread_pool_options_t *options, aloop_executor_t **pool);
 
-/* Changes the limit of a lane; threads over it end after their job. Errors: ALOOP_ENOTSUP (not a thread pool),
- * ALOOP_EINVAL. [any] */
+/* Changes the limit of a lane (0: as in the options); threads over it end after their job. Errors:
+ * ALOOP_ENOTSUP (not a thread pool), ALOOP_EINVAL. [any] */
 ALOOP_API int aloop_thread_pool_resize(aloop_executor_t *pool, int lane, int threads);
 
 /* Reference counting, atomic; unref accepts NULL. The last one shuts the executor down without waiting: jobs
@@ -806,7 +812,8 @@ typedef struct aloop_executor_counters {
   aloop_lane_stats_t lanes[ALOOP_LANES];
 } aloop_executor_stats_t;
 
-/* Fills in *stats as far as its size reaches. Errors: ALOOP_ENOTSUP (an executor of your own without it). [any]
+/* Fills in *stats as far as its size reaches. Errors: ALOOP_ENOTSUP (an executor of your own that has none).
+ * [any]
  */
 ALOOP_API int aloop_executor_stats(const aloop_executor_t *executor, aloop_executor_stats_t *stats);
 
@@ -824,14 +831,16 @@ typedef struct aloop_executor_table {
   int (*shutdown)(void *state, int64_t timeout, unsigned flags);
   /* May be NULL. */
   int (*stats)(void *state, aloop_executor_stats_t *stats);
-  /* The last reference went. */
+  /* May be NULL. The last reference went: from the program, a loop or a job. Jobs whose futures were cancelled
+   * may still run. */
   void (*destroy)(void *state);
 } aloop_executor_table_t;
 
 /* Makes an executor over a table (borrowed for its life). [any] */
 ALOOP_API int aloop_executor_new(const aloop_executor_table_t *table, void *state, aloop_executor_t **executor);
 
-/* For executors: does the job, in this thread; or ends it with a negative code without. [any] */
+/* For executors: does the job, in this thread; or ends it without, with a negative code. Both also after the
+ * loop of the job was freed. [any] */
 ALOOP_API void aloop_job_run(aloop_job_t *job);
 ALOOP_API void aloop_job_drop(aloop_job_t *job, int error);
 

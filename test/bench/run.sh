@@ -72,6 +72,8 @@ in_process() {
   rotate posts/1 posts --repeat "$1" --producers 1
   rotate posts/4 posts --repeat "$1" --producers 4
   rotate lookup lookup
+  rotate jobs/1 jobs --repeat "$1" --size 1
+  rotate jobs/1000 jobs --repeat "$1" --size 1000
   rotate loop loop
 }
 

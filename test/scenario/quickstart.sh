@@ -30,6 +30,10 @@ prints sock_ops "$(printf 'HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: 
 prints future_set_after "hello ...
 ... world"
 
+prints run_in_executor "default thread pool: 100 random bytes
+a pool of my own: 333332833333500000
+the loop went on ticking"
+
 prints gather "Task A: compute factorial(2), currently i=2
 Task B: compute factorial(3), currently i=2
 Task C: compute factorial(4), currently i=2
