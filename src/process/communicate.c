@@ -196,9 +196,7 @@ aloop_future_t *aloop_process_communicate(aloop_process_t *process, const void *
   if (aloop__process_enter(process) < 0) return NULL;
   aloop_t *loop = process->object.loop;
   const char *fault = fault_of(process, input, size, &error);
-  if (fault != NULL)
-    return aloop__future_failed(loop, "aloop_process_communicate", aloop__misuse(loop, error, fault), "%s",
-                                fault);
+  if (fault != NULL) return aloop__future_refused(loop, "aloop_process_communicate", error, fault);
   aloop_future_t *future = aloop__future_new(loop, "aloop_process_communicate");
   if (future == NULL || aloop_future_done(future)) return future;
   int rc = begin(process, future, input, size, limit);

@@ -74,7 +74,7 @@ static int open_one(aloop__stdio_t *stdio, const aloop_stdio_t *choice, int i) {
     return 0;
   case ALOOP_STDIO_FD:
     stdio->child[i] = choice->fd;
-    return fcntl(choice->fd, F_GETFD) < 0 ? -errno : 0;
+    return 0;
   default: /* ALOOP_STDIO_INHERIT */
     stdio->child[i] = i;
     return 0;
@@ -96,6 +96,9 @@ const char *aloop__stdio_fault(const aloop_process_options_t *options) {
 int aloop__stdio_open(const aloop_process_options_t *options, aloop__stdio_t *stdio, int *which) {
   const aloop_stdio_t *choices[3] = {&options->in, &options->out, &options->err};
   *stdio = (aloop__stdio_t){.child = {0, 1, 2}, .parent = {-1, -1, -1}};
+  /* Before a number that is not open becomes that of a pipe. */
+  for (*which = 0; *which < 3; ++*which)
+    if (choices[*which]->kind == ALOOP_STDIO_FD && fcntl(choices[*which]->fd, F_GETFD) < 0) return -errno;
   for (int i = 0; i < 3; i++) {
     int rc = open_one(stdio, choices[i], i);
     if (rc == 0) continue;

@@ -474,6 +474,7 @@ static aloop_future_t *start_checked(aloop_t *loop, const aloop_process_protocol
   if (future == NULL || aloop_future_done(future)) return future;
   int rc = aloop__stdio_open(options, &stdio, &which);
   if (rc < 0) {
+    if (rc == ALOOP_EBADF) aloop__misuse(loop, rc, "ALOOP_STDIO_FD with a descriptor that is not open");
     aloop__future_fail(future, rc, "set up %s: %s", names[which], aloop_strerror(rc));
     return future;
   }
@@ -515,7 +516,7 @@ static size_t find_closed(const aloop_process_options_t *options) {
 
 /* A future that failed because of a wrong argument. */
 static aloop_future_t *refuse(aloop_t *loop, const char *rule) {
-  return aloop__future_failed(loop, ORIGIN, aloop__misuse(loop, ALOOP_EINVAL, rule), "%s", rule);
+  return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, rule);
 }
 
 static aloop_future_t *check_and_start(aloop_t *loop, const aloop_process_protocol_t *table, void *arg,
@@ -525,9 +526,12 @@ static aloop_future_t *check_and_start(aloop_t *loop, const aloop_process_protoc
   const char *fault = fault_of(options);
   if (fault != NULL) return refuse(loop, fault);
   size_t closed = find_closed(options);
-  if (closed < options->pass_fds_count)
-    return aloop__future_failed(loop, ORIGIN, ALOOP_EBADF, "pass descriptor %d: %s", options->pass_fds[closed],
-                                aloop_strerror(ALOOP_EBADF));
+  if (closed < options->pass_fds_count) {
+    char rule[96];
+    snprintf(rule, sizeof rule, "pass descriptor %d: %s", options->pass_fds[closed],
+             aloop_strerror(ALOOP_EBADF));
+    return aloop__future_refused(loop, ORIGIN, ALOOP_EBADF, rule);
+  }
   return start_checked(loop, table, arg, options);
 }
 
