@@ -12,7 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -20,6 +20,10 @@
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/syscall.h>
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
 #endif
 
 enum { LIMIT_MAX = 1 << 20 };
@@ -35,6 +39,36 @@ int aloop__descriptors_pair(int fds[2]) {
   for (int i = 0; i < 2; i++) setsockopt(fds[i], SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
 #endif
   return 0;
+}
+
+bool aloop__descriptors_again(int fd, short events) {
+  if (errno == EINTR) return true;
+  if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
+  struct pollfd entry = {.fd = fd, .events = events};
+  poll(&entry, 1, -1);
+  return true;
+}
+
+bool aloop__descriptors_send(int fd, const void *data, size_t size) {
+  for (size_t done = 0; done < size;) {
+    ssize_t n = send(fd, (const char *)data + done, size - done, MSG_NOSIGNAL);
+    if (n >= 0)
+      done += (size_t)n;
+    else if (!aloop__descriptors_again(fd, POLLOUT))
+      return false;
+  }
+  return true;
+}
+
+bool aloop__descriptors_receive(int fd, void *data, size_t size) {
+  for (size_t done = 0; done < size;) {
+    ssize_t n = recv(fd, (char *)data + done, size - done, 0);
+    if (n > 0)
+      done += (size_t)n;
+    else if (n == 0 || !aloop__descriptors_again(fd, POLLIN))
+      return false;
+  }
+  return true;
 }
 
 #if defined(__linux__) && defined(SYS_getdents64)

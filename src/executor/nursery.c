@@ -177,7 +177,7 @@ static void be_worker(const nest_t *nest, pid_t nursery, int socket) {
 /* Tells the program that a worker is dead. */
 static void report(slot_t *slot, int status) {
   int32_t word = status;
-  send(slot->leash, &word, sizeof word, MSG_NOSIGNAL);
+  aloop__descriptors_send(slot->leash, &word, sizeof word);
   close(slot->leash);
   slot->pid = 0;
 }
@@ -201,16 +201,19 @@ static bool any_left(const nest_t *nest) {
   return false;
 }
 
-static void drain_wake(nest_t *nest) {
+/* After poll: what is left wakes again. */
+static void drain_wake(const nest_t *nest, const struct pollfd *wake) {
   char bytes[64];
-  while (read(nest->wake[0], bytes, sizeof bytes) > 0) continue;
+  if (wake->revents == 0) return;
+  ssize_t n = read(nest->wake[0], bytes, sizeof bytes);
+  (void)n;
 }
 
 /* Waits a moment for one that was killed. */
 static void await_death(nest_t *nest) {
   struct pollfd wake = {.fd = nest->wake[0], .events = POLLIN};
   poll(&wake, 1, END_MS / DEATHS_MAX);
-  drain_wake(nest);
+  drain_wake(nest, &wake);
   reap(nest);
 }
 
@@ -242,7 +245,10 @@ static bool answer(int32_t pid, int fds[2]) {
     control.header.cmsg_len = CMSG_LEN(2 * sizeof(int));
     memcpy(CMSG_DATA(&control.header), fds, 2 * sizeof(int));
   }
-  return sendmsg(CONTROL, &message, MSG_NOSIGNAL) == (ssize_t)sizeof note;
+  ssize_t n;
+  do n = sendmsg(CONTROL, &message, MSG_NOSIGNAL);
+  while (n < 0 && aloop__descriptors_again(CONTROL, POLLOUT));
+  return n > 0 && aloop__descriptors_send(CONTROL, (char *)&note + n, sizeof note - (size_t)n);
 }
 
 static void close_pair(const int fds[2]) {
@@ -287,24 +293,22 @@ static slot_t *free_slot(nest_t *nest) {
   return NULL;
 }
 
-static void serve_fork(nest_t *nest) {
+/* False: the program cannot be answered, so it must not wait for that. */
+static bool serve_fork(nest_t *nest) {
   int socket[2], leash[2];
   slot_t *slot = free_slot(nest);
   pid_t pid = slot == NULL ? -EAGAIN : fork_worker(nest, socket, leash);
   nest->last = NULL;
-  if (pid < 0) {
-    answer(pid, NULL);
-    return;
-  }
+  if (pid < 0) return answer(pid, NULL);
   *slot = (slot_t){.pid = pid, .leash = leash[1]};
   nest->last = slot;
   int ends[2] = {socket[0], leash[0]};
-  if (!answer(pid, ends)) {
-    kill_worker(slot);
-    answer(-EMFILE, NULL);
-  }
+  bool answered = answer(pid, ends);
   close_pair(socket);
   close(leash[0]);
+  if (answered) return true;
+  kill_worker(slot);
+  return answer(-EMFILE, NULL);
 }
 
 /* Waits for something to do. */
@@ -325,19 +329,16 @@ static void serve(nest_t *nest) {
   char request;
   for (;;) {
     wait_for_events(nest);
-    drain_wake(nest);
+    drain_wake(nest, &nest->polls[POLL_WAKE]);
     if (getppid() != nest->parent) return;
     for (int i = 0; i < nest->size; i++)
       if (nest->polls[POLL_LEASHES + i].revents != 0) kill_worker(&nest->slots[i]);
     reap(nest);
     if (nest->polls[POLL_CONTROL].revents == 0) continue;
     ssize_t n = recv(CONTROL, &request, 1, MSG_DONTWAIT);
-    if (n == 1 && request == REQUEST_FORK)
-      serve_fork(nest);
-    else if (n == 1)
-      kill_worker(nest->last);
-    else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-      return;
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return;
+    if (n == 1 && request == REQUEST_KILL) kill_worker(nest->last);
+    if (n == 1 && request == REQUEST_FORK && !serve_fork(nest)) return;
   }
 }
 
@@ -375,7 +376,7 @@ static int take_descriptors(struct msghdr *message, int fds[2]) {
 }
 
 static bool request(int control, char what) {
-  return send(control, &what, 1, MSG_NOSIGNAL) == 1;
+  return aloop__descriptors_send(control, &what, 1);
 }
 
 /* Waits for what the nursery answers: a pid (0: it is ready) or a code. */
@@ -395,8 +396,13 @@ static int hear(int control, int fds[2]) {
   message.msg_controllen = sizeof space.bytes;
   do n = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
-  if (n != (ssize_t)sizeof note) return ALOOP_ECRASHED;
+  if (n <= 0) {
+    shutdown(control, SHUT_WR); /* what it says later would be taken for the answer to something else */
+    return ALOOP_ECRASHED;
+  }
   int count = take_descriptors(&message, fds);
+  if (!aloop__descriptors_receive(control, (char *)&note + n, sizeof note - (size_t)n))
+    note.pid = ALOOP_ECRASHED;
   if (note.pid <= 0 || count == 2) return note.pid;
   if (count == 1) close(fds[0]);
   return request(control, REQUEST_KILL) ? ALOOP_EMFILE : ALOOP_ECRASHED;
@@ -540,14 +546,11 @@ static void kill_orphan(const aloop__worker_t *worker) {
 
 void aloop__worker_end(aloop__worker_t *worker, char text[ALOOP__WORKER_TEXT]) {
   int32_t status;
-  ssize_t n;
   kill_orphan(worker);
   shutdown(worker->socket, SHUT_RDWR);
   bool forced = !readable_within(worker->leash, END_MS);
   if (forced) aloop__worker_kill(worker);
-  do n = recv(worker->leash, &status, sizeof status, 0);
-  while (n < 0 && errno == EINTR);
-  if (n != (ssize_t)sizeof status) status = NO_STATUS;
+  if (!aloop__descriptors_receive(worker->leash, &status, sizeof status)) status = NO_STATUS;
   describe(worker->pid, status, forced, text);
   aloop__worker_forget(worker);
 }

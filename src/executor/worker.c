@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "core/descriptors.h"
 #include "core/report.h"
 
 #ifndef MSG_NOSIGNAL
@@ -102,20 +103,11 @@ int aloop_reply_add(aloop_reply_t *reply, const void *data, size_t size) {
   return 0;
 }
 
-static bool read_exactly(int fd, void *into, size_t size) {
-  for (size_t done = 0; done < size;) {
-    ssize_t n = recv(fd, (char *)into + done, size - done, 0);
-    if (n == 0 || (n < 0 && errno != EINTR)) return false;
-    if (n > 0) done += (size_t)n;
-  }
-  return true;
-}
-
 static bool skip(int fd, uint64_t size) {
   char scratch[4096];
   for (uint64_t left = size; left > 0;) {
     size_t part = left < sizeof scratch ? (size_t)left : sizeof scratch;
-    if (!read_exactly(fd, scratch, part)) return false;
+    if (!aloop__descriptors_receive(fd, scratch, part)) return false;
     left -= part;
   }
   return true;
@@ -125,7 +117,7 @@ static bool answer_with(int fd, int64_t result, const aloop_reply_t *reply) {
   answer_t answer = {ANSWER_MARK, result, reply->size};
   parcel_t parcel = parcel_of(&answer, sizeof answer, reply->data, reply->size);
   while (!is_sent(&parcel))
-    if (send_some(fd, &parcel, 0) < 0 && errno != EINTR) return false;
+    if (send_some(fd, &parcel, 0) < 0 && !aloop__descriptors_again(fd, POLLOUT)) return false;
   return true;
 }
 
@@ -134,7 +126,7 @@ static bool do_job(int fd, const request_t *request) {
   aloop_reply_t reply = {NULL, 0, 0};
   char *data = request->size < SIZE_MAX ? malloc((size_t)request->size + 1) : NULL;
   if (data == NULL) return skip(fd, request->size) && answer_with(fd, ALOOP_ENOMEM, &reply);
-  if (!read_exactly(fd, data, (size_t)request->size)) {
+  if (!aloop__descriptors_receive(fd, data, (size_t)request->size)) {
     free(data);
     return false;
   }
@@ -150,7 +142,7 @@ void aloop__worker_serve(int socket, void *arg) {
   const aloop__worker_setup_t *setup = arg;
   request_t request;
   if (setup->initializer != NULL) setup->initializer(setup->initializer_arg);
-  while (read_exactly(socket, &request, sizeof request) && do_job(socket, &request)) continue;
+  while (aloop__descriptors_receive(socket, &request, sizeof request) && do_job(socket, &request)) continue;
 }
 
 /* ---- The program ----------------------------------------------------------------------------------------- */

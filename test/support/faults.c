@@ -38,6 +38,7 @@
   X(epoll_wait, true, false, EBADF)                                                                            \
   X(eventfd, false, false, EMFILE, ENFILE, ENOMEM)                                                             \
   X(fcntl, false, false, EBADF)                                                                                \
+  X(fork, false, false, EAGAIN, ENOMEM)                                                                        \
   X(fstat, false, false, EIO, EBADF)                                                                           \
   X(getpeername, false, false, ENOTCONN, ENOBUFS)                                                              \
   X(getsockname, false, false, ENOBUFS)                                                                        \
@@ -50,6 +51,7 @@
   X(pread, true, false, EIO)                                                                                   \
   X(pselect, true, false, ENOMEM)                                                                              \
   X(read, true, true, EIO)                                                                                     \
+  X(recvmsg, true, false, ENOMEM)                                                                              \
   X(recv, true, true, ECONNRESET, ETIMEDOUT, ENOMEM)                                                           \
   X(send, true, true, EPIPE, ECONNRESET, ENOBUFS)                                                              \
   X(sendfile, true, true, EINVAL, EIO, ECONNRESET)                                                             \
@@ -57,6 +59,7 @@
   X(setsockopt, false, false, ENOBUFS, ENOMEM)                                                                 \
   X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
   X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
+  X(socketpair, false, false, EMFILE, ENFILE, ENOBUFS)                                                         \
   X(write, true, true, EAGAIN)
 
 enum {
@@ -238,6 +241,10 @@ WRAP(int, socket, int family, int type, int protocol) {
   return fails(CALL_socket) ? -1 : __real_socket(family, type, protocol);
 }
 
+WRAP(int, socketpair, int family, int type, int protocol, int fds[2]) {
+  return fails(CALL_socketpair) ? -1 : __real_socketpair(family, type, protocol, fds);
+}
+
 WRAP(int, bind, int fd, const struct sockaddr *address, socklen_t size) {
   return fails(CALL_bind) ? -1 : __real_bind(fd, address, size);
 }
@@ -306,8 +313,12 @@ static ssize_t send_first_bytes(int fd, const struct msghdr *message, int flags)
 
 WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
   if (fails(CALL_sendmsg)) return -1;
-  bool whole = !atomic_load(&armed) || (kind != FAULT_SHORT && limit == 0);
+  bool whole = !atomic_load(&armed) || (kind != FAULT_SHORT && limit == 0) || message->msg_controllen > 0;
   return whole ? __real_sendmsg(fd, message, flags) : send_first_bytes(fd, message, flags);
+}
+
+WRAP(ssize_t, recvmsg, int fd, struct msghdr *message, int flags) {
+  return fails(CALL_recvmsg) ? -1 : __real_recvmsg(fd, message, flags);
 }
 
 WRAP(ssize_t, sendfile, int fd, int file, off_t *at, size_t size) {
@@ -364,6 +375,12 @@ WRAP(int, fcntl, int fd, int command, ...) {
   long argument = command == F_GETFL || command == F_GETFD ? 0 : va_arg(arguments, long);
   va_end(arguments);
   return fails(CALL_fcntl) ? -1 : __real_fcntl(fd, command, argument);
+}
+
+/* ---- Processes --------------------------------------------------------------------------------------------- */
+
+WRAP(pid_t, fork, void) {
+  return fails(CALL_fork) ? -1 : __real_fork();
 }
 
 /* ---- Pollers ----------------------------------------------------------------------------------------------- */

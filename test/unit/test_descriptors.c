@@ -111,6 +111,37 @@ static void a_pair_is_closed_on_exec(void **state) {
   close(fds[1]);
 }
 
+static void large_things_are_sent_and_received_whole(void **state) {
+  (void)state;
+  enum { SIZE = 1 << 20 };
+  static char data[SIZE], copy[SIZE];
+  int fds[2];
+  int status = -1;
+  for (int i = 0; i < SIZE; i++) data[i] = (char)(i * 7);
+  make_socketpair(fds); /* even if neither end may block */
+  pid_t child = fork();
+  assert_true(child >= 0);
+  if (child == 0) _exit(aloop__descriptors_send(fds[1], data, SIZE) ? 0 : 1);
+  assert_true(aloop__descriptors_receive(fds[0], copy, SIZE));
+  assert_memory_equal(copy, data, SIZE);
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  assert_int_equal(status, 0);
+  close(fds[0]);
+  close(fds[1]);
+}
+
+static void a_closed_end_is_noticed(void **state) {
+  (void)state;
+  char byte;
+  int fds[2];
+  make_socketpair(fds);
+  close(fds[1]);
+  assert_false(aloop__descriptors_receive(fds[0], &byte, 1));
+  assert_false(aloop__descriptors_send(fds[0], "x", 1)); /* and no SIGPIPE comes */
+  assert_true(aloop__descriptors_receive(fds[0], &byte, 0));
+  close(fds[0]);
+}
+
 static bool no_pair(void) {
   struct rlimit limit = {4, 4};
   int fds[2] = {-7, -7};
@@ -127,4 +158,5 @@ static void a_pair_that_cannot_be_made_is_an_error(void **state) {
 TESTS(T(all_from_a_number_on_are_closed), T(those_below_are_kept), T(a_list_of_them_will_do),
       T(counting_will_do), T(those_above_a_lowered_limit_are_found),
       T(missing_standard_descriptors_are_filled_in), T(a_pair_is_closed_on_exec),
+      T(large_things_are_sent_and_received_whole), T(a_closed_end_is_noticed),
       T(a_pair_that_cannot_be_made_is_an_error))
