@@ -39,6 +39,8 @@ typedef struct options {
   bool report; /* serve: answer questions about memory on standard input */
 } options_t;
 
+char bench_bytes[BENCH_BUFFER];
+
 /* ---- Helpers for peers ----------------------------------------------------------------------------------- */
 
 void bench_die(const char *what) {
@@ -70,6 +72,10 @@ void *bench_alloc(size_t bytes) {
   void *block = calloc(1, bytes);
   if (block == NULL) bench_die("calloc");
   return block;
+}
+
+void bench_pipe(int fds[2]) {
+  if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0) bench_die("pipe2");
 }
 
 void bench_nodelay(int fd) {
@@ -326,6 +332,22 @@ static void jobs(options_t *options) {
   free(times);
 }
 
+static int64_t measure_pipe(const options_t *options) {
+  return peer_pipe(options->size, options->depth, options->count / options->depth * options->depth);
+}
+
+static void pipes(options_t *options) {
+  if (peer_pipe == NULL) return;
+  if (options->size == 0) options->size = 64;
+  if (options->count == 0) options->count = options->size < 4096 ? 200000 : 20000;
+  if (options->size > BENCH_BUFFER) options->size = BENCH_BUFFER;
+  char label[64];
+  signal(SIGPIPE, SIG_IGN); /* as programs with pipes do, or have to */
+  snprintf(label, sizeof label, "pipe/%ld/%ld", options->size, options->depth);
+  repeated(options, label, (double)(options->count / options->depth * options->depth), measure_pipe);
+  putchar('\n');
+}
+
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 /* Bytes that are allocated now, as the C library counts them. */
@@ -535,9 +557,9 @@ static void idle(options_t *options) {
 static const struct {
   const char *name;
   void (*run)(options_t *options);
-} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire}, {"rearm", rearm},
-                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"loop", loop}, {"echo", echo},
-                 {"churn", churn}, {"idle", idle},     {"serve", serve}};
+} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},  {"rearm", rearm},
+                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"pipe", pipes}, {"loop", loop},
+                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

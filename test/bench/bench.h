@@ -57,6 +57,10 @@ int64_t peer_lookup(long count) __attribute__((weak));
  * next ones when the last of them has come back. Libraries without a pool leave it out. */
 void peer_jobs(long burst, long count, long rounds, int64_t *times) __attribute__((weak));
 
+/* `count` messages of `size` bytes go through a pipe from one end on a loop to the other on the same loop: `depth`
+ * at a time, the next ones when all of them have arrived. Libraries without pipes leave it out. */
+int64_t peer_pipe(long size, long depth, long count) __attribute__((weak));
+
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);
 void peer_loop_turn(void *loop);
@@ -78,6 +82,10 @@ void *bench_alloc(size_t bytes);
 int bench_listen(void);
 int bench_accept(int listener); /* non-blocking, TCP_NODELAY; negative: none left */
 void bench_nodelay(int fd);
+
+/* A non-blocking pipe; bytes to send, enough for every size. */
+void bench_pipe(int fds[2]);
+extern char bench_bytes[BENCH_BUFFER];
 
 /* Says that the server on this listening socket is ready. */
 void bench_listening(int fd);

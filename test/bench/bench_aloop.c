@@ -304,6 +304,55 @@ void peer_jobs(long burst, long count, long rounds, int64_t *times) {
   aloop_free(loop);
 }
 
+/* ---- Pipes ----------------------------------------------------------------------------------------------- */
+
+typedef struct pipes {
+  aloop_transport_t *in, *out;
+  long size, depth, left; /* messages not yet sent */
+  long under_way;         /* bytes */
+} pipes_t;
+
+static void send_messages(pipes_t *pipes) {
+  pipes->left -= pipes->depth;
+  pipes->under_way = pipes->depth * pipes->size;
+  for (long i = 0; i < pipes->depth; i++)
+    if (aloop_transport_write_owned(pipes->out, bench_bytes, (size_t)pipes->size, NULL, NULL) != 0)
+      bench_die("aloop_transport_write_owned");
+}
+
+static int on_message(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
+  pipes_t *pipes = protocol;
+  (void)data;
+  pipes->under_way -= (long)size;
+  if (pipes->under_way > 0) return 0;
+  if (pipes->left > 0)
+    send_messages(pipes);
+  else
+    aloop_stop(aloop_transport_loop(transport));
+  return 0;
+}
+
+int64_t peer_pipe(long size, long depth, long count) {
+  static const aloop_protocol_t reader = {.size = sizeof reader, .data_received = on_message};
+  static const aloop_protocol_t writer = {.size = sizeof writer};
+  aloop_t *loop = new_loop();
+  pipes_t pipes = {.size = size, .depth = depth, .left = count};
+  int fds[2];
+  bench_pipe(fds);
+  aloop_future_t *in = aloop_connect_read_pipe(loop, &reader, &pipes, fds[0]);
+  aloop_future_t *out = aloop_connect_write_pipe(loop, &writer, &pipes, fds[1]);
+  if (aloop_run_until_complete_ptr(loop, in, &pipes.in) != 0) bench_die("aloop_connect_read_pipe");
+  if (aloop_run_until_complete_ptr(loop, out, &pipes.out) != 0) bench_die("aloop_connect_write_pipe");
+  int64_t start = bench_cpu();
+  send_messages(&pipes);
+  aloop_run_forever(loop);
+  int64_t took = bench_cpu() - start;
+  aloop_transport_unref(pipes.in);
+  aloop_transport_unref(pipes.out);
+  aloop_free(loop);
+  return pipes.left == 0 ? took : -1;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {

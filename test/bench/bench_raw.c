@@ -246,6 +246,44 @@ int64_t peer_lookup(long count) {
   return bench_now() - start;
 }
 
+/* ---- Pipes ----------------------------------------------------------------------------------------------- */
+
+/* Message by message, as far as the pipe takes them; what it does not take waits until something was read. */
+static long write_messages(int fd, long size, long left) {
+  while (left > 0) {
+    ssize_t n = write(fd, bench_bytes, (size_t)(left % size > 0 ? left % size : size));
+    if (n < 0 && errno == EAGAIN) break;
+    if (n <= 0) bench_die("write");
+    left -= n;
+  }
+  return left;
+}
+
+int64_t peer_pipe(long size, long depth, long count) {
+  static char into[BENCH_BUFFER];
+  int fds[2];
+  struct epoll_event event = {.events = EPOLLIN};
+  int poller = epoll_create1(EPOLL_CLOEXEC);
+  bench_pipe(fds);
+  if (epoll_ctl(poller, EPOLL_CTL_ADD, fds[0], &event) != 0) bench_die("epoll_ctl");
+  int64_t start = bench_cpu();
+  for (; count > 0; count -= depth) {
+    long unsent = size * depth;
+    for (long left = size * depth; left > 0;) {
+      unsent = write_messages(fds[1], size, unsent);
+      if (epoll_wait(poller, &event, 1, -1) != 1) bench_die("epoll_wait");
+      ssize_t n = read(fds[0], into, sizeof into);
+      if (n <= 0) bench_die("read");
+      left -= n;
+    }
+  }
+  int64_t took = bench_cpu() - start;
+  close(poller);
+  close(fds[0]);
+  close(fds[1]);
+  return took;
+}
+
 /* ---- The loop -------------------------------------------------------------------------------------------- */
 
 typedef struct loop {

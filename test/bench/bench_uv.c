@@ -271,6 +271,68 @@ void peer_jobs(long burst, long count, long rounds, int64_t *times) {
   free(jobs.requests);
 }
 
+/* ---- Pipes ----------------------------------------------------------------------------------------------- */
+
+static char message_buffer[BENCH_BUFFER];
+
+typedef struct pipes {
+  uv_pipe_t in, out;
+  uv_write_t *requests;
+  long size, depth, left; /* messages not yet sent */
+  long under_way;         /* bytes */
+} pipes_t;
+
+static void give_message_buffer(uv_handle_t *handle, size_t hint, uv_buf_t *result) {
+  (void)handle, (void)hint;
+  *result = uv_buf_init(message_buffer, sizeof message_buffer);
+}
+
+static void send_messages(pipes_t *pipes) {
+  pipes->left -= pipes->depth;
+  pipes->under_way = pipes->depth * pipes->size;
+  for (long i = 0; i < pipes->depth; i++) {
+    uv_buf_t message = uv_buf_init(bench_bytes, (unsigned)pipes->size);
+    int sent = uv_try_write((uv_stream_t *)&pipes->out, &message, 1);
+    if (sent == (int)pipes->size) continue;
+    if (sent < 0 && sent != UV_EAGAIN) bench_die("uv_try_write");
+    if (sent > 0) message = uv_buf_init(bench_bytes + sent, (unsigned)(pipes->size - sent));
+    if (uv_write(&pipes->requests[i], (uv_stream_t *)&pipes->out, &message, 1, NULL) != 0)
+      bench_die("uv_write");
+  }
+}
+
+static void on_message(uv_stream_t *stream, ssize_t size, const uv_buf_t *bytes) {
+  pipes_t *pipes = stream->data;
+  (void)bytes;
+  if (size < 0) bench_die("uv_read");
+  pipes->under_way -= (long)size;
+  if (pipes->under_way > 0) return;
+  if (pipes->left > 0)
+    send_messages(pipes);
+  else
+    uv_stop(stream->loop);
+}
+
+int64_t peer_pipe(long size, long depth, long count) {
+  uv_loop_t *loop = peer_loop_new();
+  pipes_t pipes = {.size = size, .depth = depth, .left = count};
+  int fds[2];
+  bench_pipe(fds);
+  pipes.requests = bench_alloc((size_t)depth * sizeof *pipes.requests);
+  uv_pipe_init(loop, &pipes.in, 0);
+  uv_pipe_init(loop, &pipes.out, 0);
+  if (uv_pipe_open(&pipes.in, fds[0]) != 0 || uv_pipe_open(&pipes.out, fds[1]) != 0) bench_die("uv_pipe_open");
+  pipes.in.data = &pipes;
+  uv_read_start((uv_stream_t *)&pipes.in, give_message_buffer, on_message);
+  int64_t start = bench_cpu();
+  send_messages(&pipes);
+  uv_run(loop, UV_RUN_DEFAULT);
+  int64_t took = bench_cpu() - start;
+  peer_loop_free(loop);
+  free(pipes.requests);
+  return pipes.left == 0 ? took : -1;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct rest { /* what uv_try_write left over */

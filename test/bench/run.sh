@@ -74,6 +74,9 @@ in_process() {
   rotate lookup lookup
   rotate jobs/1 jobs --repeat "$1" --size 1
   rotate jobs/1000 jobs --repeat "$1" --size 1000
+  for cell in 64/1 64/100 65536/1 65536/16; do
+    rotate "pipe/$cell" pipe --size "${cell%/*}" --depth "${cell#*/}" --repeat "$1"
+  done
   rotate loop loop
 }
 
