@@ -458,7 +458,7 @@ typedef struct aloop_error_context {
   aloop_server_t *server;
   void *protocol;
   const char *origin;                         /* "file.c:12": where the callback or object was made */
-  int64_t duration;                           /* of a slow callback, ns */
+  int64_t duration;                           /* of a slow callback or lookup, ns */
   const struct aloop_error_context *previous; /* what a failing handler was told */
   aloop_process_t *process;
 } aloop_error_context_t;
@@ -480,8 +480,8 @@ ALOOP_API void aloop_call_exception_handler(aloop_t *loop, const aloop_error_con
 /* ---- Debug, metrics, dump -------------------------------------------------------------------------------- */
 
 /* loop.get_debug, set_debug, slow_callback_duration (ns, > 0). Debug mode reports to the exception handler:
- * slow callbacks and where they were scheduled, calls from the wrong thread, misuse, transports left open.
- * [loop] */
+ * slow callbacks and where they were scheduled, slow name lookups, calls from the wrong thread, misuse,
+ * transports left open. [loop] */
 ALOOP_API bool aloop_get_debug(const aloop_t *loop);
 ALOOP_API int aloop_set_debug(aloop_t *loop, bool on);
 ALOOP_API int aloop_set_slow_callback_duration(aloop_t *loop, int64_t duration);

@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/memory.h"
 #include "core/report.h"
 #include "future/future.h"
@@ -115,6 +116,7 @@ typedef struct waiting {
   aloop__future_extra_t extra;
   aloop_done_fn on_inner;
   int64_t timeout;
+  int64_t begun; /* in debug mode, else 0 */
   char what[];
 } waiting_t;
 
@@ -151,6 +153,7 @@ static aloop_future_t *wait_on(aloop_future_t *inner, aloop_done_fn on_inner, co
   if (aloop_future_done(outer)) return outer;
   memcpy(waiting_of(outer)->what, what, length);
   waiting_of(outer)->on_inner = on_inner;
+  if (outer->object.loop->guard & ALOOP__GUARD_DEBUG) waiting_of(outer)->begun = aloop__clock_monotonic();
   if (aloop_future_done(inner)) {
     on_inner(inner, outer);
   } else if (aloop__future_watch(inner, on_inner, outer) < 0) {
@@ -198,9 +201,22 @@ static int64_t answer(void *arg) {
   return find_addresses(question->host, question->service, hints, &question->found);
 }
 
+/* Debug mode. */
+static void report_if_slow(aloop_future_t *outer) {
+  char text[WHAT_MAX + 32];
+  aloop_t *loop = outer->object.loop;
+  int64_t duration = aloop__clock_monotonic() - waiting_of(outer)->begun;
+  if (duration < loop->slow_callback_duration) return;
+  snprintf(text, sizeof text, "looking up %.*s was slow", WHAT_MAX, waiting_of(outer)->what);
+  aloop_error_context_t context = aloop__report_context(text, 0);
+  context.duration = duration;
+  aloop__report(loop, &context);
+}
+
 /* Takes the list out of the job's answer. */
 static void on_answer(aloop_future_t *job, void *arg) {
   question_t *question;
+  if (waiting_of(arg)->begun != 0) report_if_slow(arg);
   if (aloop_future_take_ptr(job, &question) < 0) {
     aloop__future_follow(arg, job);
     return;
@@ -224,7 +240,7 @@ static aloop_future_t *ask_library(aloop_t *loop, const char *host, const char *
   (void)arg;
   question_t *question = new_question(host, service, hints);
   aloop_future_t *job = question != NULL ? submit(loop, answer, question, free_question) : NULL;
-  return job != NULL ? wait_on(job, on_answer, "") : NULL;
+  return job != NULL ? wait_on(job, on_answer, host != NULL ? host : service) : NULL;
 }
 
 static const aloop_resolver_t library = {.size = sizeof library, .getaddrinfo = ask_library};

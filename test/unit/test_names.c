@@ -268,6 +268,28 @@ static void a_failed_lookup_says_what_was_asked(void **state) {
   aloop_future_unref(future);
 }
 
+static bool was_reported(const env_t *env, const char *message) {
+  for (int i = 0; i < env->reports && i < REPORTS_MAX; i++)
+    if (strcmp(env->report_messages[i], message) == 0) return true;
+  return false;
+}
+
+static void debug_mode_tells_of_slow_lookups(void **state) {
+  env_t *env = *state;
+  aloop_set_debug(env->loop, true);
+  assert_int_equal(aloop_set_slow_callback_duration(env->loop, ALOOP_SECONDS(1000)), 0);
+  aloop_future_t *future = ask(env, "name.test", ALOOP_FOREVER);
+  assert_int_equal(run_future(env->loop, future), 0);
+  aloop_future_unref(future);
+  assert_false(was_reported(env, "looking up name.test was slow"));
+  assert_int_equal(aloop_set_slow_callback_duration(env->loop, 1), 0);
+  names_result = EAI_AGAIN;
+  future = ask(env, "fail.test", ALOOP_FOREVER);
+  assert_int_equal(run_future(env->loop, future), ALOOP_EAI_AGAIN);
+  aloop_future_unref(future);
+  assert_true(was_reported(env, "looking up fail.test was slow"));
+}
+
 static void a_deadline_ends_a_lookup(void **state) {
   env_t *env = *state;
   aloop_future_t *future = ask(env, "slow.test", ALOOP_MILLIS(5));
@@ -928,7 +950,7 @@ TESTS(T(numeric_names_are_answered_at_once), T(no_host_means_this_machine),
       T(wrong_arguments_are_explained), T(a_closed_loop_looks_nothing_up), T(names_are_looked_up_in_a_thread),
       T(a_list_from_a_thread_goes_with_its_future), T(localhost_is_found),
       T(services_by_name_are_looked_up_in_a_thread), T(arguments_are_copied),
-      T(a_failed_lookup_says_what_was_asked), T(a_deadline_ends_a_lookup),
+      T(a_failed_lookup_says_what_was_asked), T(debug_mode_tells_of_slow_lookups), T(a_deadline_ends_a_lookup),
       T(a_deadline_that_is_not_needed_does_no_harm), T(without_time_only_numbers_are_answered),
       T(a_cancelled_lookup_is_forgotten), T(an_answer_can_be_cancelled_at_any_moment),
       T(closing_the_loop_does_not_wait_for_a_lookup), T(a_blocked_resolver_holds_up_nothing_else),
