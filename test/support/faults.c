@@ -53,9 +53,11 @@
   X(read, true, true, EIO)                                                                                     \
   X(recvmsg, true, false, ENOMEM)                                                                              \
   X(recv, true, true, ECONNRESET, ETIMEDOUT, ENOMEM)                                                           \
+  X(recvfrom, true, true, ECONNREFUSED, ENOMEM)                                                                \
   X(send, true, true, EPIPE, ECONNRESET, ENOBUFS)                                                              \
   X(sendfile, true, true, EINVAL, EIO, ECONNRESET)                                                             \
   X(sendmsg, true, true, EPIPE, ECONNRESET, ENOMEM)                                                            \
+  X(sendto, true, true, ECONNREFUSED, ENOBUFS)                                                                 \
   X(setsockopt, false, false, ENOBUFS, ENOMEM)                                                                 \
   X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
   X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
@@ -301,6 +303,16 @@ WRAP(ssize_t, recv, int fd, void *buffer, size_t size, int flags) {
 WRAP(ssize_t, send, int fd, const void *buffer, size_t size, int flags) {
   if (fails(CALL_send) || !take_room(&size)) return -1;
   return __real_send(fd, buffer, cut(size), flags);
+}
+
+WRAP(ssize_t, recvfrom, int fd, void *buffer, size_t size, int flags, struct sockaddr *from,
+     socklen_t *from_size) {
+  return fails(CALL_recvfrom) ? -1 : __real_recvfrom(fd, buffer, size, flags, from, from_size);
+}
+
+WRAP(ssize_t, sendto, int fd, const void *buffer, size_t size, int flags, const struct sockaddr *to,
+     socklen_t to_size) {
+  return fails(CALL_sendto) ? -1 : __real_sendto(fd, buffer, size, flags, to, to_size);
 }
 
 static ssize_t send_first_bytes(int fd, const struct msghdr *message, int flags) {
