@@ -715,6 +715,16 @@ static void resolvers_can_be_chained(void **state) {
   assert_int_equal(chain.script.asked, 1);
 }
 
+static void without_memory_the_resolver_stays(void **state) {
+  env_t *env = *state;
+  env->fail_from = env->calls + 1;
+  assert_int_equal(aloop_set_resolver(env->loop, &script_resolver, NULL), ALOOP_ENOMEM);
+  env->fail_from = 0;
+  assert_ptr_not_equal(aloop_get_resolver(env->loop, NULL), &script_resolver);
+  assert_int_equal(aloop_set_resolver(env->loop, &script_resolver, NULL), 0);
+  assert_ptr_equal(aloop_get_resolver(env->loop, NULL), &script_resolver);
+}
+
 static void a_resolver_without_size_or_function_is_refused(void **state) {
   env_t *env = *state;
   aloop_resolver_t table = {.size = sizeof table};
@@ -966,10 +976,10 @@ TESTS(T(numeric_names_are_answered_at_once), T(no_host_means_this_machine),
       T(a_resolver_answers_instead), T(a_resolver_may_answer_at_once), T(a_resolver_is_not_asked_for_numbers),
       T(a_resolvers_message_is_passed_on), T(a_resolver_hears_of_cancelling), T(connections_ask_the_resolver),
       T(servers_ask_the_resolver), T(the_default_resolver_can_be_restored), T(resolvers_can_be_chained),
-      T(a_resolver_without_size_or_function_is_refused), T(a_resolver_answers_on_the_loop_that_asks),
-      T(an_answer_without_a_list_connects_nowhere), T(a_resolver_may_close_the_loop),
-      T(a_resolver_may_cancel_the_call), T(numbers_of_an_address_come_at_once),
-      T(names_of_an_address_come_from_a_thread), T(a_service_of_an_address_takes_a_thread),
-      T(an_address_without_name_is_an_error), T(an_address_of_an_odd_family_is_an_error),
-      T(a_deadline_ends_a_lookup_of_names), T(every_want_of_memory_is_survived),
-      T(every_want_of_memory_around_a_job_is_survived))
+      T(without_memory_the_resolver_stays), T(a_resolver_without_size_or_function_is_refused),
+      T(a_resolver_answers_on_the_loop_that_asks), T(an_answer_without_a_list_connects_nowhere),
+      T(a_resolver_may_close_the_loop), T(a_resolver_may_cancel_the_call),
+      T(numbers_of_an_address_come_at_once), T(names_of_an_address_come_from_a_thread),
+      T(a_service_of_an_address_takes_a_thread), T(an_address_without_name_is_an_error),
+      T(an_address_of_an_odd_family_is_an_error), T(a_deadline_ends_a_lookup_of_names),
+      T(every_want_of_memory_is_survived), T(every_want_of_memory_around_a_job_is_survived))

@@ -466,6 +466,7 @@ static void a_regular_file_is_refused_or_always_ready(void **state) {
     assert_int_equal(aloop_remove_reader(env->loop, fd), 1);
   } else {
     assert_int_equal(rc, ALOOP_EPERM);
+    assert_int_equal(aloop_add_writer(env->loop, fd, count, &calls), ALOOP_EPERM);
     assert_int_equal(aloop_remove_reader(env->loop, fd), 0);
   }
   if (on_poller(env, "epoll")) assert_int_equal(rc, ALOOP_EPERM);
@@ -484,6 +485,8 @@ static void a_high_descriptor_is_fine_but_for_select(void **state) {
   assert_true(high >= 1400);
   int rc = aloop_add_reader(env->loop, high, count, &calls);
   assert_int_equal(rc, on_poller(env, "select") ? ALOOP_ERANGE : 0);
+  assert_int_equal(aloop_add_writer(env->loop, high, count, &calls), rc);
+  aloop_remove_writer(env->loop, high);
   run_turn(env->loop);
   assert_int_equal(calls, rc == 0);
   aloop_remove_reader(env->loop, high);
