@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -348,6 +349,34 @@ static void pipes(options_t *options) {
   putchar('\n');
 }
 
+static int64_t measure_spawn(const options_t *options) {
+  return peer_spawn(options->count, options->depth);
+}
+
+/* Memory in small pages, as a heap that has grown piece by piece. */
+static void *small_pages(size_t bytes) {
+  void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) bench_die("mmap");
+#ifdef MADV_NOHUGEPAGE
+  madvise(memory, bytes, MADV_NOHUGEPAGE);
+#endif
+  memset(memory, 1, bytes);
+  return memory;
+}
+
+/* From a parent that has --size MiB of its own in memory. */
+static void spawn(options_t *options) {
+  if (peer_spawn == NULL) return;
+  if (options->count == 0) options->count = 200;
+  size_t bytes = (size_t)options->size << 20;
+  void *memory = bytes > 0 ? small_pages(bytes) : NULL;
+  char label[64];
+  snprintf(label, sizeof label, "spawn/%ld/%ld", options->depth, options->size);
+  repeated(options, label, (double)options->count, measure_spawn);
+  putchar('\n');
+  if (memory != NULL) munmap(memory, bytes);
+}
+
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 /* Bytes that are allocated now, as the C library counts them. */
@@ -558,8 +587,8 @@ static const struct {
   const char *name;
   void (*run)(options_t *options);
 } scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},  {"rearm", rearm},
-                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"pipe", pipes}, {"loop", loop},
-                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"serve", serve}};
+                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"pipe", pipes}, {"spawn", spawn},
+                 {"loop", loop},   {"echo", echo},     {"churn", churn},   {"idle", idle},  {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

@@ -61,6 +61,10 @@ void peer_jobs(long burst, long count, long rounds, int64_t *times) __attribute_
  * at a time, the next ones when all of them have arrived. Libraries without pipes leave it out. */
 int64_t peer_pipe(long size, long depth, long count) __attribute__((weak));
 
+/* `count` times: runs /bin/true with its output in a pipe, until it has ended and the pipe too; `depth` of them
+ * at any moment. Missing where a library has no such call. */
+int64_t peer_spawn(long count, long depth) __attribute__((weak));
+
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);
 void peer_loop_turn(void *loop);

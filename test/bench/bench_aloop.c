@@ -353,6 +353,43 @@ int64_t peer_pipe(long size, long depth, long count) {
   return pipes.left == 0 ? took : -1;
 }
 
+/* ---- Programs -------------------------------------------------------------------------------------------- */
+
+typedef struct programs {
+  aloop_t *loop;
+  long to_start, to_end;
+} programs_t;
+
+static void start_program(programs_t *programs);
+
+static void program_lost(aloop_process_t *process, void *protocol, int error) {
+  (void)process, (void)error;
+  programs_t *programs = protocol;
+  if (--programs->to_end == 0) aloop_stop(programs->loop);
+  if (programs->to_start > 0) start_program(programs);
+}
+
+static void start_program(programs_t *programs) {
+  static const aloop_process_protocol_t protocol = {.size = sizeof protocol, .connection_lost = program_lost};
+  static const char *const argv[] = {"/bin/true", NULL};
+  static const aloop_process_options_t options = {.size = sizeof options,
+                                                  .argv = argv,
+                                                  .in = {.kind = ALOOP_STDIO_DEVNULL},
+                                                  .err = {.kind = ALOOP_STDIO_INHERIT}};
+  programs->to_start--;
+  aloop_future_detach(aloop_subprocess_exec(programs->loop, &protocol, programs, &options));
+}
+
+int64_t peer_spawn(long count, long depth) {
+  programs_t programs = {.loop = new_loop(), .to_start = count, .to_end = count};
+  int64_t start = bench_now();
+  for (long i = 0; i < depth; i++) start_program(&programs);
+  aloop_run_forever(programs.loop);
+  int64_t took = bench_now() - start;
+  aloop_free(programs.loop);
+  return took;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {

@@ -8,12 +8,15 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 const char *const peer_name = "raw";
@@ -281,6 +284,50 @@ int64_t peer_pipe(long size, long depth, long count) {
   close(poller);
   close(fds[0]);
   close(fds[1]);
+  return took;
+}
+
+/* ---- Programs -------------------------------------------------------------------------------------------- */
+
+typedef struct program {
+  pid_t pid;
+  int out;
+} program_t;
+
+static program_t start_program(void) {
+  static char *argv[] = {"/bin/true", NULL};
+  int ends[2];
+  program_t program;
+  posix_spawn_file_actions_t actions;
+  if (pipe2(ends, O_CLOEXEC) != 0) bench_die("pipe2");
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+  if (posix_spawn(&program.pid, argv[0], &actions, NULL, argv, NULL) != 0) bench_die("posix_spawn");
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  program.out = ends[0];
+  return program;
+}
+
+static void end_program(const program_t *program) {
+  char bytes[64];
+  while (read(program->out, bytes, sizeof bytes) > 0) continue;
+  close(program->out);
+  if (waitpid(program->pid, NULL, 0) != program->pid) bench_die("waitpid");
+}
+
+/* Ended in the order of their start, which is nearly the order of their ends. */
+int64_t peer_spawn(long count, long depth) {
+  program_t *programs = bench_alloc((size_t)depth * sizeof *programs);
+  int64_t start = bench_now();
+  for (long i = 0; i < count; i++) {
+    if (i >= depth) end_program(&programs[i % depth]);
+    programs[i % depth] = start_program();
+  }
+  for (long i = count < depth ? 0 : count - depth; i < count; i++) end_program(&programs[i % depth]);
+  int64_t took = bench_now() - start;
+  free(programs);
   return took;
 }
 

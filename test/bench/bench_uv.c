@@ -333,6 +333,74 @@ int64_t peer_pipe(long size, long depth, long count) {
   return pipes.left == 0 ? took : -1;
 }
 
+/* ---- Programs -------------------------------------------------------------------------------------------- */
+
+typedef struct programs {
+  uv_loop_t *loop;
+  long to_start, to_end;
+} programs_t;
+
+typedef struct program {
+  uv_process_t process;
+  uv_pipe_t out;
+  programs_t *programs;
+  int open; /* of the two handles */
+} program_t;
+
+static void start_program(programs_t *programs);
+
+static void program_closed(uv_handle_t *handle) {
+  program_t *program = handle->data;
+  if (--program->open > 0) return;
+  programs_t *programs = program->programs;
+  free(program);
+  programs->to_end--;
+  if (programs->to_start > 0) start_program(programs);
+}
+
+static void program_exited(uv_process_t *process, int64_t status, int signal) {
+  (void)status, (void)signal;
+  uv_close((uv_handle_t *)process, program_closed);
+}
+
+static void read_program(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer) {
+  (void)buffer;
+  if (size < 0) uv_close((uv_handle_t *)stream, program_closed);
+}
+
+static void offer_buffer(uv_handle_t *handle, size_t hint, uv_buf_t *buffer) {
+  static char bytes[BENCH_BUFFER];
+  (void)handle, (void)hint;
+  *buffer = uv_buf_init(bytes, sizeof bytes);
+}
+
+static void start_program(programs_t *programs) {
+  static char *argv[] = {"/bin/true", NULL};
+  program_t *program = bench_alloc(sizeof *program);
+  *program = (program_t){.programs = programs, .open = 2};
+  uv_pipe_init(programs->loop, &program->out, 0);
+  uv_stdio_container_t stdio[3] = {
+      {.flags = UV_IGNORE},
+      {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&program->out},
+      {.flags = UV_INHERIT_FD, .data.fd = 2}};
+  uv_process_options_t options = {
+      .file = argv[0], .args = argv, .exit_cb = program_exited, .stdio = stdio, .stdio_count = 3};
+  programs->to_start--;
+  if (uv_spawn(programs->loop, &program->process, &options) != 0) bench_die("uv_spawn");
+  program->process.data = program->out.data = program;
+  uv_read_start((uv_stream_t *)&program->out, offer_buffer, read_program);
+}
+
+int64_t peer_spawn(long count, long depth) {
+  programs_t programs = {.loop = peer_loop_new(), .to_start = count, .to_end = count};
+  int64_t start = bench_now();
+  for (long i = 0; i < depth; i++) start_program(&programs);
+  uv_run(programs.loop, UV_RUN_DEFAULT);
+  int64_t took = bench_now() - start;
+  peer_loop_free(programs.loop);
+  return programs.to_end == 0 ? took : -1;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct rest { /* what uv_try_write left over */

@@ -77,6 +77,9 @@ in_process() {
   for cell in 64/1 64/100 65536/1 65536/16; do
     rotate "pipe/$cell" pipe --size "${cell%/*}" --depth "${cell#*/}" --repeat "$1"
   done
+  for size in 0 1024; do
+    for depth in 1 16; do rotate "spawn/$depth/$size" spawn --depth $depth --size $size --count 32 --repeat "$1"; done
+  done
   rotate loop loop
 }
 
