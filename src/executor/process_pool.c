@@ -488,8 +488,7 @@ static bool start(aloop_t *loop, aloop_executor_t *executor, aloop_future_t *fut
 }
 
 static aloop_future_t *refuse(aloop_t *loop, const char *rule) {
-  aloop__misuse(loop, ALOOP_EINVAL, rule);
-  return aloop__future_failed(loop, NULL, ALOOP_EINVAL, "%s", rule);
+  return aloop__future_refused(loop, NULL, ALOOP_EINVAL, rule);
 }
 
 aloop_future_t *aloop_run_in_process(aloop_t *loop, aloop_executor_t *executor, aloop_process_fn fn,

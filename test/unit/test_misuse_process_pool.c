@@ -58,6 +58,19 @@ static void mistakes_after_the_end(misuse_t *m) {
   aloop_executor_unref(pool);
 }
 
+static void in_a_closed_loop(misuse_t *m) {
+  aloop_executor_t *pool;
+  assert_int_equal(aloop_process_pool_new(NULL, &pool), 0);
+  assert_int_equal(aloop_close(m->loop), 0);
+  MISTAKE_OF_FUTURE(aloop_run_in_process(m->loop, pool, nothing, "x", 1), ALOOP_ECLOSED);
+  MISTAKE_OF_FUTURE(aloop_run_in_process(m->loop, pool, NULL, "x", 1), ALOOP_ECLOSED);
+  aloop_executor_unref(pool);
+}
+
+static void calls_of_another_thread(misuse_t *m) {
+  MISTAKE(aloop_run_in_process(m->loop, m->arg, nothing, "x", 1), 0);
+}
+
 static void making_a_pool(void **state) {
   in_both_modes(*state, mistakes_of_making);
 }
@@ -70,4 +83,19 @@ static void running_a_job_after_the_end(void **state) {
   in_both_modes(*state, mistakes_after_the_end);
 }
 
-TESTS(T(making_a_pool), T(running_a_job), T(running_a_job_after_the_end))
+static void closed_loops(void **state) {
+  in_both_modes_outside(*state, in_a_closed_loop);
+}
+
+static void another_thread(void **state) {
+  misuse_t m;
+  aloop_executor_t *pool;
+  misuse_begin(&m, *state, true);
+  assert_int_equal(aloop_process_pool_new(NULL, &pool), 0);
+  m.arg = pool;
+  misuse_in_thread(&m, calls_of_another_thread);
+  aloop_executor_unref(pool);
+  misuse_end(&m);
+}
+
+TESTS(T(making_a_pool), T(running_a_job), T(running_a_job_after_the_end), T(closed_loops), T(another_thread))
