@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const peer_name = "aloop";
+/* Weak, as peer_serve is: bench_aloop_sock.c has another server. */
+__attribute__((weak)) const char *const peer_name = "aloop";
 
 /* ---- Loop ------------------------------------------------------------------------------------------------ */
 
@@ -410,7 +411,7 @@ static void on_drained(aloop_transport_t *transport, void *protocol) {
 static const aloop_protocol_t protocol = {
     .size = sizeof protocol, .data_received = echo, .pause_writing = on_full, .resume_writing = on_drained};
 
-void peer_serve(bool for_memory) {
+__attribute__((weak)) void peer_serve(bool for_memory) {
   (void)for_memory;
   aloop_t *loop = new_loop();
   aloop_server_options_t options = {.size = sizeof options, .host = "127.0.0.1", .backlog = BENCH_BACKLOG};

@@ -60,16 +60,29 @@ int connect(int fd, const struct sockaddr *address, socklen_t size) {
   return -1;
 }
 
+static bool accept_fails(void) {
+  if (kernel.accept_error == 0) return false;
+  errno = kernel.accept_error;
+  kernel.accept_error = 0;
+  return true;
+}
+
 int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags) {
   static int (*real)(int, struct sockaddr *, socklen_t *, int);
   if (real == NULL) {
     void *symbol = dlsym(RTLD_NEXT, "accept4");
     memcpy(&real, &symbol, sizeof real);
   }
-  if (kernel.accept_error == 0) return real(fd, address, size, flags);
-  errno = kernel.accept_error;
-  kernel.accept_error = 0;
-  return -1;
+  return accept_fails() ? -1 : real(fd, address, size, flags);
+}
+
+int accept(int fd, struct sockaddr *address, socklen_t *size) {
+  static int (*real)(int, struct sockaddr *, socklen_t *);
+  if (real == NULL) {
+    void *symbol = dlsym(RTLD_NEXT, "accept");
+    memcpy(&real, &symbol, sizeof real);
+  }
+  return accept_fails() ? -1 : real(fd, address, size);
 }
 #else
 #define STANDS_IN 0
