@@ -146,11 +146,11 @@ static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *n
 
 /* A write end is "readable". */
 static ALOOP_NOINLINE void look_for_reader(aloop_transport_t *transport) {
+  struct pollfd look = {.fd = transport->fd};
   bool unsent = transport->outbox.size > 0 || (transport->flags & ALOOP__SENDFILE);
-  if (is_ready(transport->fd, 0)) {
-    aloop__stream_end(transport, unsent ? ALOOP_EPIPE : 0);
-    return;
-  }
+  int n = poll(&look, 1, 0);
+  if (n > 0) aloop__stream_end(transport, unsent ? ALOOP_EPIPE : 0);
+  if (n != 0) return; /* poll did not answer: the event comes again */
   aloop__pipe_of(transport)->deaf = true;
   aloop__readiness_watch(transport, ALOOP_READABLE, false);
 }

@@ -222,7 +222,7 @@ static void account(aloop_transport_t *transport, aloop__file_t *file) {
   int error = file->error;
   file->ready = false;
   if (file->done > 0) aloop__stream_sent(transport, file->done); /* `file` may be gone then */
-  if (error < 0) aloop__stream_end(transport, error);
+  if (error < 0 && !aloop__readiness_is_retry(-error)) aloop__stream_end(transport, error);
 }
 
 static void serve_writing(aloop_t *loop, aloop_transport_t *transport) {

@@ -23,6 +23,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* X(name, a signal interrupts it, it may find that it would have to wait, errors) */
@@ -49,7 +50,9 @@
   X(poll, true, false, ENOMEM)                                                                                 \
   X(ppoll, true, false, ENOMEM)                                                                                \
   X(pread, true, false, EIO)                                                                                   \
+  X(preadv2, true, true, EOPNOTSUPP, EIO)                                                                      \
   X(pselect, true, false, ENOMEM)                                                                              \
+  X(pwritev2, true, true, EOPNOTSUPP, EPIPE, ENOSYS)                                                           \
   X(read, true, true, EIO)                                                                                     \
   X(recvmsg, true, false, ENOMEM)                                                                              \
   X(recv, true, true, ECONNRESET, ETIMEDOUT, ENOMEM)                                                           \
@@ -62,7 +65,8 @@
   X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
   X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
   X(socketpair, false, false, EMFILE, ENFILE, ENOBUFS)                                                         \
-  X(write, true, true, EAGAIN)
+  X(write, true, true, EAGAIN)                                                                                 \
+  X(writev, true, true, EPIPE, EIO)
 
 enum {
 #define X(name, ...) CALL_##name,
@@ -343,16 +347,55 @@ WRAP(ssize_t, pread, int fd, void *buffer, size_t size, off_t at) {
   return fails(CALL_pread) ? -1 : __real_pread(fd, buffer, cut(size), at);
 }
 
+/* Never less than the number of wake-ups. */
 WRAP(ssize_t, read, int fd, void *buffer, size_t size) {
-  return fails(CALL_read) ? -1 : __real_read(fd, buffer, size);
+  return fails(CALL_read) ? -1 : __real_read(fd, buffer, size > sizeof(uint64_t) ? cut(size) : size);
 }
 
 WRAP(ssize_t, write, int fd, const void *buffer, size_t size) {
   if (!fails(CALL_write)) return __real_write(fd, buffer, size);
   int error = errno;
-  if (error == EAGAIN && __real_write(fd, buffer, size) < 0) return -1;
+  bool wakes = size <= sizeof(uint64_t);
+  if (error == EAGAIN && wakes && __real_write(fd, buffer, size) < 0) return -1;
   errno = error;
   return -1;
+}
+
+/* The first part of the parts that a call may move. */
+static const struct iovec *cut_parts(const struct iovec *parts, int *parts_count, struct iovec *room_for) {
+  if (kind != FAULT_SHORT || !atomic_load(&armed)) return parts;
+  while (*parts_count > 1 && parts->iov_len == 0) parts++, --*parts_count;
+  *room_for = (struct iovec){parts->iov_base, cut(parts->iov_len)};
+  *parts_count = 1;
+  return room_for;
+}
+
+WRAP(ssize_t, writev, int fd, const struct iovec *parts, int parts_count) {
+  struct iovec first;
+  if (fails(CALL_writev)) return -1;
+  parts = cut_parts(parts, &parts_count, &first);
+  return __real_writev(fd, parts, parts_count);
+}
+
+/* These two are not in every C library: then nobody calls them. */
+__attribute__((weak)) ssize_t __real_preadv2(int fd, const struct iovec *parts, int parts_count, off_t at,
+                                             int flags);
+ssize_t __wrap_preadv2(int fd, const struct iovec *parts, int parts_count, off_t at, int flags);
+ssize_t __wrap_preadv2(int fd, const struct iovec *parts, int parts_count, off_t at, int flags) {
+  struct iovec first;
+  if (fails(CALL_preadv2)) return -1;
+  parts = cut_parts(parts, &parts_count, &first);
+  return __real_preadv2(fd, parts, parts_count, at, flags);
+}
+
+__attribute__((weak)) ssize_t __real_pwritev2(int fd, const struct iovec *parts, int parts_count, off_t at,
+                                              int flags);
+ssize_t __wrap_pwritev2(int fd, const struct iovec *parts, int parts_count, off_t at, int flags);
+ssize_t __wrap_pwritev2(int fd, const struct iovec *parts, int parts_count, off_t at, int flags) {
+  struct iovec first;
+  if (fails(CALL_pwritev2)) return -1;
+  parts = cut_parts(parts, &parts_count, &first);
+  return __real_pwritev2(fd, parts, parts_count, at, flags);
 }
 
 /* ---- Files ------------------------------------------------------------------------------------------------- */
