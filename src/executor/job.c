@@ -59,9 +59,29 @@ static void destroy_arg(aloop_job_t *job) {
   if (destroy != NULL) destroy(job->arg);
 }
 
+/* While a job has a future its executor lives. */
+static void keep_executor(aloop__jobs_t *jobs, aloop_job_t *job, aloop_executor_t *executor) {
+  aloop__use_t *use = jobs->uses, *end = jobs->uses + ALOOP__USES, *spare = NULL;
+  for (; use < end && use->executor != executor; use++)
+    if (use->executor == NULL && spare == NULL) spare = use;
+  if (use == end) use = spare;
+  job->executor = executor;
+  job->use = use;
+  if (use == NULL || use->executor == NULL) aloop_executor_ref(executor);
+  if (use == NULL) return;
+  use->executor = executor;
+  use->jobs++;
+}
+
 static void forget_executor(aloop_job_t *job) {
   aloop_executor_t *executor = job->executor;
+  aloop__use_t *use = job->use;
   job->executor = NULL;
+  if (executor == NULL) return;
+  if (use != NULL) {
+    if (--use->jobs > 0) return;
+    use->executor = NULL;
+  }
   aloop_executor_unref(executor);
 }
 
@@ -354,7 +374,7 @@ static const char *reason_of(int error) {
 static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *executor, int lane) {
   aloop_t *loop = future->object.loop;
   job->future = future;
-  job->executor = aloop_executor_ref(executor);
+  keep_executor(aloop__jobs_of(loop), job, executor);
   aloop__future_set_operation(future, take_back, job);
   int rc = aloop__executor_submit(executor, job, lane);
   if (ALOOP_LIKELY(rc == 0)) return;
@@ -374,7 +394,8 @@ static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options,
 
 static aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor, const aloop_job_options_t *options) {
   int rc = 0;
-  if (aloop_is_closed(loop)) return refuse(loop, options, ALOOP_ECLOSED, "the loop is closed");
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED))
+    return refuse(loop, options, ALOOP_ECLOSED, "the loop is closed");
   if (loop->fork_generation != aloop__current_forks_seen())
     return refuse(loop, options, ALOOP_ECHILD,
                   "the loop was made before fork; call aloop_after_fork in the child");

@@ -10,6 +10,14 @@
 
 typedef struct aloop__inbox aloop__inbox_t;
 
+/* One reference to an executor for all jobs that a loop has there. */
+typedef struct aloop__use {
+  aloop_executor_t *executor; /* NULL: free */
+  size_t jobs;
+} aloop__use_t;
+
+enum { ALOOP__USES = 4 };
+
 struct aloop_job {
   /* For the executor that has the job, and for the thread that runs it: one cache line. */
   aloop_job_t *next; /* in an executor's queue, then in the inbox, then among spare blocks */
@@ -26,7 +34,8 @@ struct aloop_job {
   /* The loop's. */
   aloop_destroy_fn destroy;   /* of arg; NULL: nothing to do, or somebody else does it */
   aloop_future_t *future;     /* NULL: cancelled */
-  aloop_executor_t *executor; /* a reference, as long as there is a future */
+  aloop_executor_t *executor; /* as long as there is a future, */
+  aloop__use_t *use;          /* which this counts; NULL: by a reference of the job's own */
 };
 
 /* What executors keep per loop. */
@@ -36,6 +45,7 @@ typedef struct aloop__jobs {
   aloop__inbox_t *inbox;
   aloop_job_t *due; /* taken from the inbox, in the order in which they finished */
   aloop_job_t **due_end;
+  aloop__use_t uses[ALOOP__USES];
   aloop_job_t *spares;
   uint32_t spares_count;
   unsigned forks; /* the process that the lock of the inbox is good for */
