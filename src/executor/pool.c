@@ -10,9 +10,9 @@
  *
  * Threads are started, and woken, by need and one at a time: a job that could run at once calls one thread,
  * unless one is coming already; a thread that has come and found a job calls the next if there is more to do.
- * So a flood of small jobs costs few wake-ups, and starting many threads is not the loop's work. A thread
- * without work looks around for a few microseconds before it sleeps, because the answer to its last job may
- * bring the next; the one that fell asleep last is woken first, and the others reach their idle timeout.
+ * So a flood of small jobs costs few wake-ups, and starting many threads is not the loop's work. The thread
+ * that fell asleep last is woken first, and the others reach their idle timeout. A thread without work sleeps
+ * at once: looking around for a moment first was measured, and made nothing faster.
  *
  * A thread that ends joins the one that ended before it, and whoever shuts the pool down joins the last, so no
  * thread stays unjoined however many come and go. If the executor is released first, the last thread releases
@@ -24,7 +24,6 @@
  * Left out: stealing, priorities, and binding to CPUs.
  */
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -52,9 +51,9 @@ typedef struct lane {
 
 typedef struct pool {
   pthread_mutex_t lock;
-  _Atomic unsigned wanting; /* a bit for each lane that has a job which could run; set under the lock */
-  lane_t *last_lane;        /* that gave a job */
-  size_t coming;            /* threads that are going to look for a job: just started or woken */
+  unsigned wanting;  /* a bit for each lane that has a job which could run */
+  lane_t *last_lane; /* that gave a job */
+  size_t coming;     /* threads that are going to look for a job: just started or woken */
   lane_t lanes[ALOOP_LANES];
   size_t threads;
   size_t limit;         /* of all lanes together */
@@ -67,7 +66,6 @@ typedef struct pool {
 
   size_t queue_limit;
   int64_t idle_timeout;
-  bool alone; /* on the only CPU */
   pthread_attr_t attributes;
   void *(*run)(void *worker);
   unsigned forks;
@@ -86,14 +84,6 @@ typedef struct worker {
 /* The pool whose thread this is. */
 static _Thread_local const pool_t *working_for;
 
-static inline void relax(void) {
-#if defined(__x86_64__) && defined(__GNUC__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__) && defined(__GNUC__)
-  __asm__ volatile("yield");
-#endif
-}
-
 static void lock(pool_t *pool) {
   pthread_mutex_lock(&pool->lock);
 }
@@ -104,18 +94,10 @@ static void unlock(pool_t *pool) {
 
 /* ---- Queues: the lock is held ---------------------------------------------------------------------------- */
 
-static unsigned wanting(const pool_t *pool) {
-  return atomic_load_explicit(&pool->wanting, memory_order_relaxed);
-}
-
-static inline void set_wanting(pool_t *pool, unsigned set) {
-  atomic_store_explicit(&pool->wanting, set, memory_order_relaxed);
-}
-
 /* To be called after every change of a lane. */
 ALOOP_INLINE void note(pool_t *pool, const lane_t *lane) {
-  unsigned others = wanting(pool) & ~lane->bit;
-  set_wanting(pool, lane->first != NULL && lane->running < lane->limit ? others | lane->bit : others);
+  unsigned others = pool->wanting & ~lane->bit;
+  pool->wanting = lane->first != NULL && lane->running < lane->limit ? others | lane->bit : others;
 }
 
 ALOOP_INLINE void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
@@ -148,11 +130,10 @@ static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
 
 /* The first job of the next lane that has one which could run. Counts it as running. */
 ALOOP_INLINE aloop_job_t *next_job(pool_t *pool) {
-  unsigned set = wanting(pool);
-  if (set == 0) return NULL;
+  if (pool->wanting == 0) return NULL;
   lane_t *lane = pool->last_lane;
   do lane = lane == &pool->lanes[ALOOP_LANES - 1] ? pool->lanes : lane + 1;
-  while ((set & lane->bit) == 0);
+  while ((pool->wanting & lane->bit) == 0);
   pool->last_lane = lane;
   aloop_job_t *job = lane->first;
   lane->first = job->next;
@@ -216,7 +197,7 @@ static void wake_all(pool_t *pool) {
 
 /* Sees to it that somebody comes if there is something to do. */
 static int call_thread(pool_t *pool) {
-  if (pool->coming > 0 || wanting(pool) == 0) return 0;
+  if (pool->coming > 0 || pool->wanting == 0) return 0;
   if (aloop__list_empty(&pool->idle)) return start_thread(pool);
   wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
   return 0;
@@ -249,16 +230,6 @@ static void work(pool_t *pool) {
     note(pool, lane);
     add_ticks(&lane->run_ticks, &lane->run_max, ticks_between(begun, now));
   }
-}
-
-/* Waits a moment for more work, without the lock, instead of sleeping at once. */
-static void look_around(pool_t *pool) {
-  pool->coming++;
-  unlock(pool);
-  uint64_t begun = aloop__clock_ticks();
-  while (wanting(pool) == 0 && aloop__clock_ticks() - begun < aloop__clock_ticks_20us() / 4) relax();
-  lock(pool);
-  pool->coming--;
 }
 
 /* Sleeps until called. False: nobody has called for so long that the thread should end. */
@@ -302,11 +273,7 @@ static void *run_worker(void *arg) {
   for (;;) {
     work(pool);
     if (pool->shut || pool->threads > pool->limit) break;
-    if (pool->coming == 0 && !pool->alone) {
-      look_around(pool);
-      if (pool->shut || wanting(pool) != 0) continue;
-    }
-    if (!rest(pool, self) && wanting(pool) == 0) break;
+    if (!rest(pool, self) && pool->wanting == 0) break;
   }
   end_thread(pool, self);
   return NULL;
@@ -511,7 +478,6 @@ static int open_pool(pool_t *pool, size_t stack_size) {
 
 static void set_up(pool_t *pool, const aloop_thread_pool_options_t *options) {
   aloop__list_init(&pool->idle);
-  atomic_init(&pool->wanting, 0);
   pool->last_lane = pool->lanes;
   for (int i = 0; i < ALOOP_LANES; i++) {
     pool->lanes[i].bit = 1u << i;
@@ -521,7 +487,6 @@ static void set_up(pool_t *pool, const aloop_thread_pool_options_t *options) {
   pool->run = run_worker;
   pool->queue_limit = options->queue_limit;
   pool->idle_timeout = options->idle_timeout != 0 ? options->idle_timeout : IDLE_TIMEOUT;
-  pool->alone = count_cpus() == 1;
   pool->forks = aloop__current_forks();
   pool->born_time = aloop__clock_monotonic();
   pool->born_ticks = aloop__clock_ticks();

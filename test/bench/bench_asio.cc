@@ -183,6 +183,42 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   }
 }
 
+/* ---- Jobs ------------------------------------------------------------------------------------------------ */
+
+struct jobs : posts {
+  asio::thread_pool pool{4}; /* as many threads as libuv has */
+  long burst = 0, back = 0;
+
+  void came_back() {
+    if (++back < burst) return;
+    left -= burst;
+    if (left > 0)
+      send();
+    else
+      context.stop();
+  }
+
+  void send() {
+    back = 0;
+    for (long i = 0; i < burst; i++)
+      asio::post(pool, [this] { asio::post(context, [this] { came_back(); }); });
+  }
+};
+
+void peer_jobs(long burst, long count, long rounds, int64_t *times) {
+  jobs all;
+  all.burst = burst;
+  for (long round = 0; round < rounds; round++) {
+    all.left = count;
+    int64_t start = bench_now();
+    all.send();
+    all.context.run();
+    times[round] = bench_now() - start;
+    all.context.restart();
+  }
+  all.pool.join();
+}
+
 /* ---- Lookups --------------------------------------------------------------------------------------------- */
 
 static void look_up(tcp::resolver &resolver, long &left) {
