@@ -62,7 +62,8 @@
 #define NSIG 65
 #endif
 
-enum { CONTROL = 3, SOCKET = 3 };                       /* descriptors of the nursery, of a worker */
+enum { CONTROL = 3, WAKE_READ = 4, WAKE_WRITE = 5 };    /* descriptors of the nursery, */
+enum { SOCKET = 3 };                                    /* and of a worker */
 enum { END_MS = 500, CLOSE_MS = 1500, NO_STATUS = -1 }; /* how long a death may take before force is used */
 enum { DEATHS_MAX = 100 };                              /* and after how many looks at it */
 enum { POLL_CONTROL, POLL_WAKE, POLL_LEASHES };
@@ -76,7 +77,6 @@ typedef struct slot {
 /* All that the nursery knows. */
 typedef struct nest {
   pid_t parent;
-  int wake[2];
   aloop__worker_fn work;
   void *arg;
   slot_t *last; /* the worker that was answered with; NULL if it was an error */
@@ -95,12 +95,10 @@ typedef struct note {
 
 /* ---- In the children ------------------------------------------------------------------------------------- */
 
-static int wake_end; /* in the nursery: where its signal handler writes */
-
 static void wake_up(int signal) {
   (void)signal;
   int saved = errno;
-  ssize_t n = write(wake_end, "", 1);
+  ssize_t n = write(WAKE_WRITE, "", 1);
   (void)n; /* a full pipe is as good */
   errno = saved;
 }
@@ -202,18 +200,18 @@ static bool any_left(const nest_t *nest) {
 }
 
 /* After poll: what is left wakes again. */
-static void drain_wake(const nest_t *nest, const struct pollfd *wake) {
+static void drain_wake(const struct pollfd *wake) {
   char bytes[64];
   if (wake->revents == 0) return;
-  ssize_t n = read(nest->wake[0], bytes, sizeof bytes);
+  ssize_t n = read(WAKE_READ, bytes, sizeof bytes);
   (void)n;
 }
 
 /* Waits a moment for one that was killed. */
 static void await_death(nest_t *nest) {
-  struct pollfd wake = {.fd = nest->wake[0], .events = POLLIN};
+  struct pollfd wake = {.fd = WAKE_READ, .events = POLLIN};
   poll(&wake, 1, END_MS / DEATHS_MAX);
-  drain_wake(nest, &wake);
+  drain_wake(&wake);
   reap(nest);
 }
 
@@ -314,7 +312,7 @@ static bool serve_fork(nest_t *nest) {
 /* Waits for something to do. */
 static void wait_for_events(nest_t *nest) {
   nest->polls[POLL_CONTROL] = (struct pollfd){.fd = CONTROL, .events = POLLIN};
-  nest->polls[POLL_WAKE] = (struct pollfd){.fd = nest->wake[0], .events = POLLIN};
+  nest->polls[POLL_WAKE] = (struct pollfd){.fd = WAKE_READ, .events = POLLIN};
   for (int i = 0; i < nest->size; i++) {
     const slot_t *slot = &nest->slots[i];
     int fd = slot->pid != 0 && !slot->killed ? slot->leash : -1;
@@ -329,7 +327,7 @@ static void serve(nest_t *nest) {
   char request;
   for (;;) {
     wait_for_events(nest);
-    drain_wake(nest, &nest->polls[POLL_WAKE]);
+    drain_wake(&nest->polls[POLL_WAKE]);
     if (getppid() != nest->parent) return;
     for (int i = 0; i < nest->size; i++)
       if (nest->polls[POLL_LEASHES + i].revents != 0) kill_worker(&nest->slots[i]);
@@ -342,15 +340,25 @@ static void serve(nest_t *nest) {
   }
 }
 
+/* Its numbers are the lowest that are free, which is just as wanted, unless there is no /dev/null. */
+static void open_wake(void) {
+  int fds[2];
+  if (pipe(fds) < 0) _exit(1);
+  for (int i = 1; i >= 0; i--) {
+    int wanted = WAKE_READ + i;
+    if (fds[i] != wanted) {
+      dup2(fds[i], wanted);
+      close(fds[i]);
+    }
+    fcntl(wanted, F_SETFD, FD_CLOEXEC);
+    fcntl(wanted, F_SETFL, O_NONBLOCK);
+  }
+}
+
 static void be_nursery(nest_t *nest, pid_t program, int control) {
   reset_signals();
   keep_only(control);
-  if (pipe(nest->wake) < 0) _exit(1);
-  for (int i = 0; i < 2; i++) {
-    fcntl(nest->wake[i], F_SETFD, FD_CLOEXEC);
-    fcntl(nest->wake[i], F_SETFL, O_NONBLOCK);
-  }
-  wake_end = nest->wake[1];
+  open_wake();
   handle(SIGCHLD, wake_up);
   die_with(program, SIGCHLD);
   nest->parent = getppid() == 0 ? 0 : program;

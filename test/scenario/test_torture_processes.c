@@ -2,7 +2,10 @@
  *
  * Torture of a process pool: one is made, does jobs, meets a crash and a cancel, and ends, while a call fails in
  * the program, in the nursery or in a worker, which go on counting where the program was when it forked. Every
- * future ends, with a code that a caller may meet, and no process is left. faults: yes
+ * future ends, with a code that a caller may meet, and no process is left.
+ *
+ * faults: yes
+ * threads: yes
  */
 #include <errno.h>
 #include <poll.h>

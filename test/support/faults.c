@@ -101,8 +101,8 @@ static size_t limit; /* of bytes sent between two polls; 0: none */
 static size_t room;
 static bool no_sendfile;
 static atomic_uchar sequence[FAULT_CALLS_MAX];
-static const struct call *repeated; /* by FAULT_ERRORS */
-static int repetitions;
+static _Atomic(const struct call *) repeated; /* by FAULT_ERRORS */
+static atomic_int repetitions;
 
 void faults_begin(fault_kind_t which, long n, int error) {
   kind = which;
@@ -232,7 +232,7 @@ static bool take_room(size_t *size) {
 
 /* A call that waits for sockets: they have taken what they were given. */
 static bool poll_fails(int which) {
-  room = limit;
+  if (limit != 0) room = limit;
   return fails(which);
 }
 
