@@ -759,7 +759,8 @@ ALOOP_API aloop_future_t *aloop_submit(aloop_t *loop, aloop_executor_t *executor
 
 /* loop.set_default_executor: a reference is taken, so one pool can serve many loops, and given up by
  * aloop_close; NULL: a thread pool of the loop's own again, made on first use (and anew in the child of a
- * fork). get makes it; borrowed, NULL: out of memory or shut down. [loop] */
+ * fork). get makes it; borrowed, NULL: out of memory or shut down. Errors: ALOOP_EINVAL (a process pool).
+ * [loop] */
 ALOOP_API int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor);
 ALOOP_API aloop_executor_t *aloop_get_default_executor(aloop_t *loop);
 

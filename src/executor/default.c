@@ -43,6 +43,9 @@ void aloop__default_close(aloop__jobs_t *jobs) {
 int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
+  if (aloop__executor_is_process_pool(executor))
+    return aloop__misuse(loop, ALOOP_EINVAL,
+                         "a default executor runs jobs of this process; a process pool does not");
   aloop__jobs_t *jobs = aloop__jobs_open(loop);
   if (jobs == NULL) return ALOOP_ENOMEM;
   aloop_executor_ref(executor);

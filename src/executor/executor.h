@@ -15,6 +15,9 @@ int aloop__executor_cancel(aloop_executor_t *executor, aloop_job_t *job);
 /* The state of an executor that has this table; NULL if it has another. */
 void *aloop__executor_state(const aloop_executor_t *executor, const aloop_executor_table_t *table);
 
+/* Whether it is a process pool, which runs no jobs of this process. */
+bool aloop__executor_is_process_pool(const aloop_executor_t *executor);
+
 /* Memory of executors, jobs and what else may outlive the loops they work for: malloc's. */
 void *aloop__executor_new_block(size_t bytes); /* cleared; NULL: out of memory */
 void aloop__executor_free_block(void *block);  /* NULL is fine */

@@ -336,6 +336,10 @@ static const aloop_executor_table_t table = {.size = sizeof table,
                                              .stats = pool_stats,
                                              .destroy = pool_destroy};
 
+bool aloop__executor_is_process_pool(const aloop_executor_t *executor) {
+  return aloop__executor_state(executor, &table) != NULL;
+}
+
 /* ---- Making one ------------------------------------------------------------------------------------------ */
 
 static int default_workers(void) {

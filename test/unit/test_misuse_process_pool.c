@@ -46,6 +46,7 @@ static void mistakes_of_running(misuse_t *m) {
   MISTAKE(aloop_run_in_process(NULL, pool, nothing, "x", 1), 0);
   ORDINARY(aloop_run_in_process(m->loop, pool, nothing, "x", SIZE_MAX), 0); /* out of memory */
   MISTAKE_OF_FUTURE(aloop_run_in_executor(m->loop, pool, plain, NULL), ALOOP_ENOTSUP);
+  MISTAKE(aloop_set_default_executor(m->loop, pool), ALOOP_EINVAL);
   aloop_executor_unref(threads);
   aloop_executor_unref(pool);
 }
