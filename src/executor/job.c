@@ -38,6 +38,8 @@
 #include "executor/executor.h"
 #include "future/future.h"
 
+#define ORIGIN "aloop_run_in_executor"
+
 enum { SPARES_MAX = 1024, ENDED_AT_ONCE = 1024 };
 
 struct aloop__inbox {
@@ -387,7 +389,7 @@ static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *ex
 
 /* A future that has failed, because of a mistake; then the argument is destroyed. NULL: it is the caller's. */
 static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options, int error, const char *rule) {
-  aloop_future_t *future = aloop__future_refused(loop, NULL, error, rule);
+  aloop_future_t *future = aloop__future_refused(loop, ORIGIN, error, rule);
   if (future != NULL && options->destroy != NULL) options->destroy(options->arg);
   return future;
 }
@@ -406,7 +408,7 @@ static aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor, const a
   if (rc < 0) return refuse(loop, options, rc, "the default executor is shut down: aloop_set_default_executor");
   aloop_job_t *job = new_job(jobs, options);
   if (job == NULL) return NULL;
-  aloop_future_t *future = aloop__future_new(loop, NULL);
+  aloop_future_t *future = aloop__future_new(loop, ORIGIN);
   if (future == NULL) {
     give_block(jobs, job);
     return NULL;

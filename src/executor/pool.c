@@ -164,7 +164,7 @@ static void free_worker(worker_t *worker) {
 
 /* ---- Threads --------------------------------------------------------------------------------------------- */
 
-/* The lock is held. */
+/* Starts a thread that is counted already. Needs no lock. */
 static int start_thread(pool_t *pool) {
   pthread_t thread;
   worker_t *worker = aloop__executor_new_block(sizeof *worker);
@@ -174,13 +174,19 @@ static int start_thread(pool_t *pool) {
     return ALOOP_ENOMEM;
   }
   worker->pool = pool;
-  if (aloop__thread_start(&thread, &pool->attributes, pool->run, worker) < 0) {
-    free_worker(worker);
-    return ALOOP_EAGAIN;
-  }
+  int rc = aloop__thread_start(&thread, &pool->attributes, pool->run, worker);
+  if (rc < 0) free_worker(worker);
+  return rc;
+}
+
+static void count_thread(pool_t *pool) {
   pool->threads++;
   pool->coming++;
-  return 0;
+}
+
+static void uncount_thread(pool_t *pool) {
+  pool->threads--;
+  pool->coming--;
 }
 
 /* Takes a sleeping thread out of the list and wakes it. The lock is held: it may end as soon as it is not. */
@@ -195,12 +201,25 @@ static void wake_all(pool_t *pool) {
   while (!aloop__list_empty(&pool->idle)) wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
 }
 
-/* Sees to it that somebody comes if there is something to do. */
-static int call_thread(pool_t *pool) {
-  if (pool->coming > 0 || pool->wanting == 0) return 0;
-  if (aloop__list_empty(&pool->idle)) return start_thread(pool);
+/* Sees to it that somebody comes if there is something to do. True: a thread was counted, and has to be
+ * started. */
+static bool call_thread(pool_t *pool) {
+  if (pool->coming > 0 || pool->wanting == 0) return false;
+  if (aloop__list_empty(&pool->idle)) {
+    count_thread(pool);
+    return true;
+  }
   wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
-  return 0;
+  return false;
+}
+
+/* In a thread of the pool, without the lock. That it fails does not matter: the threads there are come when they
+ * are done. */
+static void start_counted(pool_t *pool) {
+  if (start_thread(pool) == 0) return;
+  lock(pool);
+  uncount_thread(pool);
+  unlock(pool);
 }
 
 /* Two CPUs may disagree a little about the time. */
@@ -219,10 +238,11 @@ static void work(pool_t *pool) {
   for (aloop_job_t *job = next_job(pool); job != NULL; job = next_job(pool)) {
     lane_t *lane = &pool->lanes[job->lane];
     add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
-    call_thread(pool);
+    bool start = call_thread(pool);
     unlock(pool);
+    if (start) start_counted(pool);
+    uint64_t begun = start ? aloop__clock_ticks() : now;
     aloop_job_run(job);
-    uint64_t begun = now;
     now = aloop__clock_ticks();
     lock(pool);
     lane->running--;
@@ -296,8 +316,10 @@ static int queue_job(pool_t *pool, aloop_job_t *job, int index) {
   if (is_full(pool, lane)) return ALOOP_EAGAIN;
   job->lane = (uint8_t)index;
   append(pool, lane, job);
-  int rc = call_thread(pool);
-  if (rc == 0 || pool->threads > 0) return 0; /* one of the threads comes when it is done */
+  int rc = call_thread(pool) ? start_thread(pool) : 0;
+  if (rc == 0) return 0;
+  uncount_thread(pool);
+  if (pool->threads > 0) return 0; /* one of them comes when it is done */
   take_out(pool, lane, job);
   return rc;
 }
@@ -525,7 +547,7 @@ int aloop_thread_pool_resize(aloop_executor_t *executor, int lane, int threads) 
   lock(pool);
   set_limit(pool, lane, threads);
   if (pool->threads > pool->limit) wake_all(pool);
-  call_thread(pool);
+  if (call_thread(pool) && start_thread(pool) < 0) uncount_thread(pool);
   unlock(pool);
   return 0;
 }
