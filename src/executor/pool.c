@@ -213,8 +213,8 @@ static bool call_thread(pool_t *pool) {
   return false;
 }
 
-/* In a thread of the pool, without the lock. That it fails does not matter: the threads there are come when they
- * are done. */
+/* In a thread of the pool, without the lock. That it fails does not matter: the threads there are come when
+ * they are done. */
 static void start_counted(pool_t *pool) {
   if (start_thread(pool) == 0) return;
   lock(pool);
