@@ -102,6 +102,12 @@ void aloop__accept_stop(aloop_server_t *server) {
   stop_all(server);
 }
 
+void aloop__accept_end(aloop_server_t *server) {
+  aloop__accept_stop(server);
+  for (size_t i = 0; i < server->listeners_count; i++)
+    aloop__net_of(server->object.loop)->driver->forget(&server->listeners[i]);
+}
+
 /* ---- Out of descriptors ---------------------------------------------------------------------------------- */
 
 /* Ends one waiting connection. */

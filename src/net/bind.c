@@ -326,7 +326,7 @@ static void adopt_all(aloop_server_t *server, const aloop_server_options_t *opti
 
 /* Ends a server that came to nothing, without its descriptors. */
 static void give_all_back(aloop_server_t *server) {
-  aloop__accept_stop(server);
+  aloop__accept_end(server);
   server->listeners_count = 0;
   aloop_server_close(server);
 }

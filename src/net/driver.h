@@ -55,8 +55,10 @@ struct aloop__driver {
   /* Calls aloop__sendfile_go_on once the socket takes bytes again. */
   int (*await_room)(aloop_transport_t *transport);
 
-  /* Starts and stops delivering connections to aloop__listener_accepted. */
+  /* Starts and stops delivering connections to aloop__listener_accepted. From the first start on the driver has
+   * charge of the descriptor, also while it is stopped; forget leaves it, so that it may be closed. */
   int (*listen)(aloop__listener_t *listener, bool on);
+  void (*forget)(aloop__listener_t *listener);
 };
 
 extern const aloop__driver_t aloop__driver_readiness;

@@ -170,15 +170,15 @@ static const aloop__watch_ops_t listener_ops = {
 
 static int listen_on(aloop__listener_t *listener, bool on) {
   aloop_t *loop = aloop_server_get_loop(listener->server);
-  if (!on) {
-    aloop__watch_stop(loop, &listener->watch);
-    return 0;
+  if (listener->watch.fd < 0) {
+    int rc = on ? aloop__watch_claim(loop, &listener->watch, listener->fd, &listener_ops) : 0;
+    if (rc < 0 || !on) return rc;
   }
-  if (listener->watch.fd >= 0) return 0;
-  int rc = aloop__watch_claim(loop, &listener->watch, listener->fd, &listener_ops);
-  if (rc == 0) rc = aloop__watch_set(loop, &listener->watch, ALOOP_READABLE);
-  if (rc < 0) aloop__watch_stop(loop, &listener->watch);
-  return rc;
+  return aloop__watch_set(loop, &listener->watch, on ? ALOOP_READABLE : 0);
+}
+
+static void forget(aloop__listener_t *listener) {
+  aloop__watch_stop(aloop_server_get_loop(listener->server), &listener->watch);
 }
 
 const aloop__driver_t aloop__driver_readiness = {
@@ -195,4 +195,5 @@ const aloop__driver_t aloop__driver_readiness = {
     .sendfile = send_file,
     .await_room = aloop__readiness_flush,
     .listen = listen_on,
+    .forget = forget,
 };

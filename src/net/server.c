@@ -65,7 +65,7 @@ static void gone(aloop_server_t *server) {
 }
 
 static void close_sockets(aloop_server_t *server) {
-  aloop__accept_stop(server);
+  aloop__accept_end(server);
   for (size_t i = 0; i < server->listeners_count; i++) close(server->listeners[i].fd);
   server->listeners_count = 0;
 }

@@ -62,6 +62,9 @@ void aloop__accept_retry(aloop_server_t *server);
 /* Stops accepting and forgets a rest. */
 void aloop__accept_stop(aloop_server_t *server);
 
+/* Stops for good: the descriptors may be closed. */
+void aloop__accept_end(aloop_server_t *server);
+
 /* For the object's kind. */
 bool aloop__accept_resume(aloop__object_t *object);
 

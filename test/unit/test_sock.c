@@ -658,6 +658,9 @@ static void what_a_transport_or_server_has_is_refused(void **state) {
   aloop_server_t *server = crowd_serve(env, &crowd);
   int listener = aloop_server_socket(server, 0, NULL, NULL);
   expect_refusal(aloop_sock_accept(env->loop, listener, NULL, NULL), ALOOP_EBUSY, "transport or server");
+  assert_int_equal(aloop_server_pause_accepting(server), 0);
+  expect_refusal(aloop_sock_accept(env->loop, listener, NULL, NULL), ALOOP_EBUSY, "transport or server");
+  assert_int_equal(aloop_add_reader(env->loop, listener, count, NULL), ALOOP_EBUSY);
   aloop_server_close(server);
   aloop_server_unref(server);
 }
