@@ -309,18 +309,28 @@ static bool serve_fork(nest_t *nest) {
   return answer(-EMFILE, NULL);
 }
 
-/* Waits for something to do. */
+static bool is_watched(const slot_t *slot) {
+  return slot->pid != 0 && !slot->killed;
+}
+
+/* Waits for something to do. Only what is there is polled: poll refuses more entries than there may be
+ * descriptors. */
 static void wait_for_events(nest_t *nest) {
+  nfds_t count = POLL_LEASHES;
   nest->polls[POLL_CONTROL] = (struct pollfd){.fd = CONTROL, .events = POLLIN};
   nest->polls[POLL_WAKE] = (struct pollfd){.fd = WAKE_READ, .events = POLLIN};
-  for (int i = 0; i < nest->size; i++) {
-    const slot_t *slot = &nest->slots[i];
-    int fd = slot->pid != 0 && !slot->killed ? slot->leash : -1;
-    nest->polls[POLL_LEASHES + i] = (struct pollfd){.fd = fd, .events = POLLIN};
-  }
-  nfds_t count = (nfds_t)(nest->size + POLL_LEASHES);
+  for (int i = 0; i < nest->size; i++)
+    if (is_watched(&nest->slots[i]))
+      nest->polls[count++] = (struct pollfd){.fd = nest->slots[i].leash, .events = POLLIN};
   if (poll(nest->polls, count, -1) < 0)
     for (nfds_t i = 0; i < count; i++) nest->polls[i].revents = 0;
+}
+
+/* Those whose leash the program has let go of. */
+static void kill_released(nest_t *nest) {
+  const struct pollfd *at = &nest->polls[POLL_LEASHES];
+  for (int i = 0; i < nest->size; i++)
+    if (is_watched(&nest->slots[i]) && at++->revents != 0) kill_worker(&nest->slots[i]);
 }
 
 static void serve(nest_t *nest) {
@@ -329,8 +339,7 @@ static void serve(nest_t *nest) {
     wait_for_events(nest);
     drain_wake(&nest->polls[POLL_WAKE]);
     if (getppid() != nest->parent) return;
-    for (int i = 0; i < nest->size; i++)
-      if (nest->polls[POLL_LEASHES + i].revents != 0) kill_worker(&nest->slots[i]);
+    kill_released(nest);
     reap(nest);
     if (nest->polls[POLL_CONTROL].revents == 0) continue;
     ssize_t n = recv(CONTROL, &request, 1, MSG_DONTWAIT);
@@ -512,7 +521,7 @@ void aloop__worker_kill(const aloop__worker_t *worker) {
   shutdown(worker->leash, SHUT_WR);
 }
 
-int aloop__worker_idle(const aloop__worker_t *worker) {
+bool aloop__worker_idle(const aloop__worker_t *worker) {
   struct pollfd entries[] = {{.fd = worker->socket, .events = POLLIN}, {.fd = worker->leash, .events = POLLIN}};
   return poll(entries, 2, 0) == 0;
 }
@@ -544,12 +553,16 @@ static void describe(pid_t pid, int status, bool forced, char text[ALOOP__WORKER
     snprintf(text, (size_t)size, "worker process %d exited with code %d", id, WEXITSTATUS(status));
 }
 
-/* Without a nursery nobody else kills a worker that goes on with its job, where the kernel does not. It still
- * has its socket, so its pid is still its own. */
+/* Without a nursery nobody else kills a worker that goes on with its job; on Linux the kernel has done so. It
+ * still has its socket, so its pid is still its own. */
 static void kill_orphan(const aloop__worker_t *worker) {
+#ifndef __linux__
   char byte;
   bool alone = recv(worker->leash, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
   if (alone && !readable_within(worker->socket, END_MS)) kill(worker->pid, SIGKILL);
+#else
+  (void)worker; /* whose pid may be of another namespace */
+#endif
 }
 
 void aloop__worker_end(aloop__worker_t *worker, char text[ALOOP__WORKER_TEXT]) {

@@ -5,7 +5,7 @@
 #ifndef ALOOP_EXECUTOR_NURSERY_H
 #define ALOOP_EXECUTOR_NURSERY_H
 
-#include <stddef.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 /* The life of a worker: serves its socket, which is descriptor 3, and returns when that ends. */
@@ -43,7 +43,7 @@ void aloop__worker_forget(aloop__worker_t *worker);
 void aloop__worker_kill(const aloop__worker_t *worker);
 
 /* Whether it is alive and silent, as one without a job should be. */
-int aloop__worker_idle(const aloop__worker_t *worker);
+bool aloop__worker_idle(const aloop__worker_t *worker);
 
 enum { ALOOP__WORKER_TEXT = 96 };
 

@@ -517,6 +517,18 @@ static void want_of_descriptors_is_an_error_that_passes(void **state) {
   check_in_child(live_without_descriptors);
 }
 
+static bool more_workers_than_descriptors(void) {
+  aloop__nursery_t nursery = {0};
+  limit_descriptors(64);
+  return aloop__nursery_open(&nursery, 1000, obey, &told) == 0 && works(&nursery, true) &&
+         works(&nursery, false);
+}
+
+static void more_workers_than_descriptors_may_be_wanted(void **state) {
+  (void)state;
+  check_in_child(more_workers_than_descriptors);
+}
+
 static bool no_descriptors_at_all(void) {
   aloop__nursery_t nursery = {0};
   limit_descriptors(0);
@@ -571,4 +583,5 @@ TESTS(T(a_worker_answers_and_ends), T(it_is_given_what_was_there_when_the_nurser
       T(with_the_nursery_its_workers_die), T(nobody_outlives_the_program),
       T(nobody_outlives_the_program_though_a_child_of_it_does), T(the_thread_that_made_it_may_end),
       T(a_program_that_ignores_its_children_is_fine), T(want_of_descriptors_is_an_error_that_passes),
-      T(no_nursery_without_descriptors), T(missing_standard_descriptors_do_no_harm), T(a_child_can_forget_them))
+      T(more_workers_than_descriptors_may_be_wanted), T(no_nursery_without_descriptors),
+      T(missing_standard_descriptors_do_no_harm), T(a_child_can_forget_them))

@@ -744,6 +744,38 @@ static void loops_in_several_threads_share_a_pool(void **state) {
   end_pool(NULL);
 }
 
+static atomic_bool busy;
+
+static void *allocate(void *arg) {
+  unsigned size = 1;
+  while (atomic_load(&busy)) {
+    size = (size * 7 + 11) % 5000;
+    free(malloc(size + 1));
+  }
+  return arg;
+}
+
+static int64_t allocate_too(const void *data, size_t size, aloop_reply_t *reply) {
+  (void)data, (void)size;
+  for (int i = 0; i < 100; i++) free(malloc((size_t)i * 100 + 1));
+  return aloop_reply_add(reply, "x", 1);
+}
+
+/* Not what pools are for, but their workers must not wait for locks of threads that stayed behind. */
+static void a_pool_can_be_made_among_busy_threads(void **state) {
+  env_t *env = *state;
+  pthread_t threads[3];
+  atomic_store(&busy, true);
+  for (int i = 0; i < 3; i++) assert_int_equal(pthread_create(&threads[i], NULL, allocate, NULL), 0);
+  for (int i = 0; i < 20; i++) {
+    aloop_executor_t *pool = pool_of(1);
+    assert_int_equal(run(env, pool, allocate_too), 0);
+    end_pool(pool);
+  }
+  atomic_store(&busy, false);
+  for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+}
+
 static aloop_executor_t *tortured;
 
 static void play(env_t *env) {
@@ -780,4 +812,5 @@ TESTS(T(a_job_runs_in_another_process), T(bytes_go_to_and_fro), T(large_bytes_go
       T(a_shutdown_need_not_wait), T(a_shutdown_waits_until_its_deadline),
       T(a_shutdown_can_cancel_what_is_queued), T(the_last_reference_waits_for_nobody),
       T(a_pool_without_jobs_leaves_nothing), T(closing_the_loop_kills_what_runs_for_it),
-      T(a_closed_loop_is_refused), T(loops_in_several_threads_share_a_pool), T(want_of_memory_is_survived))
+      T(a_closed_loop_is_refused), T(loops_in_several_threads_share_a_pool),
+      T(a_pool_can_be_made_among_busy_threads), T(want_of_memory_is_survived))
