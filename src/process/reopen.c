@@ -4,11 +4,12 @@
  * open file description, which stdin, stdout and stderr share with the shell and with every program of a
  * pipeline: setting it makes `cat` in the same terminal fail, and a program that dies cannot put it back.
  *
- * What is non-blocking already is used as it is. A socket is told with each call (MSG_DONTWAIT). A pipe, a FIFO
- * or a terminal is opened once more, through /proc/self/fd or /dev/fd, for a description of our own that is
- * non-blocking; the caller's descriptor is still the one that is watched, because only it knows whether a FIFO
- * has ever had a writer, and it keeps its number. Not opened again: the master of a pseudo terminal (that would
- * make another terminal) and devices that are no terminals (opening can mean anything there).
+ * What is non-blocking already is used as it is, and blocks if somebody takes that back. A socket is told with
+ * each call (MSG_DONTWAIT). A pipe, a FIFO or a terminal is opened once more, through /proc/self/fd or /dev/fd,
+ * for a description of our own that is non-blocking; the caller's descriptor is still the one that is watched,
+ * because only it knows whether a FIFO has ever had a writer, and it keeps its number. Not opened again: the
+ * master of a pseudo terminal (that would make another terminal) and devices that are no terminals (opening can
+ * mean anything there).
  *
  * Where that fails (a pipe of another user, no /proc; on BSD /dev/fd gives but a duplicate) the calls are
  * cautious: each asks poll(2) whether there is something to do, and asks for no more than cannot block. It
@@ -83,6 +84,16 @@ static int ask_poller(aloop_transport_t *transport, bool reads) {
   return rc;
 }
 
+/* Where no call can say so by itself. */
+static void refuse_signals(int fd) {
+#ifdef SO_NOSIGPIPE
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#else
+  (void)fd;
+#endif
+}
+
 int aloop__pipe_open(aloop__pipe_t *pipe) {
   aloop_transport_t *transport = &pipe->transport;
   bool reads = (transport->flags & ALOOP__NO_READ) == 0;
@@ -91,6 +102,7 @@ int aloop__pipe_open(aloop__pipe_t *pipe) {
   if (status < 0 || fstat(transport->fd, &info) < 0) return -errno;
   pipe->io = transport->fd;
   if (S_ISSOCK(info.st_mode)) {
+    refuse_signals(pipe->io);
     pipe->calls = &aloop__pipe_socket;
     return 0;
   }

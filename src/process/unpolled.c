@@ -187,6 +187,7 @@ static ssize_t receive(aloop_transport_t *transport, void *buffer, size_t size) 
   }
 #else
   (void)buffer, (void)size;
+  pipe->waits = true;
 #endif
   pipe->starved = true;
   errno = EAGAIN;
