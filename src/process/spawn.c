@@ -23,7 +23,8 @@
  * unmarked. So the error pipe needs no exception, and one call of close_range does it all.
  *
  * Left out: starting without waiting for the program to begin (it takes as long as exec does), and running a
- * file that is no program with /bin/sh, as execvp does.
+ * file that is no program with /bin/sh, as execvp does. Emulators that give such a clone memory of its own
+ * (valgrind) cannot bring the report; a start that fails then shows as exit code 127, as with posix_spawn.
  */
 #include "process/spawn.h"
 
@@ -186,7 +187,11 @@ static int child_setgid(gid_t group) {
   return setregid(group, group);
 }
 static int child_setgroups(size_t count, const gid_t *groups) {
+#ifdef __GLIBC__ /* the Hurd's */
+  return setgroups(count, groups);
+#else
   return setgroups((int)count, groups);
+#endif
 }
 static void child_execve(const char *path, const char *const *argv, const char *const *env) {
   execve(path, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
