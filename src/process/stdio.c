@@ -56,7 +56,10 @@ static int make_pipe(aloop__stdio_t *stdio, int i) {
 }
 
 static int open_null(aloop__stdio_t *stdio, int i) {
-  int fd = aloop__stdio_move_up(open("/dev/null", O_RDWR | O_CLOEXEC));
+  int fd;
+  do fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  while (fd < 0 && errno == EINTR);
+  fd = aloop__stdio_move_up(fd);
   if (fd < 0) return fd;
   stdio->child[i] = fd;
   stdio->made[i] = true;
