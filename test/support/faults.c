@@ -19,11 +19,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* X(name, a signal interrupts it, it may find that it would have to wait, errors) */
@@ -31,6 +33,7 @@
   X(accept, true, true, EMFILE)                                                                                \
   X(accept4, true, true, EMFILE, ECONNABORTED, ENOMEM, EPERM)                                                  \
   X(bind, false, false, EADDRINUSE, EADDRNOTAVAIL, EACCES)                                                     \
+  X(clone, false, false, EAGAIN, ENOMEM, EPERM)                                                                \
   X(close, true, false, EIO)                                                                                   \
   X(connect, true, false, ECONNREFUSED, ENETUNREACH, EADDRNOTAVAIL)                                            \
   X(epoll_create1, false, false, EMFILE, ENOMEM, ENOSYS)                                                       \
@@ -46,7 +49,9 @@
   X(getsockopt, false, false, ENOBUFS)                                                                         \
   X(listen, false, false, EADDRINUSE)                                                                          \
   X(lseek, false, false, ESPIPE)                                                                               \
+  X(mmap, false, false, ENOMEM)                                                                                \
   X(open, true, false, EMFILE, EACCES)                                                                         \
+  X(pipe2, false, false, EMFILE, ENFILE)                                                                       \
   X(poll, true, false, ENOMEM)                                                                                 \
   X(ppoll, true, false, ENOMEM)                                                                                \
   X(pread, true, false, EIO)                                                                                   \
@@ -65,6 +70,7 @@
   X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
   X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
   X(socketpair, false, false, EMFILE, ENFILE, ENOBUFS)                                                         \
+  X(waitid, true, false, ECHILD)                                                                               \
   X(write, true, true, EAGAIN)                                                                                 \
   X(writev, true, true, EPIPE, EIO)
 
@@ -436,6 +442,25 @@ WRAP(int, fcntl, int fd, int command, ...) {
 
 WRAP(pid_t, fork, void) {
   return fails(CALL_fork) ? -1 : __real_fork();
+}
+
+/* As the library calls it, with a place for a pidfd; elsewhere it is not called. */
+__attribute__((weak)) int __real_clone(int (*run)(void *), void *stack, int flags, void *arg, int *pidfd);
+int __wrap_clone(int (*run)(void *), void *stack, int flags, void *arg, int *pidfd);
+int __wrap_clone(int (*run)(void *), void *stack, int flags, void *arg, int *pidfd) {
+  return fails(CALL_clone) ? -1 : __real_clone(run, stack, flags, arg, pidfd);
+}
+
+WRAP(void *, mmap, void *address, size_t size, int protection, int flags, int fd, off_t offset) {
+  return fails(CALL_mmap) ? MAP_FAILED : __real_mmap(address, size, protection, flags, fd, offset);
+}
+
+WRAP(int, pipe2, int ends[2], int flags) {
+  return fails(CALL_pipe2) ? -1 : __real_pipe2(ends, flags);
+}
+
+WRAP(int, waitid, idtype_t type, id_t id, siginfo_t *info, int options) {
+  return fails(CALL_waitid) ? -1 : __real_waitid(type, id, info, options);
 }
 
 /* ---- Pollers ----------------------------------------------------------------------------------------------- */
