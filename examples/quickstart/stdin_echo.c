@@ -96,6 +96,7 @@ int main(void) {
   if (rc == 0) rc = finish(loop, aloop_connect_read_pipe(loop, &input, &echo, STDIN_FILENO), &echo.in);
   if (rc == 0) aloop_run_forever(loop);
   if (echo.error < 0) fprintf(stderr, "stdin_echo: %s\n", aloop_strerror(echo.error));
+  aloop_close(loop); /* may still call on_input_lost, which wants the output */
   aloop_transport_unref(echo.in);
   aloop_transport_unref(echo.out);
   aloop_free(loop);

@@ -25,8 +25,9 @@ check "from where the one before stopped" "     1  two
 mkfifo "$folder/fifo"
 cat "$folder/input" >"$folder/fifo" &
 check "from a FIFO" "$numbered" "$("$echo_lines" <"$folder/fifo")"
-count=$("$echo_lines" </dev/zero | head -c 9 | wc -c)
+count=$({ "$echo_lines" </dev/zero; echo $? >"$folder/status"; } | head -c 9 | wc -c)
 check "from an endless device, until nobody reads" 9 $((count))
+check "exit status when nobody reads" 0 "$(cat "$folder/status")"
 
 # Output: a file, appended to a file, a FIFO, /dev/null.
 "$echo_lines" <"$folder/long" >"$folder/out"
