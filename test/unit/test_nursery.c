@@ -519,7 +519,7 @@ static void want_of_descriptors_is_an_error_that_passes(void **state) {
 
 static bool more_workers_than_descriptors(void) {
   aloop__nursery_t nursery = {0};
-  limit_descriptors(64);
+  limit_descriptors(end_of_open() + 16);
   return aloop__nursery_open(&nursery, 1000, obey, &told) == 0 && works(&nursery, true) &&
          works(&nursery, false);
 }
