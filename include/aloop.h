@@ -744,10 +744,10 @@ ALOOP_API aloop_future_t *aloop_run_in_executor(aloop_t *loop, aloop_executor_t 
 
 typedef struct aloop_job_options {
   size_t size;
+  int lane; /* ALOOP_LANE_... */
   aloop_job_fn fn;
   void *arg;
   aloop_destroy_fn destroy; /* of arg; may be NULL */
-  int lane;                 /* ALOOP_LANE_... */
 } aloop_job_options_t;
 
 /* Beyond asyncio, with a lane and an owned argument: if `destroy` is set, `arg` becomes the object of the
@@ -1069,11 +1069,11 @@ typedef struct aloop_connect_options {
   int fd;                 /* a connected stream socket, if host is NULL; owned by the transport on success */
   const char *local_host; /* bind before connecting, with an address of the same family; NULL: not */
   int local_port;         /* 0: any */
+  int interleave;         /* addresses of the first family before one of the other; 0: 1, or all of them in the
+                           * resolver's order if happy_eyeballs_delay is ALOOP_FOREVER */
   int64_t timeout;        /* for everything together; 0: none (beyond asyncio) */
   int64_t happy_eyeballs_delay; /* the next address is tried beside the last after so long; 0: 250 ms;
                                  * ALOOP_FOREVER: only when the last has failed */
-  int interleave; /* addresses of the first family before one of the other; 0: 1, or all of them in the
-                   * resolver's order if happy_eyeballs_delay is ALOOP_FOREVER */
 } aloop_connect_options_t;
 
 /* loop.create_connection: resolves, connects to the addresses by RFC 8305 (happy eyeballs: IPv6 and IPv4 take
