@@ -101,6 +101,7 @@ static ssize_t write_cautiously(aloop__pipe_t *pipe, const struct iovec *iov, in
   enum { TERMINAL_ROOM = 256 };
   size_t most = isatty(pipe->io) ? TERMINAL_ROOM : PIPE_BUF;
   if (!is_ready(pipe->io, POLLOUT)) return ALOOP_EAGAIN;
+  while (count > 1 && iov->iov_len == 0) iov++, count--;
   int whole = 0;
   size_t size = 0;
   while (whole < count && size + iov[whole].iov_len <= most) size += iov[whole++].iov_len;

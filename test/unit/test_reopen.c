@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "pipes.h"
@@ -100,6 +101,9 @@ static void another_holder_of_the_descriptor_still_waits(void **state) {
     assert_true(n > 0);
     total += (size_t)n;
   }
+  int status;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   end_tape(&tape, fds[0]);
   close(shared);
 }
@@ -203,6 +207,10 @@ static void a_cautious_write_asks_for_no_more_than_fits(void **state) {
   assert_int_equal(pipe->calls->send(pipe, parts, 1), 100);
   parts[0].iov_len = PIPE_BUF + 1;
   assert_int_equal(pipe->calls->send(pipe, parts, 2), PIPE_BUF);
+  char got[PIPE_BUF];
+  assert_int_equal(read(fds[0], got, sizeof got), PIPE_BUF);
+  struct iovec empty_first[] = {{NULL, 0}, {bytes, sizeof bytes}};
+  assert_int_equal(pipe->calls->send(pipe, empty_first, 2), PIPE_BUF);
   while (pipe->calls->send(pipe, parts, 1) > 0) continue;
   assert_int_equal(pipe->calls->send(pipe, parts, 1), ALOOP_EAGAIN);
   end_tape(&tape, fds[0]);
