@@ -320,6 +320,14 @@ static void doom_all(aloop_t *loop, const aloop__kind_t *kind) {
   }
 }
 
+/* Ended first, so that debug mode complains of the process and not of each of its pipes too. */
+static void close_pipe_now(const aloop__process_pipe_t *pipe) {
+  if (!pipe->open) return;
+  aloop_transport_t *transport = pipe->transport;
+  aloop__stream_end(transport, ALOOP_ECLOSED);
+  transport->object.kind->close(&transport->object);
+}
+
 /* Everything is told from inside the call that closes the loop. */
 static void end_now(aloop_process_t *process) {
   bool was_running = !aloop__process_has_ended(process);
@@ -328,11 +336,7 @@ static void end_now(aloop_process_t *process) {
     fail_starting(process, ALOOP_ECLOSED);
     process->flags |= ALOOP__PROCESS_UNWANTED;
   }
-  for (int i = 0; i < 3; i++)
-    if (process->pipes[i].open) {
-      aloop__object_t *pipe = &process->pipes[i].transport->object;
-      pipe->kind->close(pipe);
-    }
+  for (int i = 0; i < 3; i++) close_pipe_now(&process->pipes[i]);
   if (was_running) aloop__child_await(&process->child, process->limit);
   aloop__child_release(process->object.loop, &process->child);
   aloop__communicate_close(process);
