@@ -76,6 +76,7 @@ typedef struct aloop aloop_t;                     /* an event loop */
 typedef struct aloop_future aloop_future_t;       /* the end of an operation */
 typedef struct aloop_transport aloop_transport_t; /* a connection */
 typedef struct aloop_server aloop_server_t;       /* listening sockets and their connections */
+typedef struct aloop_datagram aloop_datagram_t;   /* an endpoint that sends and receives datagrams */
 typedef struct aloop_process aloop_process_t;     /* a child process */
 typedef struct aloop_context aloop_context_t;     /* a set of context variables */
 typedef struct aloop_var aloop_var_t;             /* a context variable */
@@ -461,6 +462,7 @@ typedef struct aloop_error_context {
   int64_t duration;                           /* of a slow callback or lookup, ns */
   const struct aloop_error_context *previous; /* what a failing handler was told */
   aloop_process_t *process;
+  aloop_datagram_t *datagram;
 } aloop_error_context_t;
 
 /* Returns 0, or a code if it could not handle the report: the default handler then gets both. */
@@ -510,6 +512,7 @@ typedef struct aloop_counters {
   uint64_t signal_handlers;
   uint64_t jobs; /* given to executors and not ended yet */
   uint64_t processes;
+  uint64_t datagrams; /* endpoints */
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -1181,6 +1184,117 @@ ALOOP_API int aloop_server_port(const aloop_server_t *server);
 
 /* How many connections it has. [loop] */
 ALOOP_API size_t aloop_server_clients(const aloop_server_t *server);
+
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+/* One datagram. */
+typedef struct aloop_message {
+  const void *data;
+  size_t size;
+  const struct sockaddr *address; /* of the peer; NULL: it has none (Unix sockets), in a send: the remote one */
+  socklen_t address_size;
+} aloop_message_t;
+
+/* asyncio.DatagramProtocol: connection_made comes first and connection_lost last, exactly once. Everything
+ * pointed to is valid during the call. What is sent while datagrams are delivered leaves together when those of
+ * one system call were. A NULL member is not called. The table must outlive its endpoints. */
+typedef struct aloop_datagram_protocol {
+  size_t size;
+  void *(*create)(void *arg); /* as in aloop_protocol_t */
+  void (*connection_made)(aloop_datagram_t *endpoint, void *protocol);
+  void (*datagram_received)(aloop_datagram_t *endpoint, void *protocol, const void *data, size_t size,
+                            const struct sockaddr *address, socklen_t address_size);
+  /* Beyond asyncio: if set, it gets all that one system call brought, instead. */
+  void (*datagrams_received)(aloop_datagram_t *endpoint, void *protocol, const aloop_message_t *messages,
+                             size_t count);
+  /* A receive or a send failed (ALOOP_ECONNREFUSED: the host of an earlier datagram says that nobody is there;
+   * ALOOP_EMSGSIZE: one that came was too long for any buffer); the endpoint lives on. */
+  void (*error_received)(aloop_datagram_t *endpoint, void *protocol, int error);
+  void (*pause_writing)(aloop_datagram_t *endpoint, void *protocol); /* as in aloop_protocol_t */
+  void (*resume_writing)(aloop_datagram_t *endpoint, void *protocol);
+  /* 0 after close and abort, ALOOP_ECLOSED if the loop was closed. Release `protocol` here. */
+  void (*connection_lost)(aloop_datagram_t *endpoint, void *protocol, int error);
+} aloop_datagram_protocol_t;
+
+/* Each side is a host, an address, or left out. With neither, `family` alone gives a socket that the kernel
+ * binds when it first sends; without a family `fd` is used. */
+typedef struct aloop_datagram_options {
+  size_t size;
+  const char *local_host;  /* bind to a name or numeric address */
+  const char *remote_host; /* connect: datagrams go there, and come from there only */
+  int local_port;       /* without local_host: of every interface; 0: the kernel chooses, if there is a host */
+  int remote_port;      /* 1..65535 */
+  int family;           /* AF_INET, AF_INET6, ...; 0: any */
+  int proto;            /* as in socket(2); 0: UDP */
+  int flags;            /* AI_... of getaddrinfo */
+  int fd;               /* a datagram socket, bound and connected or not; owned by the endpoint on success */
+  bool bind_any;        /* to every interface, also with local_port 0 */
+  bool reuse_address;   /* refused: it would let other programs take this one's datagrams (asyncio) */
+  bool reuse_port;      /* several sockets share the port */
+  bool allow_broadcast; /* the socket is then not connected: anybody may answer what is sent to remote_host */
+  socklen_t local_size;
+  socklen_t remote_size;
+  const struct sockaddr
+      *local; /* instead of hosts: Unix sockets (paths are neither removed before nor after) */
+  const struct sockaddr *remote;
+} aloop_datagram_options_t;
+
+/* loop.create_datagram_endpoint: resolves, then makes, binds and connects a socket for the first pair of
+ * addresses of one family that works; the result is the aloop_datagram_t *, with a reference that
+ * aloop_future_take_ptr hands over. connection_made was called by then. All options are copied. Errors: that of
+ * the first address (all: aloop_future_attempt), ALOOP_EADDRNOTAVAIL (the sides have no family in common),
+ * ALOOP_EAI_..., ALOOP_EINVAL (with a message that says what to change); of fd: ALOOP_EBADF, ALOOP_ENOTSOCK,
+ * ALOOP_EBUSY. [loop] */
+ALOOP_API aloop_future_t *aloop_create_datagram_endpoint(aloop_t *loop,
+                                                         const aloop_datagram_protocol_t *protocol, void *arg,
+                                                         const aloop_datagram_options_t *options);
+
+/* An endpoint is valid from connection_made until connection_lost returns, and longer for who holds a
+ * reference; unref accepts NULL and never closes it. [loop] */
+ALOOP_API aloop_datagram_t *aloop_datagram_ref(aloop_datagram_t *endpoint);
+ALOOP_API void aloop_datagram_unref(aloop_datagram_t *endpoint);
+ALOOP_API aloop_t *aloop_datagram_loop(const aloop_datagram_t *endpoint);
+
+/* DatagramTransport.sendto: sends at once, or copies what the socket does not take now; may call pause_writing.
+ * A NULL address: the remote one. Empty datagrams are sent. Returns 0. Errors: ALOOP_ECLOSED (closing or lost),
+ * ALOOP_EINVAL (no address, or not the remote one), ALOOP_EMSGSIZE (of a datagram that could be sent at once),
+ * ALOOP_ENOBUFS (over the hard cap), ALOOP_ENOMEM; nothing was taken. Other failures go to error_received,
+ * perhaps before this returns; the datagram is then lost, as any may be. [loop] */
+ALOOP_API int aloop_datagram_sendto(aloop_datagram_t *endpoint, const void *data, size_t size,
+                                    const struct sockaddr *address, socklen_t address_size);
+
+/* Beyond asyncio: several datagrams, each with its own address, in as few system calls as can be. Returns how
+ * many were taken, from the first on (sent, queued, or refused by the system, which error_received is told, too
+ * long ones included); 0 or more. Errors: as sendto, if they concern the first. [loop] */
+ALOOP_API int64_t aloop_datagram_send_many(aloop_datagram_t *endpoint, const aloop_message_t *messages,
+                                           size_t count);
+
+/* DatagramTransport.close: receives no more, sends what waits, then connection_lost(0), never from inside this
+ * call. abort drops what waits. [loop] */
+ALOOP_API void aloop_datagram_close(aloop_datagram_t *endpoint);
+ALOOP_API void aloop_datagram_abort(aloop_datagram_t *endpoint);
+ALOOP_API bool aloop_datagram_is_closing(const aloop_datagram_t *endpoint);
+
+/* As those of transports. An empty datagram that waits counts as one byte. [loop] */
+ALOOP_API int aloop_datagram_set_write_buffer_limits(aloop_datagram_t *endpoint, int64_t high, int64_t low);
+ALOOP_API int aloop_datagram_get_write_buffer_limits(const aloop_datagram_t *endpoint, size_t *high,
+                                                     size_t *low);
+ALOOP_API int aloop_datagram_set_write_buffer_cap(aloop_datagram_t *endpoint, size_t bytes);
+ALOOP_API size_t aloop_datagram_get_write_buffer_size(const aloop_datagram_t *endpoint);
+
+/* As those of transports: later events go to the new protocol. [loop] */
+ALOOP_API int aloop_datagram_set_protocol(aloop_datagram_t *endpoint, const aloop_datagram_protocol_t *table,
+                                          void *protocol);
+ALOOP_API void *aloop_datagram_get_protocol(const aloop_datagram_t *endpoint,
+                                            const aloop_datagram_protocol_t **table);
+
+/* DatagramTransport.get_extra_info, typed, as those of transports. peername: the remote address, ALOOP_ENOTCONN
+ * if there is none. [loop] */
+ALOOP_API int aloop_datagram_fd(const aloop_datagram_t *endpoint);
+ALOOP_API int aloop_datagram_sockname(const aloop_datagram_t *endpoint, struct sockaddr *address,
+                                      socklen_t *size);
+ALOOP_API int aloop_datagram_peername(const aloop_datagram_t *endpoint, struct sockaddr *address,
+                                      socklen_t *size);
 
 /* ---- Subprocesses ---------------------------------------------------------------------------------------- */
 

@@ -76,6 +76,7 @@ int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
       .signal_handlers = loop->live[ALOOP__SIGNAL_HANDLER],
       .jobs = loop->live[ALOOP__JOB],
       .processes = loop->live[ALOOP__PROCESS],
+      .datagrams = loop->live[ALOOP__DATAGRAM],
   };
   for (int i = 0; i < ALOOP_LAG_BUCKETS; i++) now.lag[i] = loop->lag[i];
   unsigned char *to = (unsigned char *)metrics;
@@ -133,14 +134,14 @@ static void dump_objects(const aloop_t *loop, const writer_t *out) {
 }
 
 static void dump_reason(const aloop_t *loop, const writer_t *out) {
-  char text[240];
+  char text[280];
   snprintf(text, sizeof text,
            "%s loop on %s: %" PRIu64 " callbacks ready, %u timers, %u descriptors watched, %u futures, "
-           "%u transports, %u servers, %u signal handlers, %u jobs, %u processes",
+           "%u transports, %u servers, %u signal handlers, %u jobs, %u processes, %u datagram endpoints",
            loop->running ? "running" : "stopped", loop->poller->name, count_ready(loop), loop->timers.live,
            loop->watches_count - (loop->wake.fd >= 0), loop->live[ALOOP__FUTURE], loop->live[ALOOP__TRANSPORT],
            loop->live[ALOOP__SERVER], loop->live[ALOOP__SIGNAL_HANDLER], loop->live[ALOOP__JOB],
-           loop->live[ALOOP__PROCESS]);
+           loop->live[ALOOP__PROCESS], loop->live[ALOOP__DATAGRAM]);
   say(out, text, NULL);
 }
 

@@ -85,9 +85,10 @@ typedef struct aloop__net {
   aloop__room_t room;
   const aloop__driver_t *driver; /* of sockets */
   aloop__cork_t cork;
-  int spare_fd;      /* given up for a moment when the process is out of descriptors; -1: none */
-  char *read_buffer; /* ALOOP__READ_SIZE */
-  char *cork_buffer; /* ALOOP__CORK_SIZE */
+  int spare_fd;                 /* given up for a moment when the process is out of descriptors; -1: none */
+  char *read_buffer;            /* ALOOP__READ_SIZE */
+  char *cork_buffer;            /* ALOOP__CORK_SIZE */
+  struct aloop__dgrams *dgrams; /* datagram.h; NULL until first needed */
 } aloop__net_t;
 
 /* NULL: out of memory. */

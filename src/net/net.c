@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include "core/memory.h"
+#include "net/datagram.h"
 #include "net/driver.h"
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
   if (net->spare_fd >= 0) close(net->spare_fd);
+  aloop__dgrams_close(loop, net->dgrams);
   aloop__memory_release(loop, net->read_buffer);
   aloop__memory_release(loop, net->cork_buffer);
   aloop__memory_release(loop, net);

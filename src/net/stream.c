@@ -29,8 +29,6 @@
 #include "net/driver.h"
 #include "net/write.h"
 
-enum { DEFAULT_HIGH = 65536, DEFAULT_LOW = 16384 };
-
 static aloop_transport_t *of_object(const aloop__object_t *object) {
   return ALOOP_CONTAINER_OF(object, aloop_transport_t, object);
 }
@@ -248,8 +246,7 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *drive
   transport->watch.fd = -1;
   transport->table = table;
   transport->protocol = arg;
-  transport->high = DEFAULT_HIGH;
-  transport->low = DEFAULT_LOW;
+  aloop__write_default_limits(&transport->high, &transport->low);
   transport->fd = fd;
   aloop__object_init(&transport->object, loop, &stream_kind, origin);
   if (transport->driver->attach(transport) < 0) {

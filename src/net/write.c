@@ -330,18 +330,27 @@ bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
 
 enum { DEFAULT_HIGH = 65536, LOW_SHARE = 4 };
 
-int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_t high, int64_t low) {
-  int rc = aloop__stream_enter(transport);
-  if (rc < 0) return rc;
-  aloop_t *loop = transport->object.loop;
+void aloop__write_default_limits(uint32_t *high, uint32_t *low) {
+  *high = DEFAULT_HIGH;
+  *low = DEFAULT_HIGH / LOW_SHARE;
+}
+
+int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_high, uint32_t *new_low) {
   if (high < 0) high = low < 0 ? DEFAULT_HIGH : low > UINT32_MAX ? low : low * LOW_SHARE;
   if (high > UINT32_MAX) return aloop__misuse(loop, ALOOP_ERANGE, "write buffer limits lie below 4 GiB");
   if (low < 0) low = high / LOW_SHARE;
   if (low > high) return aloop__misuse(loop, ALOOP_EINVAL, "the low-water mark lies above the high-water mark");
-  transport->high = (uint32_t)high;
-  transport->low = (uint32_t)low;
-  aloop__write_check_high(transport);
+  *new_high = (uint32_t)high;
+  *new_low = (uint32_t)low;
   return 0;
+}
+
+int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_t high, int64_t low) {
+  int rc = aloop__stream_enter(transport);
+  if (rc < 0) return rc;
+  rc = aloop__write_limits(transport->object.loop, high, low, &transport->high, &transport->low);
+  if (rc == 0) aloop__write_check_high(transport);
+  return rc;
 }
 
 int aloop_transport_get_write_buffer_limits(const aloop_transport_t *transport, size_t *high, size_t *low) {

@@ -25,6 +25,10 @@ static inline void aloop__cork_empty(aloop__cork_t *cork) {
   cork->used = 0;
 }
 
+/* The water marks that nobody has set; and those that a caller wishes for, or why not. */
+void aloop__write_default_limits(uint32_t *high, uint32_t *low);
+int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_high, uint32_t *new_low);
+
 /* Gathered bytes of this transport. */
 size_t aloop__cork_size(const aloop_transport_t *transport);
 

@@ -147,7 +147,7 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_poller_t, now);
   ENDS_WITH(aloop_options_t, slow_callback_duration);
   ENDS_WITH(aloop_policy_t, user);
-  ENDS_WITH(aloop_error_context_t, process);
+  ENDS_WITH(aloop_error_context_t, datagram);
   ENDS_WITH(aloop_job_options_t, destroy);
   ENDS_WITH(aloop_thread_pool_options_t, stack_size);
   ENDS_WITH(aloop_executor_table_t, destroy);
@@ -158,6 +158,8 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_process_options_t, groups_count);
   ENDS_WITH(aloop_connect_options_t, happy_eyeballs_delay);
   ENDS_WITH(aloop_server_options_t, max_clients);
+  ENDS_WITH(aloop_datagram_protocol_t, connection_lost);
+  ENDS_WITH(aloop_datagram_options_t, remote);
 #undef ENDS_WITH
 }
 

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Receiving datagrams.
+ *
+ * All endpoints of a loop receive into one buffer of 32 slots, each with room for any UDP datagram, through
+ * recvmmsg where there is one. A socket that has had few datagrams is asked for few: an endpoint asks for twice
+ * as many as came last time, so a single request costs what recvmsg costs, and a busy socket gives 32 with one
+ * call. As long as a call brings what was asked for another one follows, up to a budget per turn; the rest
+ * waits for the next turn, so that one busy socket cannot starve the others. Memory that is never received into
+ * is never touched. Unix datagrams may be larger than any of UDP: for them the buffer has 8 slots of a quarter
+ * of a mebibyte.
+ *
+ * What a call brought is delivered inside a cork (dgram_send.c): all answers leave together. A datagram that
+ * does not fit its slot is not delivered in part: error_received is told ALOOP_EMSGSIZE.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "net/datagram.h"
+
+enum { BATCHES_PER_TURN = 4, BUFFER = ALOOP__DGRAM_BATCH * ALOOP__DGRAM_SLOT, LOCAL_SLOTS = 8 };
+
+aloop__dgrams_t *aloop__dgrams_open(aloop_t *loop) {
+  aloop__net_t *net = aloop__net_open(loop);
+  if (net == NULL || net->dgrams != NULL) return net != NULL ? net->dgrams : NULL;
+  aloop__dgrams_t *dgrams = aloop__memory_zero(loop, sizeof *dgrams);
+  char *buffer = aloop__memory_new(loop, BUFFER);
+  if (dgrams == NULL || buffer == NULL) {
+    aloop__memory_release(loop, buffer);
+    aloop__memory_release(loop, dgrams);
+    return NULL;
+  }
+  dgrams->buffer = buffer;
+  net->dgrams = dgrams;
+  return dgrams;
+}
+
+void aloop__dgrams_close(aloop_t *loop, aloop__dgrams_t *dgrams) {
+  if (dgrams != NULL) aloop__memory_release(loop, dgrams->buffer);
+  aloop__memory_release(loop, dgrams);
+}
+
+/* Everything that a receive changes is set anew. */
+static void prepare(aloop__dgrams_t *dgrams, unsigned count, size_t slot) {
+  for (unsigned i = 0; i < count; i++) {
+    struct msghdr *header = &dgrams->in[i].msg_hdr;
+    dgrams->in_parts[i] = (struct iovec){.iov_base = dgrams->buffer + i * slot, .iov_len = slot};
+    header->msg_name = &dgrams->from[i];
+    header->msg_namelen = sizeof dgrams->from[i];
+    header->msg_iov = &dgrams->in_parts[i];
+    header->msg_iovlen = 1;
+    header->msg_flags = 0;
+  }
+}
+
+/* How many datagrams at most come with one call. */
+static int slots_of(const aloop_datagram_t *endpoint) {
+  return endpoint->flags & ALOOP__DGRAM_LOCAL ? LOCAL_SLOTS : ALOOP__DGRAM_BATCH;
+}
+
+static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
+  prepare(dgrams, (unsigned)count,
+          endpoint->flags & ALOOP__DGRAM_LOCAL ? BUFFER / LOCAL_SLOTS : ALOOP__DGRAM_SLOT);
+  return aloop__mmsg_receive(endpoint->fd, dgrams->in, (unsigned)count);
+}
+
+/* ---- Delivering ----------------------------------------------------------------------------------------- */
+
+static aloop_message_t message_of(const aloop__dgrams_t *dgrams, int i) {
+  const aloop__mmsg_t *in = &dgrams->in[i];
+  bool named = in->msg_hdr.msg_namelen > 0;
+  return (aloop_message_t){.data = dgrams->in_parts[i].iov_base,
+                           .size = in->msg_len,
+                           .address = named ? (const struct sockaddr *)(const void *)&dgrams->from[i] : NULL,
+                           .address_size = in->msg_hdr.msg_namelen};
+}
+
+static bool is_whole(const aloop__dgrams_t *dgrams, int i) {
+  return (dgrams->in[i].msg_hdr.msg_flags & MSG_TRUNC) == 0;
+}
+
+static bool is_open(const aloop_datagram_t *endpoint) {
+  return endpoint->state == ALOOP__OPEN;
+}
+
+static void deliver_one(aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  if (endpoint->table->datagrams_received != NULL)
+    endpoint->table->datagrams_received(endpoint, endpoint->protocol, message, 1);
+  else if (endpoint->table->datagram_received != NULL)
+    endpoint->table->datagram_received(endpoint, endpoint->protocol, message->data, message->size,
+                                       message->address, message->address_size);
+}
+
+/* The protocol may change, and the endpoint end, between two of them. */
+static void deliver_each(aloop_datagram_t *endpoint, const aloop__dgrams_t *dgrams, int count) {
+  for (int i = 0; i < count && is_open(endpoint); i++) {
+    aloop_message_t message = message_of(dgrams, i);
+    if (is_whole(dgrams, i))
+      deliver_one(endpoint, &message);
+    else
+      aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
+  }
+}
+
+static void deliver_all(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
+  size_t whole = 0;
+  for (int i = 0; i < count; i++)
+    if (is_whole(dgrams, i)) dgrams->messages[whole++] = message_of(dgrams, i);
+  if (whole > 0) endpoint->table->datagrams_received(endpoint, endpoint->protocol, dgrams->messages, whole);
+  for (size_t i = whole; i < (size_t)count; i++) aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
+}
+
+static void deliver(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
+  endpoint->flags |= ALOOP__DGRAM_CORKED;
+  if (endpoint->table->datagrams_received != NULL)
+    deliver_all(endpoint, dgrams, count);
+  else
+    deliver_each(endpoint, dgrams, count);
+  aloop__dgram_uncork(endpoint);
+}
+
+/* A descriptor that somebody closed would fail for ever. */
+static void receive_failed(aloop_datagram_t *endpoint, int error) {
+  if (error == ALOOP_EAGAIN) return;
+  if (error == ALOOP_EBADF || error == ALOOP_ENOTSOCK)
+    aloop__datagram_end(endpoint, error);
+  else
+    aloop__datagram_report(endpoint, error);
+}
+
+void aloop__dgram_readable(aloop_datagram_t *endpoint) {
+  aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
+  for (int i = 0; i < BATCHES_PER_TURN && is_open(endpoint); i++) {
+    int asked = endpoint->ask;
+    int came = receive(endpoint, dgrams, asked);
+    if (came < 0) {
+      receive_failed(endpoint, came);
+      return;
+    }
+    endpoint->ask = (uint16_t)(came * 2 < slots_of(endpoint) ? came * 2 : slots_of(endpoint));
+    deliver(endpoint, dgrams, came);
+    if (came < asked) return;
+  }
+}

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sending datagrams: at once, gathered, later; how much waits, and who hears of it; what is refused and what
+ * fails. pollers: all
+ */
+#include "dgrams.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "peers.h"
+#include "streams.h"
+
+static size_t unsent_of(const post_t *post) {
+  return aloop_datagram_get_write_buffer_size(post->endpoint);
+}
+
+static void they_leave_at_once(void **state) {
+  post_t post = {.env = *state};
+  int peer = open_pair(&post, &single_protocol);
+  post_text(&post, "one");
+  post_text(&post, "");
+  post_text(&post, "three");
+  assert_string_equal(lines_at(peer), "one\n\nthree\n");
+  assert_int_equal(unsent_of(&post), 0);
+  end_post(&post, peer);
+}
+
+static void what_waits_is_counted_exactly(void **state) {
+  post_t post = {.env = *state};
+  int peer = open_pair(&post, &single_protocol);
+  size_t sent = fill_pair(&post);
+  assert_int_equal(unsent_of(&post), 7);
+  post_text(&post, "12345");
+  assert_int_equal(unsent_of(&post), 12);
+  post_text(&post, ""); /* counts as one */
+  assert_int_equal(unsent_of(&post), 13);
+  size_t came = 0;
+  while (unsent_of(&post) > 0) {
+    came += strlen(lines_at(peer)) / 8 * 8;
+    settle(post.env->loop);
+  }
+  const char *rest = lines_at(peer);
+  assert_true(strlen(rest) >= 7 && came + strlen(rest) >= sent * 8);
+  assert_string_equal(rest + strlen(rest) - 7, "12345\n\n");
+  end_post(&post, peer);
+}
+
+static void the_marks_pause_and_resume(void **state) {
+  post_t post = {.env = *state};
+  size_t high, low;
+  int peer = open_pair(&post, &single_protocol);
+  assert_int_equal(aloop_datagram_get_write_buffer_limits(post.endpoint, &high, &low), 0);
+  assert_true(high == 65536 && low == 16384);
+  assert_int_equal(aloop_datagram_set_write_buffer_limits(post.endpoint, 20, 10), 0);
+  fill_pair(&post);
+  post_text(&post, "1234567890123");
+  assert_string_equal(post.events, "M"); /* 20 bytes are not above 20 */
+  post_text(&post, "");
+  assert_string_equal(post.events, "MP");
+  post_text(&post, "more");
+  assert_string_equal(post.events, "MP");
+  while (unsent_of(&post) > 0) {
+    lines_at(peer);
+    settle(post.env->loop);
+  }
+  assert_string_equal(post.events, "MPR");
+  end_post(&post, peer);
+}
+
+static void empty_ones_cannot_get_behind_the_marks(void **state) {
+  post_t post = {.env = *state};
+  int peer = open_pair(&post, &single_protocol);
+  fill_pair(&post);
+  for (int i = 0; i < 65536 && post.events_count == 1; i++) post_text(&post, "");
+  assert_string_equal(post.events, "MP");
+  end_post(&post, peer);
+}
+
+static void the_cap_refuses_what_would_wait(void **state) {
+  post_t post = {.env = *state};
+  int peer = open_pair(&post, &single_protocol);
+  assert_int_equal(aloop_datagram_set_write_buffer_cap(post.endpoint, 10), 0);
+  fill_pair(&post);
+  assert_int_equal(aloop_datagram_sendto(post.endpoint, "1234", 4, NULL, 0), ALOOP_ENOBUFS);
+  assert_int_equal(aloop_datagram_sendto(post.endpoint, "123", 3, NULL, 0), 0);
+  aloop_message_t message = {.data = "x", .size = 1};
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, &message, 1), ALOOP_ENOBUFS);
+  assert_int_equal(unsent_of(&post), 10);
+  end_post(&post, peer);
+}
+
+static void too_long_is_told_to_the_caller(void **state) {
+  post_t server = {.env = *state}, client = {.env = *state};
+  char *bytes = calloc(1, 70000);
+  int port = open_udp(&server, &single_protocol);
+  connect_udp(&client, &single_protocol, port);
+  assert_int_equal(aloop_datagram_sendto(client.endpoint, bytes, 70000, NULL, 0), ALOOP_EMSGSIZE);
+  aloop_message_t messages[] = {{.data = bytes, .size = 70000}, {.data = "x", .size = 1}};
+  assert_int_equal(aloop_datagram_send_many(client.endpoint, messages, 2), 2);
+  assert_int_equal(client.errors_count, 1);
+  assert_int_equal(client.errors[0], ALOOP_EMSGSIZE);
+  await_datagrams(&server, 1);
+  free(bytes);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+static void many_go_each_to_its_address(void **state) {
+  post_t sender = {.env = *state}, a = {.env = *state}, b = {.env = *state};
+  int ports[] = {open_udp(&a, &single_protocol), open_udp(&b, &single_protocol)};
+  open_udp(&sender, &single_protocol);
+  struct sockaddr_storage addresses[2];
+  aloop_message_t messages[100];
+  for (int i = 0; i < 2; i++) memcpy(&addresses[i], on_loopback(ports[i]), LOOPBACK_SIZE);
+  for (int i = 0; i < 100; i++)
+    messages[i] = (aloop_message_t){.data = "0123456789" + i % 10,
+                                    .size = 1,
+                                    .address = (struct sockaddr *)(void *)&addresses[i % 2],
+                                    .address_size = LOOPBACK_SIZE};
+  assert_int_equal(aloop_datagram_send_many(sender.endpoint, messages, 100), 100);
+  await_datagrams(&a, 50);
+  await_datagrams(&b, 50);
+  assert_memory_equal(a.text, "0\n2\n4\n6\n8\n0\n", 12);
+  assert_memory_equal(b.text, "1\n3\n5\n7\n9\n1\n", 12);
+  end_post(&sender, -1);
+  end_post(&a, -1);
+  end_post(&b, -1);
+}
+
+static void many_that_find_no_room_wait_in_order(void **state) {
+  post_t post = {.env = *state};
+  char bytes[100];
+  aloop_message_t messages[100];
+  int peer = open_pair(&post, &single_protocol);
+  for (size_t i = 0; i < 100; i++) {
+    bytes[i] = (char)('!' + i % 90);
+    messages[i] = (aloop_message_t){.data = &bytes[i], .size = 1};
+  }
+  int64_t taken = aloop_datagram_send_many(post.endpoint, messages, 100);
+  assert_int_equal(taken, 100);
+  memset(bytes, 0, sizeof bytes); /* they were copied */
+  size_t came = 0;
+  while (came < 100) {
+    const char *lines = lines_at(peer);
+    for (; *lines != '\0'; lines += 2) assert_int_equal(lines[0], '!' + came++ % 90);
+    settle(post.env->loop);
+  }
+  assert_int_equal(unsent_of(&post), 0);
+  end_post(&post, peer);
+}
+
+static void send_many_stops_at_the_first_it_cannot_take(void **state) {
+  post_t post = {.env = *state};
+  aloop_message_t messages[] = {{.data = "a", .size = 1}, {.data = "b", .size = 1}, {.data = NULL, .size = 1}};
+  int peer = open_pair(&post, &single_protocol);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, messages, 3), 2);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, messages + 2, 1), ALOOP_EINVAL);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, NULL, 0), 0);
+  assert_string_equal(lines_at(peer), "a\nb\n");
+  aloop_datagram_close(post.endpoint);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, messages, 1), ALOOP_ECLOSED);
+  end_post(&post, peer);
+}
+
+/* ---- Inside a delivery ----------------------------------------------------------------------------------- */
+
+static void echo_twice(post_t *post, const void *data, size_t size, const struct sockaddr *address,
+                       socklen_t address_size) {
+  char copy[64];
+  snprintf(copy, sizeof copy, "<%.*s>", (int)size, (const char *)data);
+  assert_int_equal(aloop_datagram_sendto(post->endpoint, data, size, address, address_size), 0);
+  assert_int_equal(aloop_datagram_sendto(post->endpoint, copy, strlen(copy), address, address_size), 0);
+  memset(copy, 'x', sizeof copy);
+  *(int *)post->arg = (int)unsent_of(post);
+}
+
+static void answers_are_gathered_and_keep_their_order(void **state) {
+  int gathered = 0;
+  post_t post = {.env = *state, .on_data = echo_twice, .arg = &gathered};
+  int peer = open_pair(&post, &single_protocol);
+  assert_int_equal(send(peer, "a", 1, 0), 1);
+  assert_int_equal(send(peer, "", 0, 0), 0);
+  assert_int_equal(send(peer, "bc", 2, 0), 2);
+  await_datagrams(&post, 3);
+  settle(post.env->loop);
+  assert_string_equal(lines_at(peer), "a\n<a>\n\n<>\nbc\n<bc>\n");
+  assert_true(gathered > 0);
+  assert_int_equal(unsent_of(&post), 0);
+  end_post(&post, peer);
+}
+
+static void answer_hundred_times(post_t *post, const void *data, size_t size, const struct sockaddr *address,
+                                 socklen_t address_size) {
+  static char bytes[3000];
+  (void)data;
+  (void)size;
+  for (int i = 0; i < 100; i++) {
+    memset(bytes, 'a' + i % 26, sizeof bytes);
+    size_t length = i % 3 == 0 ? 3000 : 2;
+    assert_int_equal(aloop_datagram_sendto(post->endpoint, bytes, length, address, address_size), 0);
+  }
+}
+
+static void more_than_the_cork_holds_keeps_its_order(void **state) {
+  post_t server = {.env = *state, .on_data = answer_hundred_times}, client = {.env = *state};
+  connect_udp(&client, &single_protocol, open_udp(&server, &single_protocol));
+  post_text(&client, "go");
+  await_datagrams(&client, 100);
+  assert_int_equal(client.largest, 3000);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+static void send_back(post_t *post, const aloop_message_t *messages, size_t count) {
+  assert_int_equal(aloop_datagram_send_many(post->endpoint, messages, count), count);
+}
+
+static void a_batch_goes_back_as_it_came(void **state) {
+  post_t server = {.env = *state, .on_batch = send_back}, client = {.env = *state};
+  connect_udp(&client, &single_protocol, open_udp(&server, &batch_protocol));
+  for (int i = 0; i < 60; i++) post_text(&client, i % 2 ? "odd" : "");
+  await_datagrams(&client, 60);
+  assert_memory_equal(client.text, "\nodd\n\nodd\n", 10);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+/* ---- Failures -------------------------------------------------------------------------------------------- */
+
+static void send_again(post_t *post) {
+  if (post->errors_count < 5) assert_int_equal(aloop_datagram_sendto(post->endpoint, "again", 5, NULL, 0), 0);
+}
+
+static void a_peer_that_went_is_an_error_each_time(void **state) {
+  post_t post = {.env = *state, .on_error = send_again};
+  int peer = open_pair(&post, &single_protocol);
+  close(peer);
+  post_text(&post, "hello");
+  assert_int_equal(post.errors_count, 5);
+  assert_true(post.errors[0] == ALOOP_ECONNREFUSED || post.errors[0] == ALOOP_ENOTCONN ||
+              post.errors[0] == ALOOP_ECONNRESET);
+  assert_false(aloop_datagram_is_closing(post.endpoint));
+  end_post(&post, -1);
+}
+
+static void what_waits_for_a_peer_that_went_is_dropped(void **state) {
+  post_t post = {.env = *state};
+  int peer = open_pair(&post, &single_protocol);
+  fill_pair(&post);
+  for (int i = 0; i < 50; i++) post_text(&post, "more");
+  close(peer);
+  settle(post.env->loop);
+  assert_int_equal(unsent_of(&post), 0);
+  assert_true(post.errors_count >= 50);
+  end_post(&post, -1);
+}
+
+static void end_it(post_t *post) {
+  aloop_datagram_abort(post->endpoint);
+}
+
+static void an_error_may_be_the_end(void **state) {
+  post_t post = {.env = *state, .on_error = end_it};
+  aloop_message_t messages[] = {{.data = "a", .size = 1}, {.data = "b", .size = 1}};
+  int peer = open_pair(&post, &single_protocol);
+  close(peer);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, messages, 2), 2);
+  assert_int_equal(post.errors_count, 1);
+  end_post(&post, -1);
+}
+
+static void pausing_may_be_the_end(void **state) {
+  post_t post = {.env = *state, .on_pause = end_it};
+  int peer = open_pair(&post, &single_protocol);
+  aloop_datagram_set_write_buffer_limits(post.endpoint, 0, 0);
+  while (!aloop_datagram_is_closing(post.endpoint)) post_text(&post, "filling");
+  settle(post.env->loop);
+  assert_string_equal(post.events, "MPL");
+  end_post(&post, peer);
+}
+
+static void a_connected_one_takes_its_own_address(void **state) {
+  post_t server = {.env = *state}, client = {.env = *state};
+  int port = open_udp(&server, &single_protocol);
+  connect_udp(&client, &single_protocol, port);
+  post_text_to(&client, "hello", port);
+  assert_int_equal(
+      aloop_datagram_sendto(client.endpoint, "x", 1, on_loopback(port == 1 ? 2 : port - 1), LOOPBACK_SIZE),
+      ALOOP_EINVAL);
+  await_datagrams(&server, 1);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+TESTS(T(they_leave_at_once), T(what_waits_is_counted_exactly), T(the_marks_pause_and_resume),
+      T(empty_ones_cannot_get_behind_the_marks), T(the_cap_refuses_what_would_wait),
+      T(too_long_is_told_to_the_caller), T(many_go_each_to_its_address),
+      T(many_that_find_no_room_wait_in_order), T(send_many_stops_at_the_first_it_cannot_take),
+      T(answers_are_gathered_and_keep_their_order), T(more_than_the_cork_holds_keeps_its_order),
+      T(a_batch_goes_back_as_it_came), T(a_peer_that_went_is_an_error_each_time),
+      T(what_waits_for_a_peer_that_went_is_dropped), T(an_error_may_be_the_end), T(pausing_may_be_the_end),
+      T(a_connected_one_takes_its_own_address))
