@@ -789,7 +789,7 @@ typedef struct aloop_thread_pool_options {
 ALOOP_API int aloop_thread_pool_new(const aloop_thread_pool_options_t *options, aloop_executor_t **pool);
 
 /* Changes the limit of a lane (0: as in the options); threads over it end after their job. Errors:
- * ALOOP_ENOTSUP (not a thread pool), ALOOP_EINVAL. [any] */
+ * ALOOP_ENOTSUP (not a thread pool), ALOOP_ECHILD (made before a fork), ALOOP_EINVAL. [any] */
 ALOOP_API int aloop_thread_pool_resize(aloop_executor_t *pool, int lane, int threads);
 
 /* Reference counting, atomic; unref accepts NULL. The last one shuts the executor down without waiting: jobs
@@ -800,7 +800,7 @@ ALOOP_API void aloop_executor_unref(aloop_executor_t *executor);
 /* Executor.shutdown: refuses new jobs and waits at most `timeout` ns (0: not, ALOOP_FOREVER) until those queued
  * have run and the threads ended. ALOOP_CANCEL_QUEUED: those that have not begun end with ALOOP_ECANCELED
  * instead. Again is fine. Errors: ALOOP_ETIMEDOUT, ALOOP_EBUSY (called from one of its own jobs with a
- * timeout). [any]; blocks, so not where a loop should turn. */
+ * timeout), ALOOP_ECHILD (made before a fork). [any]; blocks, so not where a loop should turn. */
 enum { ALOOP_CANCEL_QUEUED = 1 };
 ALOOP_API int aloop_executor_shutdown(aloop_executor_t *executor, int64_t timeout, unsigned flags);
 
@@ -816,15 +816,14 @@ typedef struct aloop_executor_counters {
   aloop_lane_stats_t lanes[ALOOP_LANES];
 } aloop_executor_stats_t;
 
-/* Fills in *stats as far as its size reaches. Errors: ALOOP_ENOTSUP (an executor of your own that has none).
- * [any]
- */
+/* Fills in *stats as far as its size reaches. Errors: ALOOP_ENOTSUP (an executor of your own that has none),
+ * ALOOP_ECHILD (made before a fork). [any] */
 ALOOP_API int aloop_executor_stats(const aloop_executor_t *executor, aloop_executor_stats_t *stats);
 
-/* An executor of your own. Every member may be called from any thread, several at once. */
+/* An executor of your own. Every function may be called from any thread, several at once. */
 typedef struct aloop_executor_table {
   size_t size;
-  const char *name;
+  const char *name; /* for messages; NULL: "executor" */
   /* Takes a job: afterwards exactly one of aloop_job_run and aloop_job_drop must be called for it, once, in any
    * thread. Returns 0, or a code and then has not taken it. */
   int (*submit)(void *state, aloop_job_t *job, int lane);

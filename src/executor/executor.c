@@ -107,6 +107,10 @@ int aloop__executor_cancel(aloop_executor_t *executor, aloop_job_t *job) {
   return executor->table.cancel != NULL && executor->table.cancel(executor->state, job) == 1;
 }
 
+const char *aloop__executor_name(const aloop_executor_t *executor) {
+  return executor->table.name != NULL ? executor->table.name : "executor";
+}
+
 void *aloop__executor_state(const aloop_executor_t *executor, const aloop_executor_table_t *table) {
   return executor != NULL && executor->given == table ? executor->state : NULL;
 }

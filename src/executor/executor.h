@@ -12,6 +12,9 @@
 int aloop__executor_submit(aloop_executor_t *executor, aloop_job_t *job, int lane);
 int aloop__executor_cancel(aloop_executor_t *executor, aloop_job_t *job);
 
+/* What to call it in messages. */
+const char *aloop__executor_name(const aloop_executor_t *executor);
+
 /* The state of an executor that has this table; NULL if it has another. */
 void *aloop__executor_state(const aloop_executor_t *executor, const aloop_executor_table_t *table);
 

@@ -382,8 +382,8 @@ static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *ex
   if (ALOOP_LIKELY(rc == 0)) return;
   const char *reason = reason_of(rc);
   job->future = NULL;
+  aloop__future_fail(future, rc, reason != NULL ? "%s: %s" : NULL, aloop__executor_name(executor), reason);
   end_job(aloop__jobs_of(loop), job);
-  aloop__future_fail(future, rc, reason != NULL ? "%s" : NULL, reason);
   if (rc == ALOOP_ECLOSED || rc == ALOOP_ECHILD || rc == ALOOP_ENOTSUP) aloop__misuse(loop, rc, reason);
 }
 

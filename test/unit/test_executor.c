@@ -74,7 +74,7 @@ static void a_shut_down_executor_refuses(void **state) {
   assert_int_equal(shelf.flags, ALOOP_CANCEL_QUEUED);
   aloop_future_t *future = submit_counted(env->loop, executor, &counted);
   assert_int_equal(aloop_future_result(future), ALOOP_ECLOSED);
-  assert_non_null(strstr(aloop_future_message(future), "shut down"));
+  assert_non_null(strstr(aloop_future_message(future), "shelf: the executor is shut down"));
   assert_int_equal(env->reports, 1);
   assert_int_equal(counted.destroyed, 1);
   aloop_future_unref(future);
