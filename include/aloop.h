@@ -1295,6 +1295,44 @@ ALOOP_API int aloop_datagram_sockname(const aloop_datagram_t *endpoint, struct s
 ALOOP_API int aloop_datagram_peername(const aloop_datagram_t *endpoint, struct sockaddr *address,
                                       socklen_t *size);
 
+/* ---- Unix sockets ---------------------------------------------------------------------------------------- */
+
+typedef struct aloop_unix_connect_options {
+  size_t size;
+  const char *path; /* NULL: use fd. On Linux also an abstract name: a zero byte, then any bytes */
+  size_t path_size; /* in bytes, without a zero at the end; 0: that of a string */
+  int fd;           /* a connected Unix stream socket, if path is NULL; owned by the transport on success */
+  int64_t timeout;  /* 0: none (beyond asyncio) */
+} aloop_unix_connect_options_t;
+
+/* loop.create_unix_connection: as create_connection, to the Unix stream socket of that name. When the server's
+ * backlog is full it is tried again, for as long as the timeout and you let it; systems other than Linux refuse
+ * then. Errors: ALOOP_ENOENT, ALOOP_ECONNREFUSED (nobody listens), ALOOP_EACCES, ... with a message that names
+ * the path, ALOOP_ENAMETOOLONG (it names the limit: some 100 bytes), ALOOP_ETIMEDOUT, ALOOP_ENOTSUP (an
+ * abstract name elsewhere); of fd as in create_connection. [loop] */
+ALOOP_API aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol_t *protocol,
+                                                       void *arg, const aloop_unix_connect_options_t *options);
+
+typedef struct aloop_unix_server_options {
+  size_t size;
+  const char *path; /* NULL: use fd; otherwise as above */
+  size_t path_size;
+  int fd;             /* a bound Unix stream socket, if path is NULL; owned by the server on success */
+  int backlog;        /* 0: 100 */
+  int start_serving;  /* 0: at once; -1: wait for aloop_server_start_serving */
+  size_t max_clients; /* as in aloop_server_options_t */
+  mode_t mode;        /* permissions of the file, whatever the umask; 0: what the umask leaves */
+  int cleanup;        /* 0: unlink the file when the server closes; -1: leave it */
+} aloop_unix_server_options_t;
+
+/* loop.create_unix_server: as create_server. A socket file that is in the way is replaced if no socket is bound
+ * to it any more; a file of another kind never. The file is unlinked when the server closes, if it is still the
+ * server's own; never in the child of a fork, and never that of fd. Errors: ALOOP_EADDRINUSE (the message says
+ * whether by a socket or another file), ALOOP_EACCES, ALOOP_ENOENT (no such directory), ...,
+ * ALOOP_ENAMETOOLONG, ALOOP_ENOTSUP; of fd as in create_server. [loop] */
+ALOOP_API aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                                   const aloop_unix_server_options_t *options);
+
 /* ---- Subprocesses ---------------------------------------------------------------------------------------- */
 
 /* asyncio.SubprocessProtocol: connection_made comes first, once every pipe is there, connection_lost last, once

@@ -132,7 +132,7 @@ static bool is_not_here(int error) {
 
 /* ---- From addresses to a server -------------------------------------------------------------------------- */
 
-static void set_up(aloop_server_t *server, const aloop_server_options_t *options) {
+void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *options) {
   server->context = aloop__map_ref(server->object.loop->context);
   server->backlog = options->backlog > 0 ? options->backlog : DEFAULT_BACKLOG;
   server->max_clients = options->max_clients;
@@ -169,30 +169,36 @@ static int bind_all(binder_t *self, aloop_server_t *server) {
   return rc == 0 && server->listeners_count == 0 ? self->fault_error : rc;
 }
 
-/* Ends the future with the server, which serves by now if it is to. */
-static void publish(aloop_future_t *future, aloop_server_t *server) {
+int aloop__bind_listen(aloop_server_t *server, int start_serving, aloop_future_t *future) {
+  size_t failed = 0;
+  int rc = start_serving >= 0 ? aloop__server_listen(server, &failed) : 0;
+  if (rc < 0) fail_to_listen(future, server, failed, rc);
+  return rc;
+}
+
+void aloop__bind_publish(aloop_server_t *server, aloop_future_t *future) {
   aloop__object_ref(&server->object);
   aloop__future_finish_ptr(future, 0, server, unref_server);
 }
 
 static void make_server(binder_t *self) {
   aloop_future_t *future = self->future;
-  size_t failed = 0;
   aloop_server_t *server = aloop__server_new(self->loop, self->table, self->arg, self->addresses->count);
   if (server == NULL) {
     release(self);
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return;
   }
-  set_up(server, &self->options);
+  aloop__bind_set_up(server, &self->options);
   int rc = bind_all(self, server);
   if (rc < 0)
     fail_at(future, "bind to", &self->fault->as.any, self->fault->size, rc);
-  else if (self->options.start_serving >= 0 && (rc = aloop__server_listen(server, &failed)) < 0)
-    fail_to_listen(future, server, failed, rc);
   else
-    publish(future, server);
-  if (rc < 0) aloop_server_close(server);
+    rc = aloop__bind_listen(server, self->options.start_serving, future);
+  if (rc < 0)
+    aloop_server_close(server);
+  else
+    aloop__bind_publish(server, future);
   release(self);
 }
 
@@ -331,9 +337,10 @@ static void give_all_back(aloop_server_t *server) {
   aloop_server_close(server);
 }
 
-static aloop_future_t *serve_descriptors(aloop_t *loop, const aloop_protocol_t *table, void *arg,
-                                         const aloop_server_options_t *options) {
-  aloop_future_t *future = aloop__future_new(loop, ORIGIN);
+aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *driver,
+                                        const aloop_protocol_t *table, void *arg,
+                                        const aloop_server_options_t *options, const char *origin) {
+  aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
   if (check_descriptors(loop, options, future) < 0) return future;
   aloop_server_t *server = aloop__server_new(loop, table, arg, options->fds_count);
@@ -341,17 +348,15 @@ static aloop_future_t *serve_descriptors(aloop_t *loop, const aloop_protocol_t *
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return future;
   }
-  set_up(server, options);
+  aloop__bind_set_up(server, options);
+  server->driver = driver;
   for (size_t i = 0; i < options->fds_count; i++) aloop__server_add(server, options->fds[i]);
-  size_t failed = 0;
-  int rc = options->start_serving >= 0 ? aloop__server_listen(server, &failed) : 0;
-  if (rc < 0) {
-    fail_to_listen(future, server, failed, rc);
+  if (aloop__bind_listen(server, options->start_serving, future) < 0) {
     give_all_back(server);
     return future;
   }
   adopt_all(server, options);
-  publish(future, server);
+  aloop__bind_publish(server, future);
   return future;
 }
 
@@ -386,6 +391,6 @@ aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *proto
                                  "set options.size to sizeof(aloop_server_options_t)");
   const char *fault = fault_of(&copy);
   if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
-  if (copy.fds_count > 0) return serve_descriptors(loop, protocol, arg, &copy);
+  if (copy.fds_count > 0) return aloop__bind_descriptors(loop, NULL, protocol, arg, &copy, ORIGIN);
   return serve_hosts(loop, protocol, arg, &copy);
 }

@@ -161,14 +161,9 @@ static void timed_out(aloop_t *loop, void *arg) {
 
 /* ---- From a connected socket to a transport -------------------------------------------------------------- */
 
-static aloop_transport_t *hand_over(aloop_t *loop, int fd, const aloop_protocol_t *table, void *arg,
-                                    aloop_future_t *future) {
-  return aloop__stream_hand_over(loop, NULL, fd, table, arg, future, ORIGIN);
-}
-
 static void succeed(connector_t *self, int fd) {
   aloop__stream_set_nodelay(fd);
-  if (hand_over(self->loop, fd, self->table, self->arg, self->future) != NULL) {
+  if (aloop__stream_hand_over(self->loop, NULL, fd, self->table, self->arg, self->future, ORIGIN) != NULL) {
     release(self);
     return;
   }
@@ -481,9 +476,10 @@ static int check_connected(const aloop_t *loop, int fd, const char **reason) {
   return -errno;
 }
 
-static aloop_future_t *connect_fd(aloop_t *loop, const aloop_protocol_t *table, void *arg, int fd) {
+aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, const aloop_protocol_t *table,
+                                  void *arg, int fd, const char *origin) {
   const char *reason = NULL;
-  aloop_future_t *future = aloop__future_new(loop, ORIGIN);
+  aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
   int rc = check_connected(loop, fd, &reason);
   if (rc < 0) {
@@ -491,7 +487,7 @@ static aloop_future_t *connect_fd(aloop_t *loop, const aloop_protocol_t *table, 
     aloop__future_fail(future, rc, "fd %d: %s", fd, reason);
     return future;
   }
-  aloop_transport_t *transport = hand_over(loop, fd, table, arg, future);
+  aloop_transport_t *transport = aloop__stream_hand_over(loop, driver, fd, table, arg, future, origin);
   if (transport == NULL)
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
   else
@@ -511,7 +507,7 @@ aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *p
                                  "set options.size to sizeof(aloop_connect_options_t)");
   const char *fault = fault_of(&copy);
   if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
-  if (copy.host == NULL) return connect_fd(loop, protocol, arg, copy.fd);
+  if (copy.host == NULL) return aloop__connect_fd(loop, NULL, protocol, arg, copy.fd, ORIGIN);
   return connect_host(loop, protocol, arg, &copy);
 }
 
@@ -521,5 +517,5 @@ aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protoco
   if (aloop__stream_check_protocol(protocol) < 0)
     return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
                                  "a connection needs a protocol table with its size set");
-  return connect_fd(loop, protocol, arg, fd);
+  return aloop__connect_fd(loop, NULL, protocol, arg, fd, ORIGIN);
 }

@@ -108,7 +108,7 @@ static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset,
   return aloop__readiness_send_file(transport->fd, file, offset, count);
 }
 
-static int send_eof(aloop_transport_t *transport) {
+int aloop__readiness_send_eof(aloop_transport_t *transport) {
   return shutdown(transport->fd, SHUT_WR) < 0 && errno != ENOTCONN ? -errno : 0;
 }
 
@@ -128,17 +128,17 @@ void aloop__readiness_detach(aloop_transport_t *transport) {
   aloop__watch_stop(transport->object.loop, &transport->watch);
 }
 
-static int adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
+int aloop__readiness_adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
   int rc = aloop__address_adopt(transport->fd, before);
   if (rc == 0) aloop__stream_set_nodelay(transport->fd);
   return rc;
 }
 
-static void give_back(aloop_transport_t *transport, const aloop__adopted_t *before) {
+void aloop__readiness_give_back(aloop_transport_t *transport, const aloop__adopted_t *before) {
   aloop__address_give_back(transport->fd, before);
 }
 
-static void close_fd(aloop_transport_t *transport) {
+void aloop__readiness_close(aloop_transport_t *transport) {
   if (transport->flags & ALOOP__BORROWED) return;
   if (transport->flags & ALOOP__RESET) {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
@@ -183,15 +183,15 @@ static void forget(aloop__listener_t *listener) {
 
 const aloop__driver_t aloop__driver_readiness = {
     .name = "readiness",
-    .adopt = adopt,
-    .give_back = give_back,
-    .close = close_fd,
+    .adopt = aloop__readiness_adopt,
+    .give_back = aloop__readiness_give_back,
+    .close = aloop__readiness_close,
     .attach = attach,
     .detach = aloop__readiness_detach,
     .read = aloop__readiness_read,
     .send = send_now,
     .flush = aloop__readiness_flush,
-    .send_eof = send_eof,
+    .send_eof = aloop__readiness_send_eof,
     .sendfile = send_file,
     .await_room = aloop__readiness_flush,
     .listen = listen_on,

@@ -48,6 +48,12 @@ int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, boo
 int aloop__readiness_read(aloop_transport_t *transport, bool on);
 int aloop__readiness_flush(aloop_transport_t *transport);
 
+/* ... and of one over a socket. */
+int aloop__readiness_adopt(aloop_transport_t *transport, aloop__adopted_t *before);
+void aloop__readiness_give_back(aloop_transport_t *transport, const aloop__adopted_t *before);
+void aloop__readiness_close(aloop_transport_t *transport);
+int aloop__readiness_send_eof(aloop_transport_t *transport);
+
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
 /* One read into a buffered protocol's memory. Returns whether there may be more. */

@@ -66,6 +66,7 @@ static void gone(aloop_server_t *server) {
 
 static void close_sockets(aloop_server_t *server) {
   aloop__accept_end(server);
+  aloop__unix_file_drop(server->object.loop, &server->file); /* while its inode cannot be another's */
   for (size_t i = 0; i < server->listeners_count; i++) close(server->listeners[i].fd);
   server->listeners_count = 0;
 }
@@ -160,8 +161,9 @@ aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, 
 }
 
 void aloop__server_add(aloop_server_t *server, int fd) {
-  server->listeners[server->listeners_count++] =
-      (aloop__listener_t){.watch.fd = -1, .server = server, .fd = fd};
+  aloop__listener_t *listener = &server->listeners[server->listeners_count++];
+  *listener = (aloop__listener_t){.watch.fd = -1, .server = server, .fd = fd};
+  listener->nodelay_inherited = server->driver != NULL; /* such sockets know no TCP */
 }
 
 aloop_server_t *aloop_server_ref(aloop_server_t *server) {

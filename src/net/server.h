@@ -10,12 +10,15 @@
 #include "core/loop.h"
 #include "net/driver.h"
 #include "net/listener.h"
+#include "net/unix.h"
 
 struct aloop_server {
-  aloop__object_t object; /* one reference is held until the server is closed, and one by each client */
+  aloop__object_t object;        /* one reference is held until the server is closed, and one by each client */
+  const aloop__driver_t *driver; /* of its clients; NULL: the loop's own */
   const aloop_protocol_t *table;
   void *arg;
-  aloop__map_t *context; /* of the call that made it */
+  aloop__map_t *context;    /* of the call that made it */
+  aloop__unix_file_t *file; /* to be unlinked when it closes, or NULL */
   aloop__listener_t *listeners;
   size_t listeners_count;
   size_t clients;
@@ -49,6 +52,22 @@ void aloop__server_add(aloop_server_t *server, int fd);
 
 /* start_serving that tells at which listener it failed. */
 int aloop__server_listen(aloop_server_t *server, size_t *failed);
+
+/* ---- bind.c, for servers of every kind ------------------------------------------------------------------- */
+
+/* Context, backlog and limits. */
+void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *options);
+
+/* Listens, unless start_serving is negative; a failure ends the future. */
+int aloop__bind_listen(aloop_server_t *server, int start_serving, aloop_future_t *future);
+
+/* Ends the future with the server, which serves by now if it is to. */
+void aloop__bind_publish(aloop_server_t *server, aloop_future_t *future);
+
+/* A server over options->fds. */
+aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *driver,
+                                        const aloop_protocol_t *table, void *arg,
+                                        const aloop_server_options_t *options, const char *origin);
 
 /* ---- accept.c -------------------------------------------------------------------------------------------- */
 

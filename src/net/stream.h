@@ -86,6 +86,10 @@ aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t 
                                            const aloop_protocol_t *table, void *arg, aloop_future_t *future,
                                            const char *origin);
 
+/* connect.c: a transport over a caller's connected descriptor, which is not touched before connection_made. */
+aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, const aloop_protocol_t *table,
+                                  void *arg, int fd, const char *origin);
+
 /* 0, or ALOOP_EINVAL for a table that cannot be used. */
 int aloop__stream_check_protocol(const aloop_protocol_t *table);
 

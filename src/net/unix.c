@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * create_unix_connection and create_unix_server. Names and files are unixname.c's, servers and transports are
+ * those of every stream; what is here is the way from options to a socket.
+ *
+ * Connecting to a Unix socket is done at once or not at all, with one exception: when the server's backlog is
+ * full, a blocking socket would wait, and a non-blocking one is told EAGAIN, with nothing that could be
+ * waited for. So it is tried again, after a millisecond at first and after 64 at last, until there is room,
+ * the timeout is over or the future is cancelled: a busy server is not a dead one. Systems that refuse at
+ * once when the backlog is full (BSD) leave nothing to try.
+ *
+ * A server has one socket. Its file is replaced and unlinked only if the library has bound it: that of a
+ * descriptor is the caller's, or a service manager's.
+ */
+#include "net/unix.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+#include "core/report.h"
+#include "future/future.h"
+#include "net/driver.h"
+#include "net/server.h"
+
+#define CONNECT_ORIGIN "aloop_create_unix_connection"
+#define SERVER_ORIGIN "aloop_create_unix_server"
+
+#define FIRST_DELAY ALOOP_MILLIS(1)
+#define LONGEST_DELAY ALOOP_MILLIS(64)
+
+typedef struct connector {
+  aloop_t *loop;
+  aloop_future_t *future;
+  const aloop_protocol_t *table;
+  void *arg;
+  aloop_callback_fn try_again;
+  aloop_handle_t timer; /* for everything */
+  aloop_handle_t retry;
+  int64_t delay;
+  int64_t timeout;
+  int fd;
+  aloop__unix_name_t name;
+} connector_t;
+
+/* ---- Shared ---------------------------------------------------------------------------------------------- */
+
+static const char *text_of(const aloop__unix_name_t *name, char *text) {
+  return aloop__address_text((const struct sockaddr *)(const void *)&name->address, name->size, text);
+}
+
+/* A future that says what is wrong with a path; a long one may come from the environment, and is no mistake. */
+static aloop_future_t *refuse_path(aloop_t *loop, const char *origin, int error, const char *reason,
+                                   size_t path_size) {
+  if (error != ALOOP_ENAMETOOLONG) return aloop__future_refused(loop, origin, error, reason);
+  return aloop__future_failed(
+      loop, origin, error,
+      "the path has %zu bytes, and that of a unix socket at most %d: use a shorter or a "
+      "relative one",
+      path_size, (int)ALOOP__UNIX_PATH_MAX);
+}
+
+static bool is_other_family(int fd) {
+  struct sockaddr_storage name;
+  socklen_t size = sizeof name;
+  return getsockname(fd, (struct sockaddr *)(void *)&name, &size) == 0 && name.ss_family != AF_UNIX;
+}
+
+/* ---- Connecting ------------------------------------------------------------------------------------------ */
+
+static void release(connector_t *self) {
+  aloop_cancel(self->loop, &self->timer);
+  aloop_cancel(self->loop, &self->retry);
+  if (self->fd >= 0) close(self->fd);
+  aloop__memory_release(self->loop, self);
+}
+
+/* The future's stop function. */
+static void stop(aloop_future_t *future, void *arg) {
+  (void)future;
+  release(arg);
+}
+
+static void fail(connector_t *self, int error) {
+  char text[ALOOP__ADDRESS_TEXT];
+  aloop_future_t *future = self->future;
+  const struct sockaddr *address = (const struct sockaddr *)(const void *)&self->name.address;
+  text_of(&self->name, text);
+  aloop__future_add_attempt(future, address, self->name.size, error);
+  if (error == ALOOP_ETIMEDOUT)
+    aloop__future_fail(future, error, "connect to %s: its backlog was full for %" PRId64 " ms", text,
+                       self->timeout / ALOOP_MILLIS(1));
+  else
+    aloop__future_fail(future, error, "connect to %s: %s", text, aloop_strerror(error));
+  release(self);
+}
+
+static void succeed(connector_t *self) {
+  if (aloop__stream_hand_over(self->loop, NULL, self->fd, self->table, self->arg, self->future,
+                              CONNECT_ORIGIN) == NULL) {
+    fail(self, ALOOP_ENOMEM);
+    return;
+  }
+  self->fd = -1;
+  release(self);
+}
+
+static int wait_for_room(connector_t *self) {
+  int64_t longer = self->delay * 2;
+  self->delay = longer == 0 ? FIRST_DELAY : longer < LONGEST_DELAY ? longer : LONGEST_DELAY;
+  self->retry = aloop_call_later_from(self->loop, self->delay, self->try_again, self, CONNECT_ORIGIN);
+  return aloop_handle_error(self->retry);
+}
+
+static void attempt(connector_t *self) {
+  const struct sockaddr *address = (const struct sockaddr *)(const void *)&self->name.address;
+  int rc = connect(self->fd, address, self->name.size) < 0 ? -errno : 0;
+  if (rc == 0) {
+    succeed(self);
+    return;
+  }
+  if (rc == ALOOP_EAGAIN) rc = wait_for_room(self);
+  if (rc < 0) fail(self, rc);
+}
+
+static void try_again(aloop_t *loop, void *arg) {
+  (void)loop;
+  connector_t *self = arg;
+  self->retry = (aloop_handle_t){0};
+  attempt(self);
+}
+
+static void timed_out(aloop_t *loop, void *arg) {
+  (void)loop;
+  fail(arg, ALOOP_ETIMEDOUT);
+}
+
+static int start(connector_t *self) {
+  self->fd = aloop__unix_socket(SOCK_STREAM);
+  if (self->fd < 0) return self->fd;
+  if (self->timeout <= 0) return 0;
+  self->timer = aloop_call_later_from(self->loop, self->timeout, timed_out, self, CONNECT_ORIGIN);
+  return aloop_handle_error(self->timer);
+}
+
+static aloop_future_t *connect_name(aloop_t *loop, const aloop_protocol_t *table, void *arg,
+                                    const aloop__unix_name_t *name, int64_t timeout) {
+  aloop_future_t *future = aloop__future_new(loop, CONNECT_ORIGIN);
+  if (future == NULL || aloop_future_done(future)) return future;
+  connector_t *self = aloop__memory_zero(loop, sizeof *self);
+  if (self == NULL) {
+    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+    return future;
+  }
+  *self = (connector_t){.loop = loop, .future = future, .table = table, .arg = arg, .timeout = timeout};
+  self->name = *name;
+  self->try_again = try_again;
+  aloop__future_set_operation(future, stop, self);
+  int rc = start(self);
+  if (rc < 0)
+    fail(self, rc);
+  else
+    attempt(self);
+  return future;
+}
+
+static const char *fault_of_connect(const aloop_unix_connect_options_t *options) {
+  if (options->timeout < ALOOP_FOREVER) return "options.timeout is negative";
+  if (options->path != NULL && options->fd > 0) return "set either options.path or options.fd, not both";
+  if (options->path == NULL && options->path_size > 0) return "options.path_size needs options.path";
+  if (options->path == NULL && is_other_family(options->fd)) return "options.fd is not a unix socket";
+  return NULL;
+}
+
+aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                             const aloop_unix_connect_options_t *options) {
+  static const char origin[] = CONNECT_ORIGIN;
+  aloop_unix_connect_options_t copy;
+  aloop__unix_name_t name;
+  if (aloop__loop_thread(loop) < 0) return NULL;
+  if (aloop__stream_check_protocol(protocol) < 0)
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL,
+                                 "a connection needs a protocol table with its size set");
+  if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL,
+                                 "set options.size to sizeof(aloop_unix_connect_options_t)");
+  const char *fault = fault_of_connect(&copy);
+  if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
+  if (copy.path == NULL) return aloop__connect_fd(loop, NULL, protocol, arg, copy.fd, origin);
+  int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
+  if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
+  return connect_name(loop, protocol, arg, &name, copy.timeout);
+}
+
+/* ---- Serving --------------------------------------------------------------------------------------------- */
+
+static int bind_server(aloop_server_t *server, const aloop__unix_name_t *name,
+                       const aloop_unix_server_options_t *options, const char **reason) {
+  int fd = aloop__unix_socket(SOCK_STREAM);
+  if (fd < 0) return fd;
+  aloop__unix_file_t **file = options->cleanup >= 0 ? &server->file : NULL;
+  int rc = aloop__unix_bind(server->object.loop, fd, name, options->mode, file, reason);
+  if (rc == 0)
+    aloop__server_add(server, fd);
+  else
+    close(fd);
+  return rc;
+}
+
+static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, void *arg,
+                                  const aloop__unix_name_t *name, const aloop_unix_server_options_t *options,
+                                  const aloop_server_options_t *common) {
+  char text[ALOOP__ADDRESS_TEXT];
+  const char *reason = NULL;
+  aloop_future_t *future = aloop__future_new(loop, SERVER_ORIGIN);
+  if (future == NULL || aloop_future_done(future)) return future;
+  aloop_server_t *server = aloop__server_new(loop, table, arg, 1);
+  if (server == NULL) {
+    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+    return future;
+  }
+  aloop__bind_set_up(server, common);
+  int rc = bind_server(server, name, options, &reason);
+  if (rc < 0)
+    aloop__future_fail(future, rc, "bind to %s: %s", text_of(name, text),
+                       reason != NULL ? reason : aloop_strerror(rc));
+  else
+    rc = aloop__bind_listen(server, common->start_serving, future);
+  if (rc < 0)
+    aloop_server_close(server);
+  else
+    aloop__bind_publish(server, future);
+  return future;
+}
+
+static const char *fault_of_server(const aloop_unix_server_options_t *options) {
+  if (options->backlog < 0) return "options.backlog is negative";
+  if ((options->mode & ~(mode_t)07777) != 0) return "options.mode has bits that are no permissions";
+  if (options->path != NULL && options->fd > 0) return "set either options.path or options.fd, not both";
+  if (options->path != NULL && options->mode != 0 && options->path[0] == '\0' && options->path_size > 0)
+    return "an abstract name has no permissions: unset options.mode";
+  if (options->path != NULL) return NULL;
+  if (options->path_size > 0) return "options.path_size needs options.path";
+  if (options->mode != 0) return "the file of options.fd is there already: unset options.mode";
+  return is_other_family(options->fd) ? "options.fd is not a unix socket" : NULL;
+}
+
+aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
+                                         const aloop_unix_server_options_t *options) {
+  static const char origin[] = SERVER_ORIGIN;
+  aloop_unix_server_options_t copy;
+  aloop__unix_name_t name;
+  if (aloop__loop_thread(loop) < 0) return NULL;
+  if (aloop__stream_check_protocol(protocol) < 0)
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL,
+                                 "a server needs a protocol table with its size set");
+  if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL,
+                                 "set options.size to sizeof(aloop_unix_server_options_t)");
+  const char *fault = fault_of_server(&copy);
+  if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
+  aloop_server_options_t common = {.fds = &copy.fd,
+                                   .fds_count = 1,
+                                   .backlog = copy.backlog,
+                                   .start_serving = copy.start_serving,
+                                   .max_clients = copy.max_clients};
+  if (copy.path == NULL) return aloop__bind_descriptors(loop, NULL, protocol, arg, &common, origin);
+  int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
+  if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
+  return serve_name(loop, protocol, arg, &name, &copy, &common);
+}

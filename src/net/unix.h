@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Unix sockets: names, and the socket files that servers leave. See unixname.c.
+ */
+#ifndef ALOOP_NET_UNIX_H
+#define ALOOP_NET_UNIX_H
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "aloop.h"
+
+typedef struct aloop__unix_name {
+  socklen_t size; /* of the address */
+  struct sockaddr_un address;
+} aloop__unix_name_t;
+
+/* The longest path; abstract names may have as many bytes behind the zero. */
+enum { ALOOP__UNIX_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1 };
+
+/* How many bytes options ask for. */
+size_t aloop__unix_path_size(const char *path, size_t path_size);
+
+/* The address of a path, or on Linux of a name that begins with a zero byte. Returns 0, or
+ * ALOOP_ENAMETOOLONG, or ALOOP_EINVAL or ALOOP_ENOTSUP with a reason. */
+int aloop__unix_name(aloop__unix_name_t *name, const char *path, size_t path_size, const char **reason);
+bool aloop__unix_is_abstract(const aloop__unix_name_t *name);
+
+/* A non-blocking, close-on-exec socket of the type, or a code. */
+int aloop__unix_socket(int type);
+
+/* The file of a bound socket, and whose it is. */
+typedef struct aloop__unix_file aloop__unix_file_t;
+
+/* Binds the socket, replacing a file that no socket is bound to; `mode` of a new file, 0: as the umask says.
+ * With `file`, what to unlink later (nothing: NULL). Returns 0, or a code, and ALOOP_EADDRINUSE with a
+ * reason. */
+int aloop__unix_bind(aloop_t *loop, int fd, const aloop__unix_name_t *name, mode_t mode,
+                     aloop__unix_file_t **file, const char **reason);
+
+/* Unlinks the file, if it is still the same and this is the process that made it, and forgets it. The socket is
+ * still open. */
+void aloop__unix_file_drop(aloop_t *loop, aloop__unix_file_t **file);
+
+#endif
