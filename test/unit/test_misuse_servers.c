@@ -58,6 +58,8 @@ static void options_of_connections(misuse_t *m) {
   MISTAKE_OF_FUTURE(CONNECT(.host = "127.0.0.1", .port = 1, .local_port = 65536), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.host = "127.0.0.1", .port = 1, .timeout = -2), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.host = "127.0.0.1", .port = 1, .timeout = INT64_MIN), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(CONNECT(.host = "127.0.0.1", .port = 1, .happy_eyeballs_delay = -2), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(CONNECT(.host = "127.0.0.1", .port = 1, .interleave = -1), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.port = 1), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.fd = 5, .local_host = "127.0.0.1"), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.fd = 5, .local_port = 1), ALOOP_EINVAL);
