@@ -112,11 +112,15 @@ static ALOOP_NOINLINE int refuse_null(void) {
   return aloop__misuse(NULL, ALOOP_EINVAL, "the future is NULL");
 }
 
+static ALOOP_NOINLINE int enter_slowly(const aloop_future_t *future) {
+  return future == NULL ? refuse_null() : aloop__loop_thread(future->object.loop);
+}
+
 /* What public calls begin with: ALOOP_EINVAL for NULL, ALOOP_ENOTLOOPTHREAD, or 0; without a call where there
  * is nothing to check. */
 static inline int enter(const aloop_future_t *future) {
-  if (ALOOP_UNLIKELY(future == NULL)) return refuse_null();
-  return ALOOP_LIKELY(future->object.loop->guard == 0) ? 0 : aloop__loop_thread(future->object.loop);
+  bool usual = ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(future->object.loop->guard == 0);
+  return usual ? 0 : enter_slowly(future);
 }
 
 static inline void drop(aloop_future_t *future) {
@@ -250,34 +254,40 @@ static void stop(aloop_future_t *future) {
   if (fn != NULL) fn(future, future->stop_arg);
 }
 
-/* What the calls that end a future from outside begin with. `rule` says why they cannot; NULL: they can. */
-static int enter_end(aloop_future_t *future, const char *rule) {
+/* An end with a number that makes no sense. */
+static ALOOP_NOINLINE int refuse_number(const aloop_future_t *future, const char *rule) {
+  int rc = enter(future);
+  return rc < 0 ? rc : aloop__misuse(future->object.loop, ALOOP_EINVAL, rule);
+}
+
+/* What the calls that end a future from outside begin with. */
+static inline int enter_end(aloop_future_t *future) {
   int rc = enter(future);
   if (rc < 0) return rc;
-  if (ALOOP_UNLIKELY(rule != NULL)) return aloop__misuse(future->object.loop, ALOOP_EINVAL, rule);
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (future->operation) stop(future);
   return future->state == ALOOP__PENDING ? 0 : ALOOP_EDONE;
 }
 
-static inline const char *fault_of_value(int64_t value) {
-  return value < 0 ? "a future's value is not negative; errors go to aloop_future_set_error" : NULL;
-}
+#define NEGATIVE_VALUE "a future's value is not negative; errors go to aloop_future_set_error"
 
 int aloop_future_set_value(aloop_future_t *future, int64_t value) {
-  int rc = enter_end(future, fault_of_value(value));
+  if (ALOOP_UNLIKELY(value < 0)) return refuse_number(future, NEGATIVE_VALUE);
+  int rc = enter_end(future);
   if (rc == 0) end_with_number(future, ALOOP__DONE, value);
   return rc;
 }
 
 int aloop_future_set_result(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy) {
-  int rc = enter_end(future, fault_of_value(value));
+  if (ALOOP_UNLIKELY(value < 0)) return refuse_number(future, NEGATIVE_VALUE);
+  int rc = enter_end(future);
   if (rc == 0) end_with_object(future, value, ptr, destroy);
   return rc;
 }
 
 int aloop_future_set_error(aloop_future_t *future, int error, const char *message) {
-  int rc = enter_end(future, error >= 0 ? "a future's error is a negative code" : NULL);
+  if (ALOOP_UNLIKELY(error >= 0)) return refuse_number(future, "a future's error is a negative code");
+  int rc = enter_end(future);
   if (rc == 0) end_with_error(future, error, message);
   return rc;
 }
@@ -397,7 +407,7 @@ aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
 }
 
 aloop_future_t *aloop_future_new_from(aloop_t *loop, const char *origin) {
-  return aloop__loop_thread(loop) < 0 ? NULL : aloop__future_new(loop, origin);
+  return ALOOP_LIKELY(aloop__loop_ok(loop)) ? aloop__future_new(loop, origin) : NULL;
 }
 
 aloop_future_t *(aloop_future_new)(aloop_t *loop) {

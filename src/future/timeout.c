@@ -36,7 +36,7 @@ static void stop_sleep(aloop_future_t *future, void *arg) {
 }
 
 aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origin) {
-  aloop_future_t *future = aloop__loop_thread(loop) < 0 ? NULL : aloop__future_new(loop, origin);
+  aloop_future_t *future = aloop__loop_ok(loop) ? aloop__future_new(loop, origin) : NULL;
   if (future == NULL || aloop_future_done(future)) return future;
   future->timer = delay > 0 ? aloop_call_later_from(loop, delay, on_slept, future, origin)
                             : aloop_call_soon_from(loop, on_slept, future, origin);
