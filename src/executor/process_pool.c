@@ -308,12 +308,15 @@ static int pool_shutdown(void *state, int64_t timeout, unsigned flags) {
   pool->shut = true;
   unlock(pool);
   int rc = aloop_executor_shutdown(pool->threads, timeout, flags);
+  if (rc < 0 || timeout == 0) {
+    close_if_over(pool);
+    return rc;
+  }
   lock(pool);
-  bool over =
-      (rc == 0 && timeout != 0) || pool->claims == 0; /* all threads have ended, or have nothing to do */
+  pool->closing = true;
   unlock(pool);
-  if (over) close_workers(pool);
-  return rc;
+  close_workers(pool); /* all threads have ended */
+  return 0;
 }
 
 static int pool_stats(void *state, aloop_executor_stats_t *stats) {

@@ -48,6 +48,7 @@ static void mistakes_of_running(misuse_t *m) {
   MISTAKE_OF_FUTURE(aloop_run_in_executor(m->loop, pool, plain, NULL), ALOOP_ENOTSUP);
   MISTAKE(aloop_set_default_executor(m->loop, pool), ALOOP_EINVAL);
   aloop_executor_unref(threads);
+  assert_int_equal(aloop_executor_shutdown(pool, ALOOP_FOREVER, 0), 0);
   aloop_executor_unref(pool);
 }
 
