@@ -494,17 +494,37 @@ static bool readable_within(int fd, int milliseconds) {
   return n != 0;
 }
 
+void aloop__nursery_release(aloop__nursery_t *nursery) {
+  if (nursery->pid != 0 && nursery->control >= 0) close(nursery->control);
+  nursery->control = -1;
+}
+
+/* Whether it has ended, and was waited for, within CLOSE_MS. Without its descriptor this can only be tried. */
+static bool has_ended(pid_t pid) {
+  for (int i = 0; i < CLOSE_MS; i++) {
+    if (waitpid(pid, NULL, WNOHANG) != 0) return true;
+    poll(NULL, 0, 1);
+  }
+  return false;
+}
+
 void aloop__nursery_close(aloop__nursery_t *nursery) {
   if (nursery->pid == 0) return;
-  shutdown(nursery->control, SHUT_WR);
-  if (!readable_within(nursery->control, CLOSE_MS)) kill(nursery->pid, SIGKILL); /* somebody stopped it */
-  close(nursery->control);
-  while (waitpid(nursery->pid, NULL, 0) < 0 && errno == EINTR) continue;
+  bool ended = false;
+  if (nursery->control >= 0) {
+    shutdown(nursery->control, SHUT_WR);
+    if (!readable_within(nursery->control, CLOSE_MS)) kill(nursery->pid, SIGKILL); /* somebody stopped it */
+    aloop__nursery_release(nursery);
+  } else {
+    ended = has_ended(nursery->pid);
+    if (!ended) kill(nursery->pid, SIGKILL);
+  }
+  while (!ended && waitpid(nursery->pid, NULL, 0) < 0 && errno == EINTR) continue;
   nursery->pid = 0;
 }
 
 void aloop__nursery_forget(aloop__nursery_t *nursery) {
-  if (nursery->pid != 0) close(nursery->control);
+  aloop__nursery_release(nursery);
   nursery->pid = 0;
 }
 

@@ -13,8 +13,8 @@ typedef void (*aloop__worker_fn)(int socket, void *arg);
 
 /* The caller's end of it. Zero it before open. */
 typedef struct aloop__nursery {
-  pid_t pid; /* 0: there is none, or it was waited for */
-  int control;
+  pid_t pid;   /* 0: there is none, or it was waited for */
+  int control; /* -1: released */
 } aloop__nursery_t;
 
 /* A worker, as its owner sees it. pid 0: none. */
@@ -31,6 +31,10 @@ int aloop__nursery_open(aloop__nursery_t *nursery, int workers, aloop__worker_fn
 /* Asks for a worker. One caller at a time. Errors: ALOOP_ECRASHED (the nursery is gone), ALOOP_EAGAIN (there
  * can be no more processes), ALOOP_EMFILE, ... */
 int aloop__nursery_fork(aloop__nursery_t *nursery, aloop__worker_t *worker);
+
+/* Gives the descriptor back, by which the nursery kills all workers and ends. Does not wait for that; close
+ * does, and is still needed. */
+void aloop__nursery_release(aloop__nursery_t *nursery);
 
 /* Kills all workers, ends the nursery and waits for it. A closed one is fine. */
 void aloop__nursery_close(aloop__nursery_t *nursery);

@@ -143,8 +143,15 @@ static void *run_closing(void *pool) {
   return NULL;
 }
 
-/* If nothing needs a worker any more, has them closed by a thread of its own: processes with much memory take
- * their time to end, and this one may be a loop's. */
+static void release_workers(pool_t *pool) {
+  pthread_mutex_lock(&pool->nursing);
+  forget_workers(pool);
+  aloop__nursery_release(&pool->nursery);
+  pthread_mutex_unlock(&pool->nursing);
+}
+
+/* If nothing needs a worker any more, lets go of them. A thread waits for their end: processes with much memory
+ * take their time, and this thread may be a loop's. */
 static void close_if_over(pool_t *pool) {
   lock(pool);
   bool over = pool->shut && pool->claims == 0 && !pool->closing;
@@ -153,6 +160,7 @@ static void close_if_over(pool_t *pool) {
     pool->refs++;
   }
   unlock(pool);
+  if (over) release_workers(pool);
   if (over && aloop__thread_start(NULL, NULL, run_closing, pool) < 0) close_and_drop(pool);
 }
 

@@ -348,11 +348,32 @@ static void closing_kills_and_waits(void **state) {
   aloop__nursery_close(&nursery);
 }
 
+static void releasing_need_not_wait(void **state) {
+  aloop__nursery_t nursery;
+  aloop__worker_t worker;
+  int fds = open_fds();
+  (void)state;
+  open_nursery(&nursery, 1);
+  pid_t pid = nursery.pid;
+  fork_worker(&nursery, &worker);
+  tell(&worker, 'h');
+  aloop__nursery_release(&nursery);
+  aloop__worker_forget(&worker);
+  assert_int_equal(open_fds(), fds);
+  aloop__nursery_close(&nursery);
+  assert_int_equal(waitpid(pid, NULL, WNOHANG), -1);
+}
+
 static void a_stopped_nursery_is_closed_with_force(void **state) {
   (void)state;
   aloop__nursery_t nursery;
   open_nursery(&nursery, 1);
   kill(nursery.pid, SIGSTOP);
+  aloop__nursery_close(&nursery);
+  assert_int_equal(nursery.pid, 0);
+  open_nursery(&nursery, 1);
+  kill(nursery.pid, SIGSTOP);
+  aloop__nursery_release(&nursery);
   aloop__nursery_close(&nursery);
   assert_int_equal(nursery.pid, 0);
 }
@@ -579,7 +600,7 @@ TESTS(T(a_worker_answers_and_ends), T(it_is_given_what_was_there_when_the_nurser
       T(signals_are_as_in_a_new_process), T(signals_for_the_whole_group_are_left_to_the_program),
       T(each_death_is_told_as_what_it_was), T(a_dead_worker_is_not_idle), T(a_busy_worker_can_be_killed),
       T(a_worker_that_closed_its_socket_is_killed), T(a_death_is_heard_though_a_grandchild_has_the_socket),
-      T(closing_kills_and_waits), T(a_stopped_nursery_is_closed_with_force),
+      T(closing_kills_and_waits), T(releasing_need_not_wait), T(a_stopped_nursery_is_closed_with_force),
       T(with_the_nursery_its_workers_die), T(nobody_outlives_the_program),
       T(nobody_outlives_the_program_though_a_child_of_it_does), T(the_thread_that_made_it_may_end),
       T(a_program_that_ignores_its_children_is_fine), T(want_of_descriptors_is_an_error_that_passes),
