@@ -488,8 +488,9 @@ static void an_executor_that_takes_no_job_says_why(void **state) {
   assert_int_equal(error_now(env, "name.test", "80", NULL), ALOOP_EAGAIN);
   aloop_future_t *future = ask_back(env, "192.0.2.1", 0, ALOOP_FOREVER);
   assert_int_equal(aloop_future_result(future), ALOOP_EAGAIN);
-  assert_string_equal(aloop_future_message(future),
-                      "look up 192.0.2.1 port 80: the executor's queue is full, or it could start no thread");
+  assert_string_equal(
+      aloop_future_message(future),
+      "look up 192.0.2.1 port 80: shelf: the executor's queue is full, or it could start no thread");
   aloop_future_unref(future);
   end_shelf(env, executor);
   names_finish(env->loop); /* shuts it down */
