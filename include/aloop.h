@@ -1333,6 +1333,35 @@ typedef struct aloop_unix_server_options {
 ALOOP_API aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
                                                    const aloop_unix_server_options_t *options);
 
+/* Beyond asyncio: two connected Unix sockets, non-blocking and close-on-exec, the caller's. `type`:
+ * SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET (where the system has it). Errors: ALOOP_EMFILE, ... [any] */
+ALOOP_API int aloop_socketpair(int type, int fds[2]);
+
+typedef struct aloop_peercred {
+  pid_t pid; /* -1: not known here */
+  uid_t uid;
+  gid_t gid;
+} aloop_peercred_t;
+
+/* Beyond asyncio: whose process the peer's was when it connected (or listened), as the kernel knows it. Errors:
+ * ALOOP_ENOTSUP (no Unix socket, or not known here), ALOOP_ENOTSOCK of a pipe, ALOOP_ECLOSED once lost. [loop]
+ */
+ALOOP_API int aloop_transport_peercred(const aloop_transport_t *transport, aloop_peercred_t *peer);
+
+/* Beyond asyncio: a write of one byte or more with which 1 to 253 descriptors travel. They are duplicated at
+ * once, so that the caller may close his, and sent once, with the first byte, in order with all other writes;
+ * those still unsent at the end of the connection are closed. Only transports of aloop_create_unix_connection
+ * and aloop_create_unix_server can (others: ALOOP_ENOTSUP). Errors: ALOOP_EBADF, ALOOP_EMFILE, those of
+ * aloop_transport_write; on failure nothing was taken. [loop] */
+ALOOP_API int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, size_t size,
+                                        const int *fds, size_t count);
+
+/* Beyond asyncio: the next descriptor that was received, close-on-exec, the caller's from now on; ALOOP_ENOENT:
+ * none waits. It is there when data_received gets the byte it came with, and waits until it is taken or
+ * connection_lost has returned, which closes it. If more than 253 wait the connection ends with ALOOP_ENOBUFS,
+ * if this process has no room for one with ALOOP_EMFILE. Errors: ALOOP_ENOTSUP (as write_fds). [loop] */
+ALOOP_API int aloop_transport_take_fd(aloop_transport_t *transport);
+
 /* ---- Subprocesses ---------------------------------------------------------------------------------------- */
 
 /* asyncio.SubprocessProtocol: connection_made comes first, once every pipe is there, connection_lost last, once

@@ -62,6 +62,7 @@ struct aloop__driver {
 };
 
 extern const aloop__driver_t aloop__driver_readiness;
+extern const aloop__driver_t aloop__driver_unix; /* passes descriptors along: fdpass.c */
 
 enum {
   ALOOP__READ_SIZE = 65536,    /* the shared read buffer: one recv */

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "core/report.h"
 #include "net/stream.h"
@@ -56,4 +57,36 @@ int aloop_transport_peername(const aloop_transport_t *transport, struct sockaddr
   memcpy(address, &extras->peer, *size < extras->peer_size ? *size : extras->peer_size);
   *size = extras->peer_size;
   return 0;
+}
+
+static int ask_credentials(int fd, aloop_peercred_t *peer) {
+#if defined(__linux__) && defined(SO_PEERCRED)
+  struct ucred told;
+  socklen_t size = sizeof told;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &told, &size) < 0) return -errno;
+  *peer = (aloop_peercred_t){.pid = told.pid, .uid = told.uid, .gid = told.gid};
+  return 0;
+#elif ALOOP_HAVE_GETPEEREID
+  aloop_peercred_t told = {.pid = -1};
+  if (getpeereid(fd, &told.uid, &told.gid) < 0) return -errno;
+  *peer = told;
+  return 0;
+#else
+  (void)fd, (void)peer;
+  return ALOOP_ENOTSUP;
+#endif
+}
+
+int aloop_transport_peercred(const aloop_transport_t *transport, aloop_peercred_t *peer) {
+  struct sockaddr_storage name;
+  socklen_t size = sizeof name;
+  int rc = aloop__stream_enter(transport);
+  if (rc < 0) return rc;
+  aloop_t *loop = transport->object.loop;
+  if (peer == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "credentials need a place to go to");
+  if (transport->fd < 0) return ALOOP_ECLOSED;
+  if (getsockname(transport->fd, (struct sockaddr *)(void *)&name, &size) < 0) return -errno;
+  if (name.ss_family != AF_UNIX)
+    return aloop__misuse(loop, ALOOP_ENOTSUP, "only peers of unix sockets have credentials");
+  return ask_credentials(transport->fd, peer);
 }

@@ -98,7 +98,7 @@ static void fail(connector_t *self, int error) {
 }
 
 static void succeed(connector_t *self) {
-  if (aloop__stream_hand_over(self->loop, NULL, self->fd, self->table, self->arg, self->future,
+  if (aloop__stream_hand_over(self->loop, &aloop__driver_unix, self->fd, self->table, self->arg, self->future,
                               CONNECT_ORIGIN) == NULL) {
     fail(self, ALOOP_ENOMEM);
     return;
@@ -188,7 +188,7 @@ aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol
                                  "set options.size to sizeof(aloop_unix_connect_options_t)");
   const char *fault = fault_of_connect(&copy);
   if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
-  if (copy.path == NULL) return aloop__connect_fd(loop, NULL, protocol, arg, copy.fd, origin);
+  if (copy.path == NULL) return aloop__connect_fd(loop, &aloop__driver_unix, protocol, arg, copy.fd, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
   return connect_name(loop, protocol, arg, &name, copy.timeout);
@@ -222,6 +222,7 @@ static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, 
     return future;
   }
   aloop__bind_set_up(server, common);
+  server->driver = &aloop__driver_unix;
   int rc = bind_server(server, name, options, &reason);
   if (rc < 0)
     aloop__future_fail(future, rc, "bind to %s: %s", text_of(name, text),
@@ -266,8 +267,39 @@ aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *
                                    .backlog = copy.backlog,
                                    .start_serving = copy.start_serving,
                                    .max_clients = copy.max_clients};
-  if (copy.path == NULL) return aloop__bind_descriptors(loop, NULL, protocol, arg, &common, origin);
+  if (copy.path == NULL)
+    return aloop__bind_descriptors(loop, &aloop__driver_unix, protocol, arg, &common, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
   return serve_name(loop, protocol, arg, &name, &copy, &common);
+}
+
+/* ---- Pairs ----------------------------------------------------------------------------------------------- */
+
+static int pair_of(int type, int fds[2]) {
+#if defined(SOCK_NONBLOCK) && defined(SOCK_CLOEXEC)
+  return socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
+#else
+  aloop__adopted_t before;
+  if (socketpair(AF_UNIX, type, 0, fds) < 0) return -errno;
+  int rc = aloop__address_adopt(fds[0], &before);
+  if (rc == 0) rc = aloop__address_adopt(fds[1], &before);
+  if (rc == 0) return 0;
+  close(fds[0]);
+  close(fds[1]);
+  return rc;
+#endif
+}
+
+int aloop_socketpair(int type, int fds[2]) {
+  int made[2];
+  bool known = type == SOCK_STREAM || type == SOCK_DGRAM || type == SOCK_SEQPACKET;
+  if (fds == NULL || !known)
+    return aloop__misuse(NULL, ALOOP_EINVAL,
+                         "a socket pair is of SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET, and has room for two");
+  int rc = pair_of(type, made);
+  if (rc < 0) return rc;
+  fds[0] = made[0];
+  fds[1] = made[1];
+  return 0;
 }

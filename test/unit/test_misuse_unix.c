@@ -5,6 +5,7 @@
  */
 #include "misuse.h"
 #include "peers.h"
+#include "streams.h"
 
 #include <string.h>
 #include <sys/socket.h>
@@ -84,6 +85,107 @@ static void descriptors_of_another_kind(void **state) {
   in_both_modes(*state, descriptors);
 }
 
+/* ---- Pairs and descriptors ------------------------------------------------------------------------------- */
+
+static void pairs(misuse_t *m) {
+  MISTAKE(aloop_socketpair(SOCK_STREAM, NULL), ALOOP_EINVAL);
+  MISTAKE(aloop_socketpair(SOCK_RAW, OUT), ALOOP_EINVAL);
+  MISTAKE(aloop_socketpair(-1, OUT), ALOOP_EINVAL);
+}
+
+static void passing(misuse_t *m) {
+  aloop_transport_t *transport = m->arg;
+  int fds[254] = {0}, gone = dup(0);
+  close(gone);
+  MISTAKE(aloop_transport_write_fds(NULL, "x", 1, fds, 1), ALOOP_EINVAL);
+  MISTAKE(aloop_transport_write_fds(transport, NULL, 1, fds, 1), ALOOP_EINVAL);
+  MISTAKE(aloop_transport_write_fds(transport, "x", 0, fds, 1), ALOOP_EINVAL);
+  MISTAKE(aloop_transport_write_fds(transport, "x", 1, NULL, 1), ALOOP_EINVAL);
+  MISTAKE(aloop_transport_write_fds(transport, "x", 1, fds, 0), ALOOP_EINVAL);
+  MISTAKE(aloop_transport_write_fds(transport, "x", 1, fds, 254), ALOOP_EINVAL);
+  fds[1] = gone;
+  MISTAKE(aloop_transport_write_fds(transport, "x", 1, fds, 2), ALOOP_EBADF);
+  fds[1] = -1;
+  MISTAKE(aloop_transport_write_fds(transport, "x", 1, fds, 2), ALOOP_EBADF);
+  MISTAKE(aloop_transport_take_fd(NULL), ALOOP_EINVAL);
+  ORDINARY(aloop_transport_take_fd(transport), ALOOP_ENOENT);
+  MISTAKE(aloop_transport_peercred(NULL, OUT), ALOOP_EINVAL);
+  MISTAKE(aloop_transport_peercred(transport, NULL), ALOOP_EINVAL);
+  assert_int_equal(aloop_transport_write_eof(transport), 0);
+  MISTAKE(aloop_transport_write_fds(transport, "x", 1, fds, 1), ALOOP_EPIPE);
+}
+
+static void passing_where_nothing_passes(misuse_t *m) {
+  int fd = 0;
+  MISTAKE(aloop_transport_write_fds(m->arg, "x", 1, &fd, 1), ALOOP_ENOTSUP);
+  MISTAKE(aloop_transport_take_fd(m->arg), ALOOP_ENOTSUP);
+  MISTAKE(aloop_transport_peercred(m->arg, OUT), ALOOP_ENOTSUP);
+}
+
+static void passing_after_the_end(misuse_t *m) {
+  int fd = 0;
+  ORDINARY(aloop_transport_write_fds(m->arg, "x", 1, &fd, 1), ALOOP_ECLOSED);
+  ORDINARY(aloop_transport_take_fd(m->arg), ALOOP_ENOENT);
+  ORDINARY(aloop_transport_peercred(m->arg, OUT), ALOOP_ECLOSED);
+}
+
+static void passing_in_another_thread(misuse_t *m) {
+  int fd = 0;
+  MISTAKE(aloop_transport_write_fds(m->arg, "x", 1, &fd, 1), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_transport_take_fd(m->arg), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_transport_peercred(m->arg, OUT), ALOOP_ENOTLOOPTHREAD);
+}
+
+static void with_unix_transport(env_t *env, bool debug, misuse_fn body, misuse_fn after, bool thread) {
+  misuse_t m = {0};
+  misuse_begin(&m, env, debug);
+  tape_t tape = {.env = env};
+  int fds[2];
+  make_socketpair(fds);
+  aloop_unix_connect_options_t to = {.size = sizeof to, .fd = fds[0]};
+  aloop_future_t *future = aloop_create_unix_connection(m.loop, &plain_protocol, &tape, &to);
+  assert_true(run_future(m.loop, future) >= 0);
+  aloop_future_unref(future);
+  m.arg = tape.transport;
+  if (thread)
+    misuse_in_thread(&m, body);
+  else
+    misuse_in_callback(&m, body);
+  aloop_transport_abort(tape.transport);
+  settle(m.loop);
+  if (after != NULL) misuse_in_callback(&m, after);
+  end_tape(&tape, fds[1]);
+  misuse_end(&m);
+}
+
+static void pairs_of_nothing(void **state) {
+  in_both_modes(*state, pairs);
+}
+
+static void descriptors_that_cannot_be_passed(void **state) {
+  with_unix_transport(*state, false, passing, passing_after_the_end, false);
+  with_unix_transport(*state, true, passing, passing_after_the_end, false);
+}
+
+static void transports_that_cannot_pass(void **state) {
+  for (int debug = 0; debug < 2; debug++) {
+    misuse_t m = {0};
+    misuse_begin(&m, *state, debug);
+    tape_t tape = {.env = *state};
+    int peer = open_tcp_tape(&tape, &plain_protocol);
+    m.arg = tape.transport;
+    misuse_in_callback(&m, passing_where_nothing_passes);
+    end_tape(&tape, peer);
+    misuse_end(&m);
+  }
+}
+
+static void passing_from_another_thread(void **state) {
+  with_unix_transport(*state, true, passing_in_another_thread, NULL, true);
+}
+
+/* ---- Making, in the wrong thread ------------------------------------------------------------------------- */
+
 static void from_another_thread(misuse_t *m) {
   if (!m->debug) return; /* nobody looks */
   MISTAKE(CONNECT(.path = "nowhere"), 0);
@@ -97,5 +199,6 @@ static void calls_from_another_thread(void **state) {
   misuse_end(&m);
 }
 
-TESTS(T(calls_with_the_wrong_table_or_size), T(options_that_contradict), T(descriptors_of_another_kind),
-      T(calls_from_another_thread))
+TESTS(T(pairs_of_nothing), T(descriptors_that_cannot_be_passed), T(transports_that_cannot_pass),
+      T(passing_from_another_thread), T(calls_with_the_wrong_table_or_size), T(options_that_contradict),
+      T(descriptors_of_another_kind), T(calls_from_another_thread))

@@ -563,6 +563,64 @@ static void closing_the_loop_ends_the_wait(void **state) {
 #define LINUX_TESTS
 #endif
 
+/* ---- Pairs and credentials ------------------------------------------------------------------------------- */
+
+static void a_pair_is_connected_and_ready(void **state) {
+  (void)state;
+  static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
+  char byte = 0;
+  for (int i = 0; i < 3; i++) {
+    int fds[2] = {-1, -1};
+    int rc = aloop_socketpair(types[i], fds);
+    if (rc == -EPROTONOSUPPORT && types[i] == SOCK_SEQPACKET) continue;
+    assert_int_equal(rc, 0);
+    for (int k = 0; k < 2; k++) {
+      assert_true(fcntl(fds[k], F_GETFD) & FD_CLOEXEC);
+      assert_true(fcntl(fds[k], F_GETFL) & O_NONBLOCK);
+    }
+    assert_int_equal(write(fds[0], "x", 1), 1);
+    assert_int_equal(read(fds[1], &byte, 1), 1);
+    close(fds[0]);
+    close(fds[1]);
+  }
+}
+
+static void without_room_there_is_no_pair(void **state) {
+  (void)state;
+  int fds[2] = {-7, -7};
+  use_up_fds();
+  int rc = aloop_socketpair(SOCK_STREAM, fds);
+  restore_fd_limit();
+  assert_int_equal(rc, ALOOP_EMFILE);
+  assert_int_equal(fds[0], -7);
+  assert_int_equal(fds[1], -7);
+}
+
+static void the_peer_is_this_process(void **state) {
+  env_t *env = *state;
+  crowd_t crowd = {0};
+  tape_t tape = {0};
+  aloop_peercred_t peer = {0};
+  make_folder();
+  aloop_server_t *server = serve(env, &crowd);
+  aloop_transport_t *transport = connect_with(env, &tape, connecting(path));
+  run_until_count(env->loop, &crowd.made, 1);
+  aloop_transport_t *ends[] = {transport, crowd.transports[0]};
+  for (int i = 0; i < 2; i++) {
+    memset(&peer, 0, sizeof peer);
+    assert_int_equal(aloop_transport_peercred(ends[i], &peer), 0);
+    assert_true(peer.pid == getpid() || peer.pid == -1);
+    assert_int_equal(peer.uid, geteuid());
+    assert_int_equal(peer.gid, getegid());
+  }
+  aloop_transport_abort(transport);
+  while (!tape.lost) run_turn(env->loop);
+  assert_int_equal(aloop_transport_peercred(transport, &peer), ALOOP_ECLOSED);
+  end_tape(&tape, -1);
+  finish(env, server);
+  remove_folder();
+}
+
 /* ---- Out of memory --------------------------------------------------------------------------------------- */
 
 static void serve_and_connect(env_t *env) {
@@ -602,4 +660,5 @@ TESTS(T(a_path_connects), T(a_counted_path_needs_no_end), T(names_are_told),
       T(without_cleanup_the_file_stays), T(the_child_of_a_fork_unlinks_nothing),
       T(permissions_are_those_asked_for), T(a_server_that_waits_to_serve),
       T(a_bound_descriptor_serves_and_keeps_its_file), T(a_connected_descriptor_becomes_a_transport),
-      T(a_dead_file_refuses), T(without_memory_nothing_is_left) LINUX_TESTS)
+      T(a_dead_file_refuses), T(a_pair_is_connected_and_ready), T(without_room_there_is_no_pair),
+      T(the_peer_is_this_process), T(without_memory_nothing_is_left) LINUX_TESTS)
