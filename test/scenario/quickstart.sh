@@ -27,6 +27,10 @@ hello" 'echo hello; exit 3'
 
 prints sock_ops "$(printf 'HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r')"
 
+prints udp_client "try 1
+try 2
+The answer? 42"
+
 prints future_set_after "hello ...
 ... world"
 

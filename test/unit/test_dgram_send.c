@@ -118,7 +118,7 @@ static void many_go_each_to_its_address(void **state) {
   aloop_message_t messages[100];
   for (int i = 0; i < 2; i++) memcpy(&addresses[i], on_loopback(ports[i]), LOOPBACK_SIZE);
   for (int i = 0; i < 100; i++)
-    messages[i] = (aloop_message_t){.data = "0123456789" + i % 10,
+    messages[i] = (aloop_message_t){.data = &"0123456789"[i % 10],
                                     .size = 1,
                                     .address = (struct sockaddr *)(void *)&addresses[i % 2],
                                     .address_size = LOOPBACK_SIZE};
