@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- A server that answers every question but the first --------------------------------------------------- */
+/* ---- A server that answers every question but the first -------------------------------------------------- */
 
 static void on_question(aloop_datagram_t *endpoint, void *protocol, const void *data, size_t size,
                         const struct sockaddr *address, socklen_t address_size) {

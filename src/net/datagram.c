@@ -247,7 +247,7 @@ aloop_datagram_t *aloop__datagram_new(aloop_t *loop, int fd, uint16_t flags, con
   endpoint->table = table;
   endpoint->protocol = arg;
   endpoint->fd = fd;
-  endpoint->flags = flags;
+  endpoint->flags = (uint16_t)(flags | aloop__dgram_abilities(fd));
   endpoint->ask = 1;
   aloop__write_default_limits(&endpoint->high, &endpoint->low);
   if (peer != NULL) memcpy(&endpoint->peer, peer, peer_size);

@@ -26,6 +26,7 @@ enum {
   ALOOP__DGRAM_WRITE_PAUSED = 16, /* pause_writing was called, resume_writing was not yet */
   ALOOP__DGRAM_CORKED = 32,       /* received datagrams are being delivered */
   ALOOP__DGRAM_CONNECTED = 64,    /* the kernel knows `peer` */
+  ALOOP__DGRAM_SEGMENTS = 256,    /* the kernel cuts a message into datagrams (UDP_SEGMENT) */
   ALOOP__DGRAM_LOCAL = 128        /* a Unix socket: datagrams may be larger than a slot */
 };
 
@@ -120,6 +121,9 @@ void aloop__dgram_writable(aloop_datagram_t *endpoint);
 
 /* Sends what was gathered while datagrams were delivered. */
 void aloop__dgram_uncork(aloop_datagram_t *endpoint);
+
+/* What the kernel can do with this socket beyond the usual: flags. */
+uint16_t aloop__dgram_abilities(int fd);
 
 /* Forgets everything that was not sent. */
 void aloop__dgram_drop(aloop_datagram_t *endpoint);

@@ -11,12 +11,19 @@
  * as at least one byte, so that empty ones cannot fill memory behind the water marks' back. After each change
  * the marks are checked.
  *
+ * Datagrams of one size for one address, one behind the other, are given to the kernel as one message with the
+ * size at which to cut it (UDP_SEGMENT), where it knows that: the way through the kernel, which costs far more
+ * than the system call, is then gone once and not for each. What arrives is the same.
+ *
  * A datagram that the system refuses is gone, as datagrams may be, and those behind it are sent all the same;
  * error_received is told when nothing is half done any more, because it may send, too. The one error that a
  * caller hears of directly is the size of a datagram that is sent at once.
  */
 #include <errno.h>
 #include <string.h>
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
 
 #include "core/memory.h"
 #include "core/report.h"
@@ -27,7 +34,12 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-enum { BATCHES_PER_TURN = 4 };
+enum {
+  BATCHES_PER_TURN = 4,
+  SEGMENT_MAX = 1400, /* larger ones may not fit the way to the peer, which a message that is cut must */
+  MERGED_MAX = 65000, /* less than the largest datagram */
+  CONTROL_WORDS = 4   /* room for one small control message */
+};
 
 /* Errors of one batch, to be reported after it. */
 typedef struct errors {
@@ -103,27 +115,106 @@ static void forget_first(aloop_datagram_t *endpoint) {
 
 /* ---- Sending -------------------------------------------------------------------------------------------- */
 
-static void fill(aloop__mmsg_t *out, struct iovec *part, const aloop_message_t *message) {
-  *part = (struct iovec){.iov_base = (void *)message->data, .iov_len = message->size};
-  memset(out, 0, sizeof *out);
-  out->msg_hdr.msg_name = (void *)message->address;
-  out->msg_hdr.msg_namelen = message->address != NULL ? message->address_size : 0;
-  out->msg_hdr.msg_iov = part;
-  out->msg_hdr.msg_iovlen = 1;
+uint16_t aloop__dgram_abilities(int fd) {
+#ifdef UDP_SEGMENT
+  int off = 0;
+  if (setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &off, sizeof off) == 0) return ALOOP__DGRAM_SEGMENTS;
+#else
+  (void)fd;
+#endif
+  return 0;
+}
+
+/* Datagrams on their way to the kernel: spans[i] of them make up the i-th message of the call. */
+typedef struct parcel {
+  unsigned count;
+  aloop__mmsg_t out[ALOOP__DGRAM_BATCH];
+  struct iovec parts[ALOOP__DGRAM_BATCH];
+  unsigned spans[ALOOP__DGRAM_BATCH];
+  size_t controls[ALOOP__DGRAM_BATCH][CONTROL_WORDS];
+} parcel_t;
+
+static bool same_address(const aloop_message_t *a, const aloop_message_t *b) {
+  if (a->address == b->address) return true;
+  return a->address != NULL && b->address != NULL && a->address_size == b->address_size &&
+         memcmp(a->address, b->address, a->address_size) == 0;
+}
+
+/* How many datagrams from the first on can be one message for the kernel: of one size, but for the last, and to
+ * one address. */
+static unsigned span_of(const aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
+  size_t size = messages[0].size, total = size;
+  unsigned span = 1;
+  if ((endpoint->flags & ALOOP__DGRAM_SEGMENTS) == 0 || size == 0 || size > SEGMENT_MAX) return 1;
+  while (span < count && messages[span - 1].size == size && messages[span].size > 0 &&
+         messages[span].size <= size && total + messages[span].size <= MERGED_MAX &&
+         same_address(&messages[0], &messages[span]))
+    total += messages[span++].size;
+  return span;
+}
+
+/* Tells the kernel at which size to cut. */
+static void set_segment(struct msghdr *header, void *control, size_t segment) {
+#ifdef UDP_SEGMENT
+  uint16_t size = (uint16_t)segment;
+  header->msg_control = control;
+  header->msg_controllen = CMSG_SPACE(sizeof size);
+  struct cmsghdr *item = CMSG_FIRSTHDR(header);
+  item->cmsg_level = IPPROTO_UDP;
+  item->cmsg_type = UDP_SEGMENT;
+  item->cmsg_len = CMSG_LEN(sizeof size);
+  memcpy(CMSG_DATA(item), &size, sizeof size);
+#else
+  (void)header, (void)control, (void)segment;
+#endif
+}
+
+static void pack(const aloop_datagram_t *endpoint, parcel_t *parcel, const aloop_message_t *messages,
+                 unsigned count) {
+  parcel->count = 0;
+  for (unsigned i = 0; i < count;) {
+    unsigned at = parcel->count++, span = span_of(endpoint, &messages[i], count - i);
+    struct msghdr *header = &parcel->out[at].msg_hdr;
+    for (unsigned j = i; j < i + span; j++)
+      parcel->parts[j] = (struct iovec){.iov_base = (void *)messages[j].data, .iov_len = messages[j].size};
+    memset(&parcel->out[at], 0, sizeof parcel->out[at]);
+    header->msg_name = (void *)messages[i].address;
+    header->msg_namelen = messages[i].address != NULL ? messages[i].address_size : 0;
+    header->msg_iov = &parcel->parts[i];
+    header->msg_iovlen = (unsigned char)span;
+    if (span > 1) set_segment(header, parcel->controls[at], messages[i].size);
+    parcel->spans[at] = span;
+    i += span;
+  }
+}
+
+/* The kernel, or the device that the way leads to, cuts no messages after all. */
+static bool is_no_cutter(int error) {
+  return error == ALOOP_EIO || error == ALOOP_EINVAL || error == ALOOP_EMSGSIZE || error == ALOOP_ENOTSUP;
 }
 
 /* Sends at most a batch. Returns how many are done with: sent, or refused by the system. */
 static unsigned transmit(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count,
                          errors_t *errors) {
-  aloop__mmsg_t out[ALOOP__DGRAM_BATCH];
-  struct iovec parts[ALOOP__DGRAM_BATCH];
-  unsigned done = 0;
-  for (unsigned i = 0; i < count; i++) fill(&out[i], &parts[i], &messages[i]);
+  parcel_t parcel;
+  unsigned done = 0, sent = 0;
+  pack(endpoint, &parcel, messages, count);
   while (done < count) {
-    int n = aloop__mmsg_send(endpoint->fd, &out[done], count - done);
+    int n = aloop__mmsg_send(endpoint->fd, &parcel.out[sent], parcel.count - sent);
     if (n == ALOOP_EAGAIN) break;
-    if (n < 0) errors->list[errors->count++] = n;
-    done += n < 0 ? 1 : (unsigned)n;
+    for (int i = 0; i < n; i++) done += parcel.spans[sent++];
+    if (n >= 0) continue;
+    unsigned span = parcel.spans[sent];
+    if (span > 1 && is_no_cutter(n)) {
+      endpoint->flags &= (uint16_t)~ALOOP__DGRAM_SEGMENTS;
+    } else {
+      errors->list[errors->count++] = n;
+      done++;
+      sent++;
+      if (span == 1) continue;
+    }
+    pack(endpoint, &parcel, messages + done, count - done); /* one of several is gone, or all go one by one */
+    sent = 0;
   }
   return done;
 }

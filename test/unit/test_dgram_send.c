@@ -167,6 +167,73 @@ static void send_many_stops_at_the_first_it_cannot_take(void **state) {
   end_post(&post, peer);
 }
 
+/* Equal ones may travel together; nobody must see that. */
+static void equal_ones_arrive_one_by_one(env_t *env, void (*spoil)(int fd)) {
+  static const char bytes[] = "aaaaabbbbbcccccdddddeeeeefffff";
+  post_t server = {.env = env}, client = {.env = env};
+  aloop_message_t messages[25];
+  connect_udp(&client, &single_protocol, open_udp(&server, &single_protocol));
+  spoil(aloop_datagram_fd(client.endpoint));
+  for (size_t i = 0; i < 25; i++) messages[i] = (aloop_message_t){.data = &bytes[i % 6 * 5], .size = 5};
+  messages[12].size = 3; /* shorter, then longer than those before */
+  messages[20].size = 10;
+  messages[23].size = 0;
+  for (size_t round = 1; round <= 3; round++) {
+    server.text_size = 0;
+    assert_int_equal(aloop_datagram_send_many(client.endpoint, messages, 25), 25);
+    await_datagrams(&server, round * 25);
+    size_t at = 0;
+    for (size_t i = 0; i < 25; i++) {
+      assert_memory_equal(&server.text[at], messages[i].data, messages[i].size);
+      at += messages[i].size;
+      assert_int_equal(server.text[at++], '\n');
+    }
+  }
+  assert_int_equal(client.errors_count, 0);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+static void leave_alone(int fd) {
+  (void)fd;
+}
+
+/* Linux cuts no messages of sockets without checksums. */
+static void without_checksums(int fd) {
+#ifdef SO_NO_CHECK
+  int on = 1;
+  assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_NO_CHECK, &on, sizeof on), 0);
+#else
+  (void)fd;
+#endif
+}
+
+static void datagrams_that_travel_together_arrive_apart(void **state) {
+  equal_ones_arrive_one_by_one(*state, leave_alone);
+}
+
+static void where_nobody_cuts_they_travel_apart(void **state) {
+  equal_ones_arrive_one_by_one(*state, without_checksums);
+}
+
+static void a_refusal_costs_one_of_those_that_travel_together(void **state) {
+  post_t server = {.env = *state}, client = {.env = *state};
+  aloop_message_t messages[10];
+  for (int i = 0; i < 10; i++) messages[i] = (aloop_message_t){.data = "hello", .size = 5};
+  int port = open_udp(&server, &single_protocol);
+  connect_udp(&client, &single_protocol, port);
+  end_post(&server, -1);
+  post_text(&client, "is anybody there?");
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  assert_int_equal(bind(fd, on_loopback(port), LOOPBACK_SIZE), 0);
+  assert_int_equal(aloop_datagram_send_many(client.endpoint, messages, 10), 10);
+  assert_int_equal(client.errors_count, 1);
+  assert_int_equal(client.errors[0], ALOOP_ECONNREFUSED);
+  settle(client.env->loop);
+  assert_int_equal(strlen(lines_at(fd)), 9 * 6);
+  end_post(&client, fd);
+}
+
 /* ---- Inside a delivery ----------------------------------------------------------------------------------- */
 
 static void echo_twice(post_t *post, const void *data, size_t size, const struct sockaddr *address,
@@ -304,4 +371,5 @@ TESTS(T(they_leave_at_once), T(what_waits_is_counted_exactly), T(the_marks_pause
       T(answers_are_gathered_and_keep_their_order), T(more_than_the_cork_holds_keeps_its_order),
       T(a_batch_goes_back_as_it_came), T(a_peer_that_went_is_an_error_each_time),
       T(what_waits_for_a_peer_that_went_is_dropped), T(an_error_may_be_the_end), T(pausing_may_be_the_end),
-      T(a_connected_one_takes_its_own_address))
+      T(a_connected_one_takes_its_own_address), T(datagrams_that_travel_together_arrive_apart),
+      T(where_nobody_cuts_they_travel_apart), T(a_refusal_costs_one_of_those_that_travel_together))
