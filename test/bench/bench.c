@@ -349,6 +349,45 @@ static void pipes(options_t *options) {
   putchar('\n');
 }
 
+static void collect_answers(int fd, long count) {
+  static char answer[BENCH_BUFFER];
+  for (long i = 0; i < count; i++)
+    if (recv(fd, answer, sizeof answer, MSG_DONTWAIT) < 0) bench_die("an answer is missing");
+}
+
+int64_t bench_datagrams(int port, long size, long depth, long count, void (*turn)(void *loop), void *loop,
+                        const long *echoed) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  address.sin_port = htons((uint16_t)port);
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) bench_die("connect");
+  int64_t took = 0;
+  for (long done = 0; done < count; done += depth) {
+    for (long i = 0; i < depth; i++)
+      if (send(fd, bench_bytes, (size_t)size, 0) != size) bench_die("send");
+    int64_t start = bench_cpu();
+    while (*echoed < done + depth) turn(loop);
+    took += bench_cpu() - start;
+    collect_answers(fd, depth);
+  }
+  close(fd);
+  return took;
+}
+
+static int64_t measure_datagrams(const options_t *options) {
+  return peer_datagrams(options->size, options->depth, options->count / options->depth * options->depth);
+}
+
+static void datagrams(options_t *options) {
+  if (peer_datagrams == NULL) return;
+  if (options->size == 0) options->size = 64;
+  if (options->count == 0) options->count = 100000;
+  char label[64];
+  snprintf(label, sizeof label, "udp/%ld/%ld", options->size, options->depth);
+  repeated(options, label, (double)(options->count / options->depth * options->depth), measure_datagrams);
+  putchar('\n');
+}
+
 static int64_t measure_spawn(const options_t *options) {
   return peer_spawn(options->count, options->depth);
 }
@@ -586,9 +625,10 @@ static void idle(options_t *options) {
 static const struct {
   const char *name;
   void (*run)(options_t *options);
-} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},  {"rearm", rearm},
-                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"pipe", pipes}, {"spawn", spawn},
-                 {"loop", loop},   {"echo", echo},     {"churn", churn},   {"idle", idle},  {"serve", serve}};
+} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},
+                 {"rearm", rearm}, {"posts", posts},   {"lookup", lookup}, {"jobs", jobs},
+                 {"pipe", pipes},  {"udp", datagrams}, {"spawn", spawn},   {"loop", loop},
+                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

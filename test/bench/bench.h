@@ -57,9 +57,13 @@ int64_t peer_lookup(long count) __attribute__((weak));
  * next ones when the last of them has come back. Libraries without a pool leave it out. */
 void peer_jobs(long burst, long count, long rounds, int64_t *times) __attribute__((weak));
 
-/* `count` messages of `size` bytes go through a pipe from one end on a loop to the other on the same loop: `depth`
- * at a time, the next ones when all of them have arrived. Libraries without pipes leave it out. */
+/* `count` messages of `size` bytes go through a pipe from one end on a loop to the other on the same loop:
+ * `depth` at a time, the next ones when all of them have arrived. Libraries without pipes leave it out. */
 int64_t peer_pipe(long size, long depth, long count) __attribute__((weak));
+
+/* `count` datagrams of `size` bytes are echoed over the loopback device, `depth` at a time: makes the echo
+ * server and gives all else to bench_datagrams. Libraries without datagrams leave it out. */
+int64_t peer_datagrams(long size, long depth, long count) __attribute__((weak));
 
 /* `count` times: runs /bin/true with its output in a pipe, until it has ended and the pipe too; `depth` of them
  * at any moment. Missing where a library has no such call. */
@@ -86,6 +90,11 @@ void *bench_alloc(size_t bytes);
 int bench_listen(void);
 int bench_accept(int listener); /* non-blocking, TCP_NODELAY; negative: none left */
 void bench_nodelay(int fd);
+
+/* The client of peer_datagrams, without a library: asks the server on this port, and turns its loop until
+ * *echoed says that all of a batch went back. Returns the server's time only. */
+int64_t bench_datagrams(int port, long size, long depth, long count, void (*turn)(void *loop), void *loop,
+                        const long *echoed);
 
 /* A non-blocking pipe; bytes to send, enough for every size. */
 void bench_pipe(int fds[2]);

@@ -391,6 +391,35 @@ int64_t peer_spawn(long count, long depth) {
   return took;
 }
 
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+static void echo_datagrams(aloop_datagram_t *endpoint, void *protocol, const aloop_message_t *messages,
+                           size_t count) {
+  if (aloop_datagram_send_many(endpoint, messages, count) != (int64_t)count)
+    bench_die("aloop_datagram_send_many");
+  *(long *)protocol += (long)count;
+}
+
+static const aloop_datagram_protocol_t datagram_protocol = {.size = sizeof datagram_protocol,
+                                                            .datagrams_received = echo_datagrams};
+
+int64_t peer_datagrams(long size, long depth, long count) {
+  aloop_t *loop = new_loop();
+  aloop_datagram_options_t options = {.size = sizeof options, .local_host = "127.0.0.1"};
+  aloop_datagram_t *endpoint;
+  struct sockaddr_in address;
+  socklen_t address_size = sizeof address;
+  long echoed = 0;
+  aloop_future_t *made = aloop_create_datagram_endpoint(loop, &datagram_protocol, &echoed, &options);
+  if (aloop_run_until_complete_ptr(loop, made, &endpoint) != 0 ||
+      aloop_datagram_sockname(endpoint, (struct sockaddr *)&address, &address_size) != 0)
+    bench_die("aloop_create_datagram_endpoint");
+  int64_t took = bench_datagrams(ntohs(address.sin_port), size, depth, count, peer_loop_turn, loop, &echoed);
+  aloop_datagram_unref(endpoint);
+  aloop_free(loop);
+  return took;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {

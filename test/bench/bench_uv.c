@@ -333,6 +333,44 @@ int64_t peer_pipe(long size, long depth, long count) {
   return pipes.left == 0 ? took : -1;
 }
 
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+/* Room for 20 at a time, which is what libuv reads with one recvmmsg if it can. */
+static void give_datagram_buffer(uv_handle_t *handle, size_t hint, uv_buf_t *buffer) {
+  static char bytes[20 * 65536];
+  (void)handle;
+  (void)hint;
+  *buffer = uv_buf_init(bytes, sizeof bytes);
+}
+
+static void on_datagram(uv_udp_t *udp, ssize_t size, const uv_buf_t *bytes, const struct sockaddr *address,
+                        unsigned flags) {
+  (void)flags;
+  if (size < 0) bench_die("uv_udp_recv");
+  if (address == NULL) return; /* the end of a batch */
+  uv_buf_t answer = uv_buf_init(bytes->base, (unsigned)size);
+  if (uv_udp_try_send(udp, &answer, 1, address) != size) bench_die("uv_udp_try_send");
+  ++*(long *)udp->data;
+}
+
+int64_t peer_datagrams(long size, long depth, long count) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_udp_t udp;
+  struct sockaddr_in address;
+  int address_size = sizeof address;
+  long echoed = 0;
+  uv_ip4_addr("127.0.0.1", 0, &address);
+  if (uv_udp_init_ex(loop, &udp, AF_INET | UV_UDP_RECVMMSG) != 0 ||
+      uv_udp_bind(&udp, (struct sockaddr *)&address, 0) != 0 ||
+      uv_udp_recv_start(&udp, give_datagram_buffer, on_datagram) != 0 ||
+      uv_udp_getsockname(&udp, (struct sockaddr *)&address, &address_size) != 0)
+    bench_die("uv_udp");
+  udp.data = &echoed;
+  int64_t took = bench_datagrams(ntohs(address.sin_port), size, depth, count, peer_loop_turn, loop, &echoed);
+  peer_loop_free(loop);
+  return took;
+}
+
 /* ---- Programs -------------------------------------------------------------------------------------------- */
 
 typedef struct programs {

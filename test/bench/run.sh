@@ -69,6 +69,7 @@ in_process() {
   rotate timers timers --repeat "$1"
   rotate fire fire --repeat "$1"
   rotate rearm rearm --repeat "$1"
+  for depth in 1 64; do rotate "udp/64/$depth" udp --depth "$depth" --repeat "$1"; done
   rotate posts/1 posts --repeat "$1" --producers 1
   rotate posts/4 posts --repeat "$1" --producers 4
   rotate lookup lookup
