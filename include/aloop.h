@@ -1295,6 +1295,22 @@ ALOOP_API int aloop_datagram_sockname(const aloop_datagram_t *endpoint, struct s
 ALOOP_API int aloop_datagram_peername(const aloop_datagram_t *endpoint, struct sockaddr *address,
                                       socklen_t *size);
 
+/* Beyond asyncio, multicast. The group is an address whose port is of no interest; the interface is an index
+ * (if_nametoindex), 0: the system chooses. Errors: ALOOP_EADDRINUSE (a member already), ALOOP_EADDRNOTAVAIL
+ * (not a member), ALOOP_EINVAL (not a group, or of the other family), ALOOP_EAFNOSUPPORT (a Unix socket),
+ * ALOOP_ECLOSED, what the system answers. [loop] */
+ALOOP_API int aloop_datagram_join(aloop_datagram_t *endpoint, const struct sockaddr *group,
+                                  socklen_t group_size, unsigned interface);
+ALOOP_API int aloop_datagram_leave(aloop_datagram_t *endpoint, const struct sockaddr *group,
+                                   socklen_t group_size, unsigned interface);
+
+/* What is sent to groups: how many routers it may pass (0: it stays on this machine; 1 unless set), whether
+ * members on this machine get it (they do unless told otherwise), through which interface it leaves (0: the
+ * system chooses). Errors: as join. [loop] */
+ALOOP_API int aloop_datagram_set_multicast_ttl(aloop_datagram_t *endpoint, int ttl);
+ALOOP_API int aloop_datagram_set_multicast_loop(aloop_datagram_t *endpoint, bool on);
+ALOOP_API int aloop_datagram_set_multicast_interface(aloop_datagram_t *endpoint, unsigned interface);
+
 /* ---- Unix sockets ---------------------------------------------------------------------------------------- */
 
 typedef struct aloop_unix_connect_options {

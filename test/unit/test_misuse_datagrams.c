@@ -57,6 +57,11 @@ static void without_an_endpoint(misuse_t *m) {
   MISTAKE(aloop_datagram_fd(NULL), ALOOP_EINVAL);
   MISTAKE(aloop_datagram_sockname(NULL, OUT, OUT), ALOOP_EINVAL);
   MISTAKE(aloop_datagram_peername(NULL, OUT, OUT), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_join(NULL, loopback(), SIZE, 0), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_leave(NULL, loopback(), SIZE, 0), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_set_multicast_ttl(NULL, 1), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_set_multicast_loop(NULL, true), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_set_multicast_interface(NULL, 0), ALOOP_EINVAL);
 }
 
 #define OPENS(...)                                                                                             \
@@ -104,6 +109,10 @@ static void settings(misuse_t *m) {
   MISTAKE(aloop_datagram_set_protocol(endpoint, NULL, NULL), ALOOP_EINVAL);
   MISTAKE(aloop_datagram_set_protocol(endpoint, &sizeless, NULL), ALOOP_EINVAL);
   MISTAKE(aloop_datagram_sockname(endpoint, NULL, OUT), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_join(endpoint, NULL, SIZE, 0), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_leave(endpoint, loopback(), 0, 0), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_set_multicast_ttl(endpoint, 256), ALOOP_EINVAL);
+  MISTAKE(aloop_datagram_set_multicast_interface(endpoint, 1u << 31), ALOOP_EINVAL);
   MISTAKE(aloop_datagram_peername(endpoint, OUT, NULL), ALOOP_EINVAL);
   ORDINARY(aloop_datagram_peername(endpoint, OUT, &(socklen_t){1024}), ALOOP_ENOTCONN);
 }
@@ -137,6 +146,11 @@ static void of_another_thread(misuse_t *m) {
   MISTAKE(aloop_datagram_fd(endpoint), ALOOP_ENOTLOOPTHREAD);
   MISTAKE(aloop_datagram_sockname(endpoint, OUT, OUT), ALOOP_ENOTLOOPTHREAD);
   MISTAKE(aloop_datagram_peername(endpoint, OUT, OUT), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_datagram_join(endpoint, loopback(), SIZE, 0), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_datagram_leave(endpoint, loopback(), SIZE, 0), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_datagram_set_multicast_ttl(endpoint, 1), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_datagram_set_multicast_loop(endpoint, true), ALOOP_ENOTLOOPTHREAD);
+  MISTAKE(aloop_datagram_set_multicast_interface(endpoint, 0), ALOOP_ENOTLOOPTHREAD);
 }
 
 static void null_endpoints(void **state) {
