@@ -1192,6 +1192,9 @@ typedef struct aloop_message {
   size_t size;
   const struct sockaddr *address; /* of the peer; NULL: it has none (Unix sockets), in a send: the remote one */
   socklen_t address_size;
+  socklen_t local_size;
+  const struct sockaddr *local; /* this machine's: where it came to or goes out from; NULL: not known, any */
+  int ecn;                      /* the two bits of ECN; 0 also where nobody knows */
 } aloop_message_t;
 
 /* asyncio.DatagramProtocol: connection_made comes first and connection_lost last, exactly once. Everything
@@ -1230,6 +1233,8 @@ typedef struct aloop_datagram_options {
   bool bind_any;        /* to every interface, also with local_port 0 */
   bool reuse_address;   /* refused: it would let other programs take this one's datagrams (asyncio) */
   bool reuse_port;      /* several sockets share the port */
+  bool want_local;      /* messages say to which address they came, where the system knows it */
+  bool want_ecn;        /* ... and their ECN bits */
   bool allow_broadcast; /* the socket is then not connected: anybody may answer what is sent to remote_host */
   socklen_t local_size;
   socklen_t remote_size;

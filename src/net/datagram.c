@@ -93,6 +93,11 @@ static bool make_protocol(aloop_datagram_t *endpoint) {
   return endpoint->protocol != NULL;
 }
 
+static void want_controls(const aloop_datagram_t *endpoint) {
+  aloop__control_want(endpoint->fd, (endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) != 0,
+                      (endpoint->flags & ALOOP__DGRAM_WANT_ECN) != 0);
+}
+
 /* Takes the descriptor, if it is a caller's, and makes the protocol. On failure the descriptor is as it was. */
 static int begin(aloop_datagram_t *endpoint) {
   aloop__adopted_t before;
@@ -138,6 +143,7 @@ static void made(aloop_t *loop, void *arg) {
     return;
   }
   endpoint->flags |= ALOOP__DGRAM_MADE;
+  want_controls(endpoint);
   if (endpoint->state == ALOOP__OPENING) endpoint->state = ALOOP__OPEN;
   if (endpoint->table->connection_made != NULL) endpoint->table->connection_made(endpoint, endpoint->protocol);
   start_reading(endpoint);

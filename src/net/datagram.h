@@ -8,6 +8,7 @@
 
 #include "aloop.h"
 #include "core/loop.h"
+#include "net/control.h"
 #include "net/driver.h"
 #include "net/mmsg.h"
 
@@ -26,8 +27,10 @@ enum {
   ALOOP__DGRAM_WRITE_PAUSED = 16, /* pause_writing was called, resume_writing was not yet */
   ALOOP__DGRAM_CORKED = 32,       /* received datagrams are being delivered */
   ALOOP__DGRAM_CONNECTED = 64,    /* the kernel knows `peer` */
-  ALOOP__DGRAM_SEGMENTS = 256,    /* the kernel cuts a message into datagrams (UDP_SEGMENT) */
-  ALOOP__DGRAM_LOCAL = 128        /* a Unix socket: datagrams may be larger than a slot */
+  ALOOP__DGRAM_WANT_LOCAL = 512,  /* messages say where they came to */
+  ALOOP__DGRAM_WANT_ECN = 1024,
+  ALOOP__DGRAM_SEGMENTS = 256, /* the kernel cuts a message into datagrams (UDP_SEGMENT) */
+  ALOOP__DGRAM_LOCAL = 128     /* a Unix socket: datagrams may be larger than a slot */
 };
 
 /* One that waits to be sent; what its message points to lies behind it. */
@@ -52,6 +55,7 @@ struct aloop_datagram {
   uint16_t state;
   uint16_t flags;
   uint16_t ask;        /* how many datagrams the next receive asks for */
+  uint16_t port;       /* of the socket, if local addresses are wanted; in network order */
   socklen_t peer_size; /* 0: each datagram has an address of its own */
   struct sockaddr_storage peer;
 };
@@ -61,6 +65,8 @@ typedef struct aloop__dgrams {
   aloop__mmsg_t in[ALOOP__DGRAM_BATCH];
   struct iovec in_parts[ALOOP__DGRAM_BATCH];
   struct sockaddr_storage from[ALOOP__DGRAM_BATCH];
+  struct sockaddr_storage locals[ALOOP__DGRAM_BATCH];
+  aloop__control_t controls[ALOOP__DGRAM_BATCH];
   aloop_message_t messages[ALOOP__DGRAM_BATCH];
   char *buffer; /* ALOOP__DGRAM_BATCH slots; where nothing is received its pages are never touched */
 

@@ -13,6 +13,7 @@
  * What a call brought is delivered inside a cork (dgram_send.c): all answers leave together. A datagram that
  * does not fit its slot is not delivered in part: error_received is told ALOOP_EMSGSIZE.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -42,7 +43,7 @@ void aloop__dgrams_close(aloop_t *loop, aloop__dgrams_t *dgrams) {
 }
 
 /* Everything that a receive changes is set anew. */
-static void prepare(aloop__dgrams_t *dgrams, unsigned count, size_t slot) {
+static void prepare(aloop__dgrams_t *dgrams, unsigned count, size_t slot, bool controls) {
   for (unsigned i = 0; i < count; i++) {
     struct msghdr *header = &dgrams->in[i].msg_hdr;
     dgrams->in_parts[i] = (struct iovec){.iov_base = dgrams->buffer + i * slot, .iov_len = slot};
@@ -51,6 +52,8 @@ static void prepare(aloop__dgrams_t *dgrams, unsigned count, size_t slot) {
     header->msg_iov = &dgrams->in_parts[i];
     header->msg_iovlen = 1;
     header->msg_flags = 0;
+    header->msg_control = controls ? &dgrams->controls[i] : NULL;
+    header->msg_controllen = controls ? sizeof dgrams->controls[i] : 0;
   }
 }
 
@@ -59,21 +62,28 @@ static int slots_of(const aloop_datagram_t *endpoint) {
   return endpoint->flags & ALOOP__DGRAM_LOCAL ? LOCAL_SLOTS : ALOOP__DGRAM_BATCH;
 }
 
+static bool wants_controls(const aloop_datagram_t *endpoint) {
+  return (endpoint->flags & (ALOOP__DGRAM_WANT_LOCAL | ALOOP__DGRAM_WANT_ECN)) != 0;
+}
+
 static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
-  prepare(dgrams, (unsigned)count,
-          endpoint->flags & ALOOP__DGRAM_LOCAL ? BUFFER / LOCAL_SLOTS : ALOOP__DGRAM_SLOT);
+  size_t slot = endpoint->flags & ALOOP__DGRAM_LOCAL ? BUFFER / LOCAL_SLOTS : ALOOP__DGRAM_SLOT;
+  prepare(dgrams, (unsigned)count, slot, wants_controls(endpoint));
   return aloop__mmsg_receive(endpoint->fd, dgrams->in, (unsigned)count);
 }
 
 /* ---- Delivering ----------------------------------------------------------------------------------------- */
 
-static aloop_message_t message_of(const aloop__dgrams_t *dgrams, int i) {
-  const aloop__mmsg_t *in = &dgrams->in[i];
+static aloop_message_t message_of(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int i) {
+  aloop__mmsg_t *in = &dgrams->in[i];
   bool named = in->msg_hdr.msg_namelen > 0;
-  return (aloop_message_t){.data = dgrams->in_parts[i].iov_base,
-                           .size = in->msg_len,
-                           .address = named ? (const struct sockaddr *)(const void *)&dgrams->from[i] : NULL,
-                           .address_size = in->msg_hdr.msg_namelen};
+  aloop_message_t message = {.data = dgrams->in_parts[i].iov_base,
+                             .size = in->msg_len,
+                             .address = named ? (const struct sockaddr *)(const void *)&dgrams->from[i] : NULL,
+                             .address_size = in->msg_hdr.msg_namelen};
+  if (ALOOP_UNLIKELY(wants_controls(endpoint)))
+    aloop__control_read(&in->msg_hdr, &message, &dgrams->locals[i], endpoint->port);
+  return message;
 }
 
 static bool is_whole(const aloop__dgrams_t *dgrams, int i) {
@@ -93,9 +103,9 @@ static void deliver_one(aloop_datagram_t *endpoint, const aloop_message_t *messa
 }
 
 /* The protocol may change, and the endpoint end, between two of them. */
-static void deliver_each(aloop_datagram_t *endpoint, const aloop__dgrams_t *dgrams, int count) {
+static void deliver_each(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
   for (int i = 0; i < count && is_open(endpoint); i++) {
-    aloop_message_t message = message_of(dgrams, i);
+    aloop_message_t message = message_of(endpoint, dgrams, i);
     if (is_whole(dgrams, i))
       deliver_one(endpoint, &message);
     else
@@ -106,7 +116,7 @@ static void deliver_each(aloop_datagram_t *endpoint, const aloop__dgrams_t *dgra
 static void deliver_all(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
   size_t whole = 0;
   for (int i = 0; i < count; i++)
-    if (is_whole(dgrams, i)) dgrams->messages[whole++] = message_of(dgrams, i);
+    if (is_whole(dgrams, i)) dgrams->messages[whole++] = message_of(endpoint, dgrams, i);
   if (whole > 0) endpoint->table->datagrams_received(endpoint, endpoint->protocol, dgrams->messages, whole);
   for (size_t i = whole; i < (size_t)count; i++) aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
 }
@@ -129,8 +139,20 @@ static void receive_failed(aloop_datagram_t *endpoint, int error) {
     aloop__datagram_report(endpoint, error);
 }
 
+/* In network order; the kernel may have chosen it as late as with the first send. */
+static uint16_t port_of(int fd) {
+  struct sockaddr_storage name;
+  socklen_t size = sizeof name;
+  int port = ALOOP_ENOENT;
+  if (getsockname(fd, (struct sockaddr *)(void *)&name, &size) == 0)
+    port = aloop__address_port((const struct sockaddr *)(const void *)&name);
+  return port > 0 ? htons((uint16_t)port) : 0;
+}
+
 void aloop__dgram_readable(aloop_datagram_t *endpoint) {
   aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
+  if ((endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) && endpoint->port == 0)
+    endpoint->port = port_of(endpoint->fd);
   for (int i = 0; i < BATCHES_PER_TURN && is_open(endpoint); i++) {
     int asked = endpoint->ask;
     int came = receive(endpoint, dgrams, asked);

@@ -37,8 +37,7 @@
 enum {
   BATCHES_PER_TURN = 4,
   SEGMENT_MAX = 1400, /* larger ones may not fit the way to the peer, which a message that is cut must */
-  MERGED_MAX = 65000, /* less than the largest datagram */
-  CONTROL_WORDS = 4   /* room for one small control message */
+  MERGED_MAX = 65000  /* less than the largest datagram */
 };
 
 /* Errors of one batch, to be reported after it. */
@@ -76,14 +75,18 @@ static void check_low(aloop_datagram_t *endpoint) {
 /* A copy of the message with all it points to. NULL: out of memory. */
 static aloop__dgram_t *copy_of(aloop_t *loop, const aloop_message_t *message) {
   size_t address_size = message->address != NULL ? message->address_size : 0;
-  aloop__dgram_t *item = aloop__memory_new(loop, sizeof *item + address_size + message->size);
+  size_t local_size = message->local != NULL ? message->local_size : 0;
+  aloop__dgram_t *item = aloop__memory_new(loop, sizeof *item + address_size + local_size + message->size);
   if (item == NULL) return NULL;
   char *bytes = (char *)(item + 1);
   item->next = NULL;
   item->message = *message;
   if (address_size > 0) item->message.address = memcpy(bytes, message->address, address_size);
-  item->message.data = bytes + address_size;
-  if (message->size > 0) memcpy(bytes + address_size, message->data, message->size);
+  bytes += address_size;
+  if (local_size > 0) item->message.local = memcpy(bytes, message->local, local_size);
+  bytes += local_size;
+  item->message.data = bytes;
+  if (message->size > 0) memcpy(bytes, message->data, message->size);
   return item;
 }
 
@@ -131,13 +134,16 @@ typedef struct parcel {
   aloop__mmsg_t out[ALOOP__DGRAM_BATCH];
   struct iovec parts[ALOOP__DGRAM_BATCH];
   unsigned spans[ALOOP__DGRAM_BATCH];
-  size_t controls[ALOOP__DGRAM_BATCH][CONTROL_WORDS];
+  aloop__control_t controls[ALOOP__DGRAM_BATCH];
 } parcel_t;
 
-static bool same_address(const aloop_message_t *a, const aloop_message_t *b) {
-  if (a->address == b->address) return true;
-  return a->address != NULL && b->address != NULL && a->address_size == b->address_size &&
-         memcmp(a->address, b->address, a->address_size) == 0;
+static bool same_name(const struct sockaddr *a, socklen_t a_size, const struct sockaddr *b, socklen_t b_size) {
+  return a == b || (a != NULL && b != NULL && a_size == b_size && memcmp(a, b, a_size) == 0);
+}
+
+static bool same_way(const aloop_message_t *a, const aloop_message_t *b) {
+  return same_name(a->address, a->address_size, b->address, b->address_size) &&
+         same_name(a->local, a->local_size, b->local, b->local_size) && a->ecn == b->ecn;
 }
 
 /* How many datagrams from the first on can be one message for the kernel: of one size, but for the last, and to
@@ -148,25 +154,13 @@ static unsigned span_of(const aloop_datagram_t *endpoint, const aloop_message_t 
   if ((endpoint->flags & ALOOP__DGRAM_SEGMENTS) == 0 || size == 0 || size > SEGMENT_MAX) return 1;
   while (span < count && messages[span - 1].size == size && messages[span].size > 0 &&
          messages[span].size <= size && total + messages[span].size <= MERGED_MAX &&
-         same_address(&messages[0], &messages[span]))
+         same_way(&messages[0], &messages[span]))
     total += messages[span++].size;
   return span;
 }
 
-/* Tells the kernel at which size to cut. */
-static void set_segment(struct msghdr *header, void *control, size_t segment) {
-#ifdef UDP_SEGMENT
-  uint16_t size = (uint16_t)segment;
-  header->msg_control = control;
-  header->msg_controllen = CMSG_SPACE(sizeof size);
-  struct cmsghdr *item = CMSG_FIRSTHDR(header);
-  item->cmsg_level = IPPROTO_UDP;
-  item->cmsg_type = UDP_SEGMENT;
-  item->cmsg_len = CMSG_LEN(sizeof size);
-  memcpy(CMSG_DATA(item), &size, sizeof size);
-#else
-  (void)header, (void)control, (void)segment;
-#endif
+static const struct sockaddr *peer_of(const aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  return message->address != NULL ? message->address : (const struct sockaddr *)(const void *)&endpoint->peer;
 }
 
 static void pack(const aloop_datagram_t *endpoint, parcel_t *parcel, const aloop_message_t *messages,
@@ -182,7 +176,9 @@ static void pack(const aloop_datagram_t *endpoint, parcel_t *parcel, const aloop
     header->msg_namelen = messages[i].address != NULL ? messages[i].address_size : 0;
     header->msg_iov = &parcel->parts[i];
     header->msg_iovlen = (unsigned char)span;
-    if (span > 1) set_segment(header, parcel->controls[at], messages[i].size);
+    if (span > 1 || messages[i].local != NULL || messages[i].ecn != 0)
+      aloop__control_write(header, &parcel->controls[at], &messages[i], peer_of(endpoint, &messages[i]),
+                           span > 1 ? messages[i].size : 0);
     parcel->spans[at] = span;
     i += span;
   }
@@ -332,8 +328,11 @@ static bool is_peer(const aloop_datagram_t *endpoint, const aloop_message_t *mes
          memcmp(peer, message->address, endpoint->peer_size) == 0;
 }
 
-/* The rule that the address of a message breaks, or NULL. */
+/* The rule that the addresses of a message break, or NULL. */
 static const char *fault_of_address(const aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  aloop__address_t local;
+  if (message->local != NULL && !aloop__address_set(&local, message->local, message->local_size))
+    return "local_size does not fit an address of the internet";
   if (message->address == NULL)
     return endpoint->peer_size > 0 ? NULL : "without a remote address every datagram needs one of its own";
   if (message->address_size < sizeof(sa_family_t) || message->address_size > sizeof(struct sockaddr_storage))

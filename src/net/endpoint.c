@@ -172,14 +172,18 @@ static bool fits(name_t a, name_t b) {
   return a.size == 0 || b.size == 0 || a.address->sa_family == b.address->sa_family;
 }
 
-static uint16_t flags_of(int family, bool connected) {
-  return (uint16_t)((connected ? ALOOP__DGRAM_CONNECTED : 0) | (family == AF_UNIX ? ALOOP__DGRAM_LOCAL : 0));
+static uint16_t flags_of(const aloop_datagram_options_t *options, int family, bool connected) {
+  int flags = connected ? ALOOP__DGRAM_CONNECTED : 0;
+  if (family == AF_UNIX) return (uint16_t)(flags | ALOOP__DGRAM_LOCAL);
+  if (options->want_local) flags |= ALOOP__DGRAM_WANT_LOCAL;
+  if (options->want_ecn) flags |= ALOOP__DGRAM_WANT_ECN;
+  return (uint16_t)flags;
 }
 
 static void succeed(opener_t *self, int fd, int family, name_t remote) {
   bool connected = remote.size > 0 && !self->options.allow_broadcast;
-  if (aloop__datagram_new(self->loop, fd, flags_of(family, connected), remote.address, remote.size, self->table,
-                          self->arg, self->future, ORIGIN) != NULL) {
+  if (aloop__datagram_new(self->loop, fd, flags_of(&self->options, family, connected), remote.address,
+                          remote.size, self->table, self->arg, self->future, ORIGIN) != NULL) {
     release(self);
     return;
   }
@@ -358,7 +362,7 @@ static aloop_future_t *open_descriptor(aloop_t *loop, const aloop_datagram_proto
     return future;
   }
   if (getpeername(options->fd, address, &size) < 0) address = NULL;
-  uint16_t flags = flags_of(family_of(options->fd), address != NULL);
+  uint16_t flags = flags_of(options, family_of(options->fd), address != NULL);
   if (aloop__datagram_new(loop, options->fd, flags | ALOOP__DGRAM_BORROWED, address, size, table, arg, future,
                           ORIGIN) == NULL)
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
