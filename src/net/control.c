@@ -33,6 +33,7 @@ void aloop__control_want(int fd, bool local, bool ecn) {
 #ifdef IPV6_RECVTCLASS
   if (ecn) set_on(fd, IPPROTO_IPV6, IPV6_RECVTCLASS);
 #endif
+  (void)fd, (void)local, (void)ecn;
 }
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
@@ -141,5 +142,5 @@ void aloop__control_write(struct msghdr *header, aloop__control_t *control, cons
   uint16_t size = (uint16_t)segment;
   if (segment > 0) add(header, control, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
 #endif
-  (void)segment;
+  (void)ecn, (void)peer, (void)segment;
 }
