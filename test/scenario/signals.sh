@@ -60,12 +60,15 @@ for second in INT TERM; do
   rm -f "$folder/file"
 done
 
-# A storm of signals is as good as two.
+# A storm of signals is as good as two. All of it comes while the server stands still: what comes when the server has
+# closed its loop finds the disposition from before, which ends the process.
 start tcp_echo --port 0
+kill -s STOP "$pid"
 for _ in 1 2 3 4 5 6 7 8 9 10; do
-  kill -s INT "$pid" 2>/dev/null
-  kill -s TERM "$pid" 2>/dev/null
+  kill -s INT "$pid"
+  kill -s TERM "$pid"
 done
+kill -s CONT "$pid"
 ends_within 5 "$pid"
 
 # ---- SIGSTOP and SIGCONT -----------------------------------------------------------------------------------
