@@ -117,11 +117,11 @@ static int wait_for_room(connector_t *self) {
 static void attempt(connector_t *self) {
   const struct sockaddr *address = (const struct sockaddr *)(const void *)&self->name.address;
   int rc = connect(self->fd, address, self->name.size) < 0 ? -errno : 0;
-  if (rc == 0) {
+  if (rc == 0 || rc == -EISCONN) { /* an interrupted connect may have gone on */
     succeed(self);
     return;
   }
-  if (rc == ALOOP_EAGAIN) rc = wait_for_room(self);
+  if (rc == ALOOP_EAGAIN || rc == -EINTR) rc = wait_for_room(self);
   if (rc < 0) fail(self, rc);
 }
 
