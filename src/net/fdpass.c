@@ -334,7 +334,7 @@ int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, si
   aloop__cork_flush(transport); /* who is told to pause by it may write, and be first */
   if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
   unix_transport_t *self = of(transport);
-  parcel_t *parcel;
+  parcel_t *parcel = NULL;
   rc = make_parcel(loop, fds, count, &parcel);
   if (rc == ALOOP_EBADF) return aloop__misuse(loop, rc, "a descriptor that is to be sent is not open");
   if (rc < 0) return rc;

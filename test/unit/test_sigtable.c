@@ -452,9 +452,9 @@ static char *stack_bottom;
 static atomic_int on_stack;
 
 static void look_where(int signum) {
-  char here = (char)signum;
-  char *volatile at = &here;
-  atomic_store(&on_stack, at >= stack_bottom && at < stack_bottom + STACK ? 1 : 2);
+  stack_t now;
+  (void)signum;
+  atomic_store(&on_stack, sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_ONSTACK) ? 1 : 2);
 }
 
 static void *raise_on_stack(void *arg) {
