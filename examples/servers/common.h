@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,32 @@ static inline int parse_number(const char *option, const char *text, int min, in
 static inline int watch_stop_signals(aloop_t *loop, aloop_signal_fn fn, void *arg) {
   int error = aloop_add_signal_handler(loop, SIGINT, fn, arg, 0);
   return error < 0 ? error : aloop_add_signal_handler(loop, SIGTERM, fn, arg, 0);
+}
+
+/* A server, and whether it was told to stop. */
+typedef struct stoppable {
+  aloop_server_t *server;
+  bool stopping;
+} stoppable_t;
+
+static inline void stop_drained(aloop_future_t *drained, void *arg) {
+  (void)arg;
+  aloop_stop(aloop_future_loop(drained));
+  aloop_future_unref(drained);
+}
+
+/* For watch_stop_signals with a stoppable_t: the first signal gives clients a second to finish, the second one
+ * does not. */
+static inline void stop_gracefully(aloop_t *loop, int signum, void *arg) {
+  (void)signum;
+  stoppable_t *self = arg;
+  if (self->stopping) {
+    aloop_server_abort_clients(self->server);
+    return;
+  }
+  self->stopping = true;
+  aloop_future_t *drained = aloop_server_drain(self->server, ALOOP_SECONDS(1));
+  if (drained == NULL || aloop_future_add_done_callback(drained, stop_drained, NULL) < 0) aloop_stop(loop);
 }
 
 #endif

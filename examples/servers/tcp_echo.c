@@ -12,12 +12,6 @@
 #include "common.h"
 
 #include <getopt.h>
-#include <stdbool.h>
-
-typedef struct echo {
-  aloop_server_t *server;
-  bool stopping;
-} echo_t;
 
 static int send_back(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
   (void)protocol;
@@ -42,25 +36,6 @@ static const aloop_protocol_t echo_protocol = {
     .resume_writing = go_on_reading,
 };
 
-static void on_drained(aloop_future_t *drained, void *arg) {
-  (void)arg;
-  aloop_stop(aloop_future_loop(drained));
-  aloop_future_unref(drained);
-}
-
-/* The first signal gives clients a second to finish, the second one does not. */
-static void on_signal(aloop_t *loop, int signum, void *arg) {
-  (void)signum;
-  echo_t *echo = arg;
-  if (echo->stopping) {
-    aloop_server_abort_clients(echo->server);
-    return;
-  }
-  echo->stopping = true;
-  aloop_future_t *drained = aloop_server_drain(echo->server, ALOOP_SECONDS(1));
-  if (drained == NULL || aloop_future_add_done_callback(drained, on_drained, NULL) < 0) aloop_stop(loop);
-}
-
 static void read_options(int argc, char **argv, aloop_server_options_t *options) {
   static const struct option names[] = {
       {"host", required_argument, NULL, 'h'}, {"port", required_argument, NULL, 'p'}, {0}};
@@ -83,14 +58,14 @@ int main(int argc, char **argv) {
   read_options(argc, argv, &options);
 
   aloop_t *loop;
-  echo_t echo = {0};
+  stoppable_t echo = {0};
   int error = aloop_new(NULL, &loop);
   if (error < 0) {
     fprintf(stderr, "cannot make a loop: %s\n", aloop_strerror(error));
     return 1;
   }
   error = make_server(loop, &echo_protocol, NULL, &options, &echo.server);
-  if (error == 0) error = watch_stop_signals(loop, on_signal, &echo);
+  if (error == 0) error = watch_stop_signals(loop, stop_gracefully, &echo);
   if (error == 0) {
     print_addresses(echo.server, "listening on ", "");
     error = aloop_run_forever(loop);

@@ -22,9 +22,8 @@
 #include <stdbool.h>
 
 typedef struct proxy {
-  aloop_server_t *server;
+  stoppable_t self;
   aloop_connect_options_t target;
-  bool stopping;
 } proxy_t;
 
 typedef struct half half_t;
@@ -174,25 +173,6 @@ static const aloop_protocol_t client_protocol = {
 
 /* ---- The program ----------------------------------------------------------------------------------------- */
 
-static void on_drained(aloop_future_t *drained, void *arg) {
-  (void)arg;
-  aloop_stop(aloop_future_loop(drained));
-  aloop_future_unref(drained);
-}
-
-/* The first signal gives links a second to finish, the second one does not. */
-static void on_signal(aloop_t *loop, int signum, void *arg) {
-  (void)signum;
-  proxy_t *proxy = arg;
-  if (proxy->stopping) {
-    aloop_server_abort_clients(proxy->server);
-    return;
-  }
-  proxy->stopping = true;
-  aloop_future_t *drained = aloop_server_drain(proxy->server, ALOOP_SECONDS(1));
-  if (drained == NULL || aloop_future_add_done_callback(drained, on_drained, NULL) < 0) aloop_stop(loop);
-}
-
 static void usage(void) {
   fprintf(stderr, "usage: tcp_proxy [--host HOST] [--port PORT] TARGET:PORT\n");
   exit(2);
@@ -239,13 +219,13 @@ int main(int argc, char **argv) {
     fprintf(stderr, "cannot make a loop: %s\n", aloop_strerror(error));
     return 1;
   }
-  error = make_server(loop, &client_protocol, &proxy, &options, &proxy.server);
-  if (error == 0) error = watch_stop_signals(loop, on_signal, &proxy);
+  error = make_server(loop, &client_protocol, &proxy, &options, &proxy.self.server);
+  if (error == 0) error = watch_stop_signals(loop, stop_gracefully, &proxy.self);
   if (error == 0) {
-    print_addresses(proxy.server, "listening on ", "");
+    print_addresses(proxy.self.server, "listening on ", "");
     error = aloop_run_forever(loop);
   }
-  aloop_server_unref(proxy.server);
+  aloop_server_unref(proxy.self.server);
   aloop_free(loop);
   return error == 0 ? 0 : 1;
 }

@@ -24,9 +24,8 @@
 #include <stdbool.h>
 
 typedef struct spawner {
-  aloop_server_t *server;
+  stoppable_t self;
   const char *const *argv;
-  bool stopping;
 } spawner_t;
 
 typedef struct session {
@@ -197,25 +196,6 @@ static const aloop_protocol_t client_protocol = {
 
 /* ---- The program ----------------------------------------------------------------------------------------- */
 
-static void on_drained(aloop_future_t *drained, void *arg) {
-  (void)arg;
-  aloop_stop(aloop_future_loop(drained));
-  aloop_future_unref(drained);
-}
-
-/* The first signal gives clients a second to finish, the second one does not. */
-static void on_signal(aloop_t *loop, int signum, void *arg) {
-  (void)signum;
-  spawner_t *spawner = arg;
-  if (spawner->stopping) {
-    aloop_server_abort_clients(spawner->server);
-    return;
-  }
-  spawner->stopping = true;
-  aloop_future_t *drained = aloop_server_drain(spawner->server, ALOOP_SECONDS(1));
-  if (drained == NULL || aloop_future_add_done_callback(drained, on_drained, NULL) < 0) aloop_stop(loop);
-}
-
 /* Options end where the command begins. Returns the index of that. */
 static int read_options(int argc, char **argv, aloop_server_options_t *options) {
   static const struct option names[] = {{"host", required_argument, NULL, 'h'},
@@ -250,13 +230,13 @@ int main(int argc, char **argv) {
     fprintf(stderr, "cannot make a loop: %s\n", aloop_strerror(error));
     return 1;
   }
-  error = make_server(loop, &client_protocol, &spawner, &options, &spawner.server);
-  if (error == 0) error = watch_stop_signals(loop, on_signal, &spawner);
+  error = make_server(loop, &client_protocol, &spawner, &options, &spawner.self.server);
+  if (error == 0) error = watch_stop_signals(loop, stop_gracefully, &spawner.self);
   if (error == 0) {
-    print_addresses(spawner.server, "listening on ", "");
+    print_addresses(spawner.self.server, "listening on ", "");
     error = aloop_run_forever(loop);
   }
-  aloop_server_unref(spawner.server);
+  aloop_server_unref(spawner.self.server);
   aloop_free(loop);
   return error == 0 ? 0 : 1;
 }

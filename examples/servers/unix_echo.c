@@ -11,13 +11,6 @@
  */
 #include "common.h"
 
-#include <stdbool.h>
-
-typedef struct echo {
-  aloop_server_t *server;
-  bool stopping;
-} echo_t;
-
 static void greet(aloop_transport_t *transport, void *protocol) {
   (void)protocol;
   aloop_peercred_t peer;
@@ -61,25 +54,6 @@ static const aloop_protocol_t echo_protocol = {
     .resume_writing = go_on_reading,
 };
 
-static void on_drained(aloop_future_t *drained, void *arg) {
-  (void)arg;
-  aloop_stop(aloop_future_loop(drained));
-  aloop_future_unref(drained);
-}
-
-/* The first signal gives clients a second to finish, the second one does not. */
-static void on_signal(aloop_t *loop, int signum, void *arg) {
-  (void)signum;
-  echo_t *echo = arg;
-  if (echo->stopping) {
-    aloop_server_abort_clients(echo->server);
-    return;
-  }
-  echo->stopping = true;
-  aloop_future_t *drained = aloop_server_drain(echo->server, ALOOP_SECONDS(1));
-  if (drained == NULL || aloop_future_add_done_callback(drained, on_drained, NULL) < 0) aloop_stop(loop);
-}
-
 /* Returns 0 or a code. */
 static int serve(aloop_t *loop, const char *path, aloop_server_t **server) {
   char name[108];
@@ -100,7 +74,7 @@ static int serve(aloop_t *loop, const char *path, aloop_server_t **server) {
 int main(int argc, char **argv) {
   const char *path = argc > 1 ? argv[1] : "echo.socket";
   aloop_t *loop;
-  echo_t echo = {0};
+  stoppable_t echo = {0};
   if (argc > 2 || path[0] == '-') {
     fprintf(stderr, "usage: unix_echo [PATH]\n");
     return 2;
@@ -111,7 +85,7 @@ int main(int argc, char **argv) {
     return 1;
   }
   error = serve(loop, path, &echo.server);
-  if (error == 0) error = watch_stop_signals(loop, on_signal, &echo);
+  if (error == 0) error = watch_stop_signals(loop, stop_gracefully, &echo);
   if (error == 0) {
     printf("listening on %s\n", path);
     fflush(stdout);
