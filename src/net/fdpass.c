@@ -124,8 +124,7 @@ static ssize_t send_piece(unix_transport_t *self, const struct iovec *iov, int c
   if (begins) enclose(&message, &control, parcel);
   ssize_t n = aloop__readiness_result(sendmsg(self->transport.fd, &message, MSG_NOSIGNAL));
   if (n <= 0) return n;
-  size_t offered = 0;
-  for (int i = 0; i < used; i++) offered += parts[i].iov_len;
+  size_t offered = aloop__iov_total(parts, used);
   self->sent += (uint64_t)n;
   *all = (size_t)n == offered;
   if (begins) drop_first(self);

@@ -36,4 +36,11 @@ void aloop__outbox_consume(aloop_t *loop, aloop__outbox_t *outbox, size_t size);
 /* Forgets everything. */
 void aloop__outbox_clear(aloop_t *loop, aloop__outbox_t *outbox);
 
+/* The bytes of all parts together. */
+static inline size_t aloop__iov_total(const struct iovec *iov, int count) {
+  size_t total = 0;
+  for (int i = 0; i < count; i++) total += iov[i].iov_len;
+  return total;
+}
+
 #endif

@@ -131,8 +131,7 @@ ALOOP_INLINE void aloop__readiness_write_outbox(aloop_transport_t *transport, al
       aloop__stream_end(transport, (int)n);
       return;
     }
-    size_t offered = 0;
-    for (int i = 0; i < count; i++) offered += iov[i].iov_len;
+    size_t offered = aloop__iov_total(iov, count);
     aloop__stream_sent(transport, (size_t)n);
     /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. */
     if ((size_t)n < offered || transport->outbox.size > before - (size_t)n) return;

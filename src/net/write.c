@@ -42,12 +42,6 @@ void aloop__write_check_low(aloop_transport_t *transport) {
 
 /* ---- Sending -------------------------------------------------------------------------------------------- */
 
-static size_t total_of(const struct iovec *iov, int count) {
-  size_t total = 0;
-  for (int i = 0; i < count; i++) total += iov[i].iov_len;
-  return total;
-}
-
 /* Tries to send while the outbox is empty. Returns the bytes taken, or a code that has ended the connection. */
 static ssize_t try_send(aloop_transport_t *transport, const struct iovec *iov, int count) {
   ssize_t n = transport->driver->send(transport, iov, count);
@@ -96,7 +90,7 @@ static int send_or_keep(aloop_transport_t *transport, const struct iovec *iov, i
 }
 
 void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  int rc = send_or_keep(transport, iov, count, total_of(iov, count));
+  int rc = send_or_keep(transport, iov, count, aloop__iov_total(iov, count));
   if (rc < 0) aloop__stream_end(transport, rc);
 }
 
@@ -120,7 +114,7 @@ static bool is_corked(const aloop_transport_t *transport) {
 size_t aloop__cork_size(const aloop_transport_t *transport) {
   if (!is_corked(transport)) return 0; /* perhaps on a loop that is closed and has no cork any more */
   const aloop__cork_t *cork = cork_of(transport);
-  return total_of(cork->iov, cork->parts);
+  return aloop__iov_total(cork->iov, cork->parts);
 }
 
 void aloop__cork_drop(aloop_transport_t *transport) {
@@ -131,7 +125,7 @@ void aloop__cork_drop(aloop_transport_t *transport) {
 static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork) {
   int parts = cork->parts;
   aloop__cork_empty(cork);
-  int rc = send_or_keep(transport, cork->iov, parts, total_of(cork->iov, parts));
+  int rc = send_or_keep(transport, cork->iov, parts, aloop__iov_total(cork->iov, parts));
   if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 

@@ -54,17 +54,11 @@ static inline ssize_t read_now(aloop__pipe_t *pipe, void *buffer, size_t size) {
   return ALOOP_LIKELY(n >= 0) ? n : read_none(pipe);
 }
 
-static size_t total_of(const struct iovec *iov, int count) {
-  size_t total = 0;
-  for (int i = 0; i < count; i++) total += iov[i].iov_len;
-  return total;
-}
-
 static ALOOP_NOINLINE ssize_t write_masked(int fd, const struct iovec *iov, int count) {
   aloop__sigpipe_t held;
   aloop__sigpipe_hold(&held);
   ssize_t n = writev(fd, iov, count);
-  aloop__sigpipe_release(&held, n < 0 || (size_t)n < total_of(iov, count));
+  aloop__sigpipe_release(&held, n < 0 || (size_t)n < aloop__iov_total(iov, count));
   return aloop__readiness_result(n);
 }
 
