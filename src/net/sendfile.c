@@ -30,7 +30,7 @@ static aloop_future_t *take_off(aloop_transport_t *transport, int64_t *sent) {
   *sent = op->part.sent;
   aloop__filepart_close(transport->object.loop, &op->part);
   transport->extras->sendfile = NULL;
-  transport->flags &= (uint16_t)~ALOOP__SENDFILE;
+  transport->flags &= ~(uint32_t)ALOOP__SENDFILE;
   aloop__memory_release(transport->object.loop, op);
   return future;
 }

@@ -109,7 +109,7 @@ static int begin(aloop_transport_t *transport) {
     transport->driver->give_back(transport, &before);
     return ALOOP_ENOMEM;
   }
-  transport->flags &= (uint16_t)~ALOOP__BORROWED;
+  transport->flags &= ~(uint32_t)ALOOP__BORROWED;
   return 0;
 }
 
@@ -150,11 +150,11 @@ static bool resume(aloop__object_t *object) {
   aloop_transport_t *transport = of_object(object);
   if (transport->flags & ALOOP__MADE_DUE) {
     if (!aloop__ready_push(object->loop, made, transport)) return false;
-    transport->flags &= (uint16_t)~ALOOP__MADE_DUE;
+    transport->flags &= ~(uint32_t)ALOOP__MADE_DUE;
   }
   if (transport->flags & ALOOP__LOST_DUE) {
     if (!aloop__ready_push(object->loop, lost, transport)) return false;
-    transport->flags &= (uint16_t)~ALOOP__LOST_DUE;
+    transport->flags &= ~(uint32_t)ALOOP__LOST_DUE;
   }
   return true;
 }
@@ -390,7 +390,7 @@ int aloop_transport_pause_reading(aloop_transport_t *transport) {
 int aloop_transport_resume_reading(aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0 || (transport->flags & ALOOP__PAUSED) == 0) return rc;
-  transport->flags &= (uint16_t)~ALOOP__PAUSED;
+  transport->flags &= ~(uint32_t)ALOOP__PAUSED;
   if (!aloop__stream_wants_read(transport)) return 0;
   rc = transport->driver->read(transport, true);
   if (rc < 0) transport->flags |= ALOOP__PAUSED;

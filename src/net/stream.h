@@ -68,7 +68,7 @@ struct aloop_transport {
   int fd;
   int error;
   uint16_t state;
-  uint16_t flags;
+  uint32_t flags;
 };
 
 /* Makes a transport for a connected non-blocking socket (a NULL driver: the loop's own) or what else the driver

@@ -35,7 +35,7 @@ void aloop__write_check_high(aloop_transport_t *transport) {
 void aloop__write_check_low(aloop_transport_t *transport) {
   if ((transport->flags & ALOOP__WRITE_PAUSED) == 0 || transport->outbox.size > transport->low) return;
   if (transport->state >= ALOOP__ENDING) return;
-  transport->flags &= (uint16_t)~ALOOP__WRITE_PAUSED;
+  transport->flags &= ~(uint32_t)ALOOP__WRITE_PAUSED;
   if (transport->table->resume_writing != NULL)
     transport->table->resume_writing(transport, transport->protocol);
 }

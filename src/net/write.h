@@ -55,7 +55,7 @@ ALOOP_INLINE void aloop__stream_received(aloop_transport_t *transport, aloop__co
     rc = table->data_received(transport, transport->protocol, data, size);
   }
   uint32_t unusual = transport->flags & (ALOOP__SHUT | ALOOP__EXTRAS);
-  transport->flags &= (uint16_t)~ALOOP__CORKED;
+  transport->flags &= ~(uint32_t)ALOOP__CORKED;
   if (ALOOP_LIKELY(cork->parts == 1) && ALOOP_LIKELY(unusual == 0)) {
     ssize_t n = send(transport, cork->iov, 1);
     aloop__cork_empty(cork);

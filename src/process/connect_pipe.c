@@ -89,7 +89,7 @@ static aloop_future_t *connect_pipe(aloop_t *loop, const aloop_protocol_t *table
   if (transport == NULL)
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
   else
-    transport->flags |= (uint16_t)(ALOOP__BORROWED | (reads ? ALOOP__NO_WRITE : ALOOP__NO_READ));
+    transport->flags |= ALOOP__BORROWED | (reads ? ALOOP__NO_WRITE : ALOOP__NO_READ);
   return future;
 }
 
