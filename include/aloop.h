@@ -1186,7 +1186,7 @@ ALOOP_API size_t aloop_server_clients(const aloop_server_t *server);
 
 /* ---- Datagrams ------------------------------------------------------------------------------------------- */
 
-/* One datagram. */
+/* One datagram, or several of one address. */
 typedef struct aloop_message {
   const void *data;
   size_t size;
@@ -1195,6 +1195,7 @@ typedef struct aloop_message {
   socklen_t local_size;
   const struct sockaddr *local; /* this machine's: where it came to or goes out from; NULL: not known, any */
   int ecn;                      /* the two bits of ECN; 0 also where nobody knows */
+  unsigned segment;             /* 0: one; else `data` is several of so many bytes, the last may be shorter */
 } aloop_message_t;
 
 /* asyncio.DatagramProtocol: connection_made comes first and connection_lost last, exactly once. Everything
@@ -1267,9 +1268,11 @@ ALOOP_API aloop_t *aloop_datagram_loop(const aloop_datagram_t *endpoint);
 ALOOP_API int aloop_datagram_sendto(aloop_datagram_t *endpoint, const void *data, size_t size,
                                     const struct sockaddr *address, socklen_t address_size);
 
-/* Beyond asyncio: several datagrams, each with its own address, in as few system calls as can be. Returns how
- * many were taken, from the first on (sent, queued, or refused by the system, which error_received is told, too
- * long ones included); 0 or more. Errors: as sendto, if they concern the first. [loop] */
+/* Beyond asyncio: several datagrams, each with its own address, in as few system calls as can be. Those of one
+ * message with a `segment` go through the kernel as one (Linux: GSO) where it cuts them, and one by one where
+ * not. Returns how many messages were taken, from the first on (sent, queued, or refused by the system, which
+ * error_received is told, too long ones included; a message ends at its second refusal); 0 or more. Errors: as
+ * sendto, if they concern the first. [loop] */
 ALOOP_API int64_t aloop_datagram_send_many(aloop_datagram_t *endpoint, const aloop_message_t *messages,
                                            size_t count);
 

@@ -253,7 +253,8 @@ aloop_datagram_t *aloop__datagram_new(aloop_t *loop, int fd, uint16_t flags, con
   endpoint->table = table;
   endpoint->protocol = arg;
   endpoint->fd = fd;
-  endpoint->flags = (uint16_t)(flags | aloop__dgram_abilities(fd));
+  endpoint->flags = flags;
+  endpoint->cut_max = aloop__dgram_cut_max(fd);
   endpoint->ask = 1;
   aloop__write_default_limits(&endpoint->high, &endpoint->low);
   if (peer != NULL) memcpy(&endpoint->peer, peer, peer_size);

@@ -29,8 +29,7 @@ enum {
   ALOOP__DGRAM_CONNECTED = 64,    /* the kernel knows `peer` */
   ALOOP__DGRAM_WANT_LOCAL = 512,  /* messages say where they came to */
   ALOOP__DGRAM_WANT_ECN = 1024,
-  ALOOP__DGRAM_SEGMENTS = 256, /* the kernel cuts a message into datagrams (UDP_SEGMENT) */
-  ALOOP__DGRAM_LOCAL = 128     /* a Unix socket: datagrams may be larger than a slot */
+  ALOOP__DGRAM_LOCAL = 128 /* a Unix socket: datagrams may be larger than a slot */
 };
 
 /* One that waits to be sent; what its message points to lies behind it. */
@@ -55,6 +54,7 @@ struct aloop_datagram {
   uint16_t state;
   uint16_t flags;
   uint16_t ask;        /* how many datagrams the next receive asks for */
+  uint16_t cut_max;    /* the largest segments that the kernel cuts messages into; 0: it cuts none */
   uint16_t port;       /* of the socket, if local addresses are wanted; in network order */
   socklen_t peer_size; /* 0: each datagram has an address of its own */
   struct sockaddr_storage peer;
@@ -128,8 +128,8 @@ void aloop__dgram_writable(aloop_datagram_t *endpoint);
 /* Sends what was gathered while datagrams were delivered. */
 void aloop__dgram_uncork(aloop_datagram_t *endpoint);
 
-/* What the kernel can do with this socket beyond the usual: flags. */
-uint16_t aloop__dgram_abilities(int fd);
+/* The largest segments that the kernel may be asked to cut messages into; 0: it cannot. */
+uint16_t aloop__dgram_cut_max(int fd);
 
 /* Forgets everything that was not sent. */
 void aloop__dgram_drop(aloop_datagram_t *endpoint);

@@ -11,13 +11,16 @@
  * as at least one byte, so that empty ones cannot fill memory behind the water marks' back. After each change
  * the marks are checked.
  *
- * Datagrams of one size for one address, one behind the other, are given to the kernel as one message with the
- * size at which to cut it (UDP_SEGMENT), where it knows that: the way through the kernel, which costs far more
- * than the system call, is then gone once and not for each. What arrives is the same.
+ * Datagrams of one size for one address are given to the kernel as one message with the size at which to cut it
+ * (UDP_SEGMENT), where it knows that: the way through the kernel, which costs far more than the system call, is
+ * then gone once and not for each. That is so for messages with a `segment`, and for single datagrams that
+ * happen to follow each other. Where nobody cuts they travel one by one; what arrives is the same. A message in
+ * segments is sent from a cursor on, waits with what is left of it, and counts as many bytes as that has.
  *
  * A datagram that the system refuses is gone, as datagrams may be, and those behind it are sent all the same;
- * error_received is told when nothing is half done any more, because it may send, too. The one error that a
- * caller hears of directly is the size of a datagram that is sent at once.
+ * error_received is told when nothing is half done any more, because it may send, too. Of one message in
+ * segments the second refusal is the end, or a network that is down would be asked a thousand times. The one
+ * error that a caller hears of directly is the size of a datagram that is sent at once.
  */
 #include <errno.h>
 #include <string.h>
@@ -37,14 +40,23 @@
 enum {
   BATCHES_PER_TURN = 4,
   SEGMENT_MAX = 1400, /* larger ones may not fit the way to the peer, which a message that is cut must */
-  MERGED_MAX = 65000  /* less than the largest datagram */
+  SEGMENTS_MAX = 64,  /* the least of what kernels cut a message into at most */
+  MERGED_MAX = 65000, /* less than the largest datagram */
+  ERRORS_MAX = 2 * ALOOP__DGRAM_BATCH
 };
 
 /* Errors of one batch, to be reported after it. */
 typedef struct errors {
   unsigned count;
-  int list[ALOOP__DGRAM_BATCH];
+  int list[ERRORS_MAX];
 } errors_t;
+
+/* How far the messages of a batch have been sent. */
+typedef struct cursor {
+  unsigned index;
+  bool refused;  /* the message at `index` has lost a datagram */
+  size_t offset; /* ... and of its segments these bytes are gone */
+} cursor_t;
 
 static size_t weight_of(const aloop_message_t *message) {
   return message->size > 0 ? message->size : 1;
@@ -116,24 +128,33 @@ static void forget_first(aloop_datagram_t *endpoint) {
   aloop__memory_release(endpoint->object.loop, item);
 }
 
+/* The first segments of the first message are gone, but not all. */
+static void shorten_first(aloop_datagram_t *endpoint, size_t size) {
+  aloop_message_t *message = &endpoint->first->message;
+  message->data = (const char *)message->data + size;
+  message->size -= size;
+  endpoint->unsent -= size;
+}
+
 /* ---- Sending -------------------------------------------------------------------------------------------- */
 
-uint16_t aloop__dgram_abilities(int fd) {
+uint16_t aloop__dgram_cut_max(int fd) {
 #ifdef UDP_SEGMENT
   int off = 0;
-  if (setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &off, sizeof off) == 0) return ALOOP__DGRAM_SEGMENTS;
+  if (setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &off, sizeof off) == 0) return UINT16_MAX;
 #else
   (void)fd;
 #endif
   return 0;
 }
 
-/* Datagrams on their way to the kernel: spans[i] of them make up the i-th message of the call. */
+/* Datagrams on their way to the kernel. */
 typedef struct parcel {
   unsigned count;
+  unsigned parts_count;
   aloop__mmsg_t out[ALOOP__DGRAM_BATCH];
   struct iovec parts[ALOOP__DGRAM_BATCH];
-  unsigned spans[ALOOP__DGRAM_BATCH];
+  unsigned spans[ALOOP__DGRAM_BATCH]; /* so many messages make up one of `out`; 0: segments of one */
   aloop__control_t controls[ALOOP__DGRAM_BATCH];
 } parcel_t;
 
@@ -146,82 +167,146 @@ static bool same_way(const aloop_message_t *a, const aloop_message_t *b) {
          same_name(a->local, a->local_size, b->local, b->local_size) && a->ecn == b->ecn;
 }
 
+/* Whether it is to arrive as several datagrams. */
+static bool is_cut(const aloop_message_t *message) {
+  return message->segment > 0 && message->size > message->segment;
+}
+
 /* How many datagrams from the first on can be one message for the kernel: of one size, but for the last, and to
  * one address. */
 static unsigned span_of(const aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
   size_t size = messages[0].size, total = size;
   unsigned span = 1;
-  if ((endpoint->flags & ALOOP__DGRAM_SEGMENTS) == 0 || size == 0 || size > SEGMENT_MAX) return 1;
+  if (endpoint->cut_max == 0 || size == 0 || size > SEGMENT_MAX) return 1;
   while (span < count && messages[span - 1].size == size && messages[span].size > 0 &&
-         messages[span].size <= size && total + messages[span].size <= MERGED_MAX &&
+         messages[span].size <= size && total + messages[span].size <= MERGED_MAX && !is_cut(&messages[span]) &&
          same_way(&messages[0], &messages[span]))
     total += messages[span++].size;
   return span;
+}
+
+/* How much of what is left of a message in segments can be one message for the kernel. */
+static size_t reach_of(const aloop_datagram_t *endpoint, size_t segment, size_t left) {
+  size_t most = segment;
+  if (segment <= endpoint->cut_max && segment <= MERGED_MAX / 2)
+    most = segment * (MERGED_MAX / segment < SEGMENTS_MAX ? MERGED_MAX / segment : SEGMENTS_MAX);
+  return left < most ? left : most;
 }
 
 static const struct sockaddr *peer_of(const aloop_datagram_t *endpoint, const aloop_message_t *message) {
   return message->address != NULL ? message->address : (const struct sockaddr *)(const void *)&endpoint->peer;
 }
 
+static void add_part(parcel_t *parcel, const void *data, size_t size) {
+  parcel->parts[parcel->parts_count++] = (struct iovec){.iov_base = (void *)data, .iov_len = size};
+}
+
+/* The parts that were added since `first`, as one message for the kernel, cut at `segment` (0: not). */
+static void seal(const aloop_datagram_t *endpoint, parcel_t *parcel, const aloop_message_t *message,
+                 unsigned first, size_t segment) {
+  unsigned at = parcel->count++;
+  struct msghdr *header = &parcel->out[at].msg_hdr;
+  memset(&parcel->out[at], 0, sizeof parcel->out[at]);
+  header->msg_name = (void *)message->address;
+  header->msg_namelen = message->address != NULL ? message->address_size : 0;
+  header->msg_iov = &parcel->parts[first];
+  header->msg_iovlen = (unsigned char)(parcel->parts_count - first);
+  if (segment > 0 || message->local != NULL || message->ecn != 0)
+    aloop__control_write(header, &parcel->controls[at], message, peer_of(endpoint, message), segment);
+}
+
+static void pack_segments(const aloop_datagram_t *endpoint, parcel_t *parcel, const aloop_message_t *message,
+                          size_t offset) {
+  while (offset < message->size && parcel->parts_count < ALOOP__DGRAM_BATCH) {
+    size_t size = reach_of(endpoint, message->segment, message->size - offset);
+    unsigned first = parcel->parts_count;
+    parcel->spans[parcel->count] = 0;
+    add_part(parcel, (const char *)message->data + offset, size);
+    seal(endpoint, parcel, message, first, size > message->segment ? message->segment : 0);
+    offset += size;
+  }
+}
+
+/* As many as there is room for, from the cursor on. */
 static void pack(const aloop_datagram_t *endpoint, parcel_t *parcel, const aloop_message_t *messages,
-                 unsigned count) {
-  parcel->count = 0;
-  for (unsigned i = 0; i < count;) {
-    unsigned at = parcel->count++, span = span_of(endpoint, &messages[i], count - i);
-    struct msghdr *header = &parcel->out[at].msg_hdr;
-    for (unsigned j = i; j < i + span; j++)
-      parcel->parts[j] = (struct iovec){.iov_base = (void *)messages[j].data, .iov_len = messages[j].size};
-    memset(&parcel->out[at], 0, sizeof parcel->out[at]);
-    header->msg_name = (void *)messages[i].address;
-    header->msg_namelen = messages[i].address != NULL ? messages[i].address_size : 0;
-    header->msg_iov = &parcel->parts[i];
-    header->msg_iovlen = (unsigned char)span;
-    if (span > 1 || messages[i].local != NULL || messages[i].ecn != 0)
-      aloop__control_write(header, &parcel->controls[at], &messages[i], peer_of(endpoint, &messages[i]),
-                           span > 1 ? messages[i].size : 0);
-    parcel->spans[at] = span;
+                 unsigned count, const cursor_t *cursor) {
+  size_t offset = cursor->offset;
+  parcel->count = parcel->parts_count = 0;
+  for (unsigned i = cursor->index; i < count && parcel->parts_count < ALOOP__DGRAM_BATCH; offset = 0) {
+    if (is_cut(&messages[i])) {
+      pack_segments(endpoint, parcel, &messages[i++], offset);
+      continue;
+    }
+    unsigned room = ALOOP__DGRAM_BATCH - parcel->parts_count, left = count - i;
+    unsigned first = parcel->parts_count, span = span_of(endpoint, &messages[i], left < room ? left : room);
+    parcel->spans[parcel->count] = span;
+    for (unsigned j = i; j < i + span; j++) add_part(parcel, messages[j].data, messages[j].size);
+    seal(endpoint, parcel, &messages[i], first, span > 1 ? messages[i].size : 0);
     i += span;
   }
 }
 
-/* The kernel, or the device that the way leads to, cuts no messages after all. */
-static bool is_no_cutter(int error) {
-  return error == ALOOP_EIO || error == ALOOP_EINVAL || error == ALOOP_EMSGSIZE || error == ALOOP_ENOTSUP;
+/* So many messages, or so many bytes of the segments of one, are gone. */
+static void advance(cursor_t *cursor, const aloop_message_t *messages, unsigned span, size_t size) {
+  if (span == 0 && cursor->offset + size < messages[cursor->index].size) {
+    cursor->offset += size;
+    return;
+  }
+  *cursor = (cursor_t){.index = cursor->index + (span > 0 ? span : 1)};
 }
 
-/* Sends at most a batch. Returns how many are done with: sent, or refused by the system. */
-static unsigned transmit(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count,
-                         errors_t *errors) {
+/* The system refuses the datagram at the cursor. */
+static void skip(cursor_t *cursor, const aloop_message_t *messages) {
+  const aloop_message_t *message = &messages[cursor->index];
+  bool again = cursor->refused;
+  cursor->refused = true;
+  if (is_cut(message) && !again)
+    advance(cursor, messages, 0, message->segment);
+  else
+    advance(cursor, messages, 1, 0);
+}
+
+/* Whether the kernel, or the device that the way leads to, cuts no such messages after all. Then it will not be
+ * asked again: for large segments, or for any. */
+static bool cannot_cut(aloop_datagram_t *endpoint, const aloop_message_t *message, const parcel_t *parcel,
+                       int error) {
+  const struct iovec *part = &parcel->parts[0];
+  size_t segment = parcel->spans[0] > 1 ? message->size : message->segment;
+  bool asked = parcel->spans[0] > 1 || (parcel->spans[0] == 0 && part->iov_len > segment);
+  if (!asked ||
+      (error != ALOOP_EIO && error != ALOOP_EINVAL && error != ALOOP_EMSGSIZE && error != ALOOP_ENOTSUP))
+    return false;
+  endpoint->cut_max = segment > SEGMENT_MAX ? SEGMENT_MAX : 0;
+  return true;
+}
+
+/* One call of the kernel. Moves the cursor behind what was sent or refused by the system. Returns false if the
+ * socket takes no more now. */
+static bool transmit(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count,
+                     cursor_t *cursor, errors_t *errors) {
   parcel_t parcel;
-  unsigned done = 0, sent = 0;
-  pack(endpoint, &parcel, messages, count);
-  while (done < count) {
-    int n = aloop__mmsg_send(endpoint->fd, &parcel.out[sent], parcel.count - sent);
-    if (n == ALOOP_EAGAIN) break;
-    for (int i = 0; i < n; i++) done += parcel.spans[sent++];
-    if (n >= 0) continue;
-    unsigned span = parcel.spans[sent];
-    if (span > 1 && is_no_cutter(n)) {
-      endpoint->flags &= (uint16_t)~ALOOP__DGRAM_SEGMENTS;
-    } else {
-      errors->list[errors->count++] = n;
-      done++;
-      sent++;
-      if (span == 1) continue;
-    }
-    pack(endpoint, &parcel, messages + done, count - done); /* one of several is gone, or all go one by one */
-    sent = 0;
-  }
-  return done;
+  pack(endpoint, &parcel, messages, count, cursor);
+  int n = aloop__mmsg_send(endpoint->fd, parcel.out, parcel.count);
+  if (n == ALOOP_EAGAIN) return false;
+  for (int i = 0; i < n; i++)
+    advance(cursor, messages, parcel.spans[i], parcel.out[i].msg_hdr.msg_iov->iov_len);
+  if (n >= 0 || cannot_cut(endpoint, &messages[cursor->index], &parcel, n)) return true;
+  errors->list[errors->count++] = n;
+  skip(cursor, messages);
+  return true;
 }
 
 /* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. */
 static void put(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
   errors_t errors = {.count = 0};
-  unsigned done = 0;
-  if (endpoint->first == NULL) done = transmit(endpoint, messages, count, &errors);
-  for (; done < count; done++) {
-    int rc = keep(endpoint, &messages[done]);
+  cursor_t cursor = {.index = 0};
+  bool room = endpoint->first == NULL;
+  while (room && cursor.index < count) room = transmit(endpoint, messages, count, &cursor, &errors);
+  for (; cursor.index < count; advance(&cursor, messages, 1, 0)) {
+    aloop_message_t rest = messages[cursor.index];
+    rest.data = (const char *)rest.data + cursor.offset;
+    rest.size -= cursor.offset;
+    int rc = keep(endpoint, &rest);
     if (rc < 0) errors.list[errors.count++] = rc;
   }
   check_high(endpoint);
@@ -235,16 +320,17 @@ static unsigned peek(const aloop_datagram_t *endpoint, aloop_message_t *messages
   return count;
 }
 
-/* Sends a batch of what waits. Returns whether there may be room for another. */
+/* Sends some of what waits. Returns whether there may be room for more. */
 static bool flush(aloop_datagram_t *endpoint) {
   aloop_message_t messages[ALOOP__DGRAM_BATCH];
   errors_t errors = {.count = 0};
-  unsigned count = peek(endpoint, messages);
-  unsigned done = transmit(endpoint, messages, count, &errors);
-  for (unsigned i = 0; i < done; i++) forget_first(endpoint);
+  cursor_t cursor = {.index = 0};
+  bool room = transmit(endpoint, messages, peek(endpoint, messages), &cursor, &errors);
+  for (unsigned i = 0; i < cursor.index; i++) forget_first(endpoint);
+  if (cursor.offset > 0) shorten_first(endpoint, cursor.offset);
   check_low(endpoint);
   report_all(endpoint, &errors);
-  return done == count && endpoint->first != NULL;
+  return room && endpoint->first != NULL;
 }
 
 void aloop__dgram_writable(aloop_datagram_t *endpoint) {

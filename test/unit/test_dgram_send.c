@@ -234,6 +234,156 @@ static void a_refusal_costs_one_of_those_that_travel_together(void **state) {
   end_post(&client, fd);
 }
 
+/* ---- Segments -------------------------------------------------------------------------------------------- */
+
+enum { LONG = 300000 };
+
+static char *letters(size_t size) {
+  char *bytes = malloc(size);
+  for (size_t i = 0; i < size; i++) bytes[i] = (char)('a' + i % 26);
+  return bytes;
+}
+
+/* The texts of datagrams that come with these segments. */
+static void expect_segments(post_t *server, const char *bytes, size_t size, size_t segment) {
+  size_t count = size == 0 ? 1 : (size + segment - 1) / segment;
+  server->text_size = server->datagrams = 0;
+  await_datagrams(server, count);
+  size_t at = 0;
+  for (size_t i = 0; i < count; i++) {
+    size_t length = i + 1 < count ? segment : size - i * segment;
+    assert_memory_equal(&server->text[at], bytes + i * segment, length);
+    at += length;
+    assert_int_equal(server->text[at++], '\n');
+  }
+  assert_int_equal(server->datagrams, count);
+}
+
+static void segments_arrive_as_datagrams(env_t *env, void (*spoil)(int fd)) {
+  static const struct {
+    size_t size;
+    unsigned segment;
+  } cases[] = {{12, 5}, {10, 5},  {5, 5},       {4, 5},       {0, 5},
+               {1, 1},  {100, 1}, {3000, 1400}, {3800, 1900}, {65, 64}};
+  post_t server = {.env = env}, client = {.env = env};
+  char *bytes = letters(4000);
+  connect_udp(&client, &single_protocol, open_udp(&server, &single_protocol));
+  spoil(aloop_datagram_fd(client.endpoint));
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    aloop_message_t message = {.data = bytes, .size = cases[i].size, .segment = cases[i].segment};
+    assert_int_equal(aloop_datagram_send_many(client.endpoint, &message, 1), 1);
+    expect_segments(&server, bytes, cases[i].size, cases[i].segment);
+  }
+  assert_int_equal(client.errors_count, 0);
+  free(bytes);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+static void segments_are_cut_by_the_kernel(void **state) {
+  segments_arrive_as_datagrams(*state, leave_alone);
+}
+
+static void segments_are_cut_where_the_kernel_does_not(void **state) {
+  segments_arrive_as_datagrams(*state, without_checksums);
+}
+
+static void segments_keep_their_place_among_others(void **state) {
+  post_t server = {.env = *state}, client = {.env = *state};
+  aloop_message_t messages[] = {{.data = "one", .size = 3},
+                                {.data = "twofou", .size = 6, .segment = 3},
+                                {.data = "end", .size = 3},
+                                {.data = "", .size = 0},
+                                {.data = "a long way", .size = 10, .segment = 4}};
+  connect_udp(&client, &single_protocol, open_udp(&server, &single_protocol));
+  assert_int_equal(aloop_datagram_send_many(client.endpoint, messages, 5), 5);
+  await_datagrams(&server, 8);
+  assert_string_equal(server.text, "one\ntwo\nfou\nend\n\na lo\nng w\nay\n");
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+/* More segments than the kernel cuts at once, and more bytes. The receiver is a Unix socket, which loses none. */
+static void a_message_may_have_thousands_of_segments(void **state) {
+  post_t post = {.env = *state};
+  char *bytes = letters(LONG);
+  int peer = open_pair(&post, &single_protocol);
+  aloop_message_t message = {.data = bytes, .size = LONG, .segment = 1000};
+  aloop_datagram_set_write_buffer_limits(post.endpoint, 20000, 10000);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, &message, 1), 1);
+  assert_string_equal(post.events, "MP");
+  char *came = malloc(LONG);
+  size_t size = 0;
+  while (size < LONG) {
+    /* Exactly what has not arrived and is not on its way waits: whole segments. */
+    assert_int_equal(unsent_of(&post) % 1000, 0);
+    assert_true(unsent_of(&post) <= LONG - size);
+    ssize_t n = recv(peer, came + size, LONG - size, MSG_DONTWAIT);
+    if (n > 0) assert_int_equal(n, 1000);
+    if (n > 0)
+      size += (size_t)n;
+    else
+      settle(post.env->loop);
+  }
+  assert_memory_equal(came, bytes, LONG);
+  assert_int_equal(unsent_of(&post), 0);
+  assert_string_equal(post.events, "MPR");
+  free(came);
+  free(bytes);
+  end_post(&post, peer);
+}
+
+static void what_waits_of_segments_counts_against_the_cap(void **state) {
+  post_t post = {.env = *state};
+  char *bytes = letters(LONG);
+  int peer = open_pair(&post, &single_protocol);
+  aloop_message_t message = {.data = bytes, .size = 30, .segment = 10};
+  fill_pair(&post);
+  size_t before = unsent_of(&post);
+  assert_int_equal(aloop_datagram_set_write_buffer_cap(post.endpoint, before + 60), 0);
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, &message, 1), 1);
+  assert_int_equal(unsent_of(&post), before + 30);
+  message.size = 31;
+  assert_int_equal(aloop_datagram_send_many(post.endpoint, &message, 1), ALOOP_ENOBUFS);
+  assert_int_equal(unsent_of(&post), before + 30);
+  free(bytes);
+  end_post(&post, peer);
+}
+
+static void refused_segments_end_their_message_but_not_the_next(void **state) {
+  post_t server = {.env = *state}, client = {.env = *state};
+  enum { SIZE = 200000 };
+  char *bytes = letters(SIZE);
+  aloop_message_t messages[] = {{.data = bytes, .size = SIZE, .segment = 70000},
+                                {.data = "here", .size = 4, .segment = 2}};
+  connect_udp(&client, &single_protocol, open_udp(&server, &single_protocol));
+  assert_int_equal(aloop_datagram_send_many(client.endpoint, messages, 2), 2);
+  assert_int_equal(client.errors_count, 2);
+  assert_int_equal(client.errors[0], ALOOP_EMSGSIZE);
+  await_datagrams(&server, 2);
+  assert_string_equal(server.text, "he\nre\n");
+  free(bytes);
+  end_post(&client, -1);
+  end_post(&server, -1);
+}
+
+/* An earlier refusal (ICMP) costs one datagram. */
+static void a_refusal_costs_one_segment(void **state) {
+  post_t server = {.env = *state}, client = {.env = *state};
+  aloop_message_t message = {.data = "aabbccdd", .size = 8, .segment = 2};
+  int port = open_udp(&server, &single_protocol);
+  connect_udp(&client, &single_protocol, port);
+  end_post(&server, -1);
+  post_text(&client, "is anybody there?");
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  assert_int_equal(bind(fd, on_loopback(port), LOOPBACK_SIZE), 0);
+  assert_int_equal(aloop_datagram_send_many(client.endpoint, &message, 1), 1);
+  assert_int_equal(client.errors_count, 1);
+  settle(client.env->loop);
+  assert_string_equal(lines_at(fd), "bb\ncc\ndd\n");
+  end_post(&client, fd);
+}
+
 /* ---- Inside a delivery ----------------------------------------------------------------------------------- */
 
 static void echo_twice(post_t *post, const void *data, size_t size, const struct sockaddr *address,
@@ -372,4 +522,8 @@ TESTS(T(they_leave_at_once), T(what_waits_is_counted_exactly), T(the_marks_pause
       T(a_batch_goes_back_as_it_came), T(a_peer_that_went_is_an_error_each_time),
       T(what_waits_for_a_peer_that_went_is_dropped), T(an_error_may_be_the_end), T(pausing_may_be_the_end),
       T(a_connected_one_takes_its_own_address), T(datagrams_that_travel_together_arrive_apart),
-      T(where_nobody_cuts_they_travel_apart), T(a_refusal_costs_one_of_those_that_travel_together))
+      T(segments_are_cut_by_the_kernel), T(segments_are_cut_where_the_kernel_does_not),
+      T(segments_keep_their_place_among_others), T(a_message_may_have_thousands_of_segments),
+      T(what_waits_of_segments_counts_against_the_cap), T(refused_segments_end_their_message_but_not_the_next),
+      T(a_refusal_costs_one_segment), T(where_nobody_cuts_they_travel_apart),
+      T(a_refusal_costs_one_of_those_that_travel_together))
