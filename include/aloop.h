@@ -1236,6 +1236,7 @@ typedef struct aloop_datagram_options {
   bool reuse_port;      /* several sockets share the port */
   bool want_local;      /* messages say to which address they came, where the system knows it */
   bool want_ecn;        /* ... and their ECN bits */
+  bool want_segments;   /* datagrams_received may get several of one sender as one message (Linux: GRO) */
   bool allow_broadcast; /* the socket is then not connected: anybody may answer what is sent to remote_host */
   socklen_t local_size;
   socklen_t remote_size;

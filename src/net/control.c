@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What travels beside the bytes of a datagram: the address of this machine that it came to or goes out from,
- * the two bits of ECN, and the size at which the kernel is to cut a message into datagrams.
+ * the two bits of ECN, and the size at which the kernel is to cut a message into datagrams, or at which they
+ * came before it put them together.
  *
  * Each is a control message of the socket interface, and each exists once per family. A socket for IPv6 that
  * also carries IPv4 gets some of both, so reading goes by what is there and writing by the addresses, never by
@@ -20,7 +21,7 @@ static void set_on(int fd, int level, int option) {
   setsockopt(fd, level, option, &on, sizeof on); /* of the other family, perhaps: then nothing comes */
 }
 
-void aloop__control_want(int fd, bool local, bool ecn) {
+void aloop__control_want(int fd, bool local, bool ecn, bool segments) {
 #ifdef IP_PKTINFO
   if (local) set_on(fd, IPPROTO_IP, IP_PKTINFO);
 #endif
@@ -33,7 +34,10 @@ void aloop__control_want(int fd, bool local, bool ecn) {
 #ifdef IPV6_RECVTCLASS
   if (ecn) set_on(fd, IPPROTO_IPV6, IPV6_RECVTCLASS);
 #endif
-  (void)fd, (void)local, (void)ecn;
+#ifdef UDP_GRO
+  if (segments) set_on(fd, IPPROTO_UDP, UDP_GRO);
+#endif
+  (void)fd, (void)local, (void)ecn, (void)segments;
 }
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
@@ -82,12 +86,24 @@ static void read_v6(const struct cmsghdr *item, aloop_message_t *message, struct
   (void)item, (void)message, (void)local, (void)port;
 }
 
+static void read_udp(const struct cmsghdr *item, aloop_message_t *message) {
+#ifdef UDP_GRO
+  if (item->cmsg_type == UDP_GRO) {
+    int size;
+    memcpy(&size, CMSG_DATA(item), sizeof size);
+    if (size > 0 && message->size > (size_t)size) message->segment = (unsigned)size;
+  }
+#endif
+  (void)item, (void)message;
+}
+
 void aloop__control_read(struct msghdr *header, aloop_message_t *message, struct sockaddr_storage *local,
                          uint16_t port) {
   memset(local, 0, sizeof *local);
   for (struct cmsghdr *item = CMSG_FIRSTHDR(header); item != NULL; item = CMSG_NXTHDR(header, item)) {
     if (item->cmsg_level == IPPROTO_IP) read_v4(item, message, local, port);
     if (item->cmsg_level == IPPROTO_IPV6) read_v6(item, message, local, port);
+    if (item->cmsg_level == IPPROTO_UDP) read_udp(item, message);
   }
   if (message->local_size > 0) message->local = (const struct sockaddr *)(const void *)local;
 }

@@ -11,13 +11,15 @@
 
 /* Room for the control messages of one datagram. */
 typedef struct aloop__control {
-  size_t words[16];
+  size_t words[24];
 } aloop__control_t;
 
-/* Asks for the local address and the ECN bits of what is received, as far as the system knows them. */
-void aloop__control_want(int fd, bool local, bool ecn);
+/* Asks for the local address and the ECN bits of what is received, and for several datagrams of one sender as
+ * one message, as far as the system knows them. */
+void aloop__control_want(int fd, bool local, bool ecn, bool segments);
 
-/* Reads what came with a message: its ECN bits, and the local address to `local` (`port` in network order). */
+/* Reads what came with a message of known size: its ECN bits, the size of its segments, and the local address
+ * to `local` (`port` in network order). */
 void aloop__control_read(struct msghdr *header, aloop_message_t *message, struct sockaddr_storage *local,
                          uint16_t port);
 

@@ -95,7 +95,8 @@ static bool make_protocol(aloop_datagram_t *endpoint) {
 
 static void want_controls(const aloop_datagram_t *endpoint) {
   aloop__control_want(endpoint->fd, (endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) != 0,
-                      (endpoint->flags & ALOOP__DGRAM_WANT_ECN) != 0);
+                      (endpoint->flags & ALOOP__DGRAM_WANT_ECN) != 0,
+                      (endpoint->flags & ALOOP__DGRAM_WANT_SEGMENTS) != 0);
 }
 
 /* Takes the descriptor, if it is a caller's, and makes the protocol. On failure the descriptor is as it was. */

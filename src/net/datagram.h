@@ -29,7 +29,8 @@ enum {
   ALOOP__DGRAM_CONNECTED = 64,    /* the kernel knows `peer` */
   ALOOP__DGRAM_WANT_LOCAL = 512,  /* messages say where they came to */
   ALOOP__DGRAM_WANT_ECN = 1024,
-  ALOOP__DGRAM_LOCAL = 128 /* a Unix socket: datagrams may be larger than a slot */
+  ALOOP__DGRAM_WANT_SEGMENTS = 256, /* several datagrams of one sender may come as one message */
+  ALOOP__DGRAM_LOCAL = 128          /* a Unix socket: datagrams may be larger than a slot */
 };
 
 /* One that waits to be sent; what its message points to lies behind it. */

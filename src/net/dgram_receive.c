@@ -5,13 +5,18 @@
  * All endpoints of a loop receive into one buffer of 32 slots, each with room for any UDP datagram, through
  * recvmmsg where there is one. A socket that has had few datagrams is asked for few: an endpoint asks for twice
  * as many as came last time, so a single request costs what recvmsg costs, and a busy socket gives 32 with one
- * call. As long as a call brings what was asked for another one follows, up to a budget per turn; the rest
- * waits for the next turn, so that one busy socket cannot starve the others. Memory that is never received into
+ * call. As long as a call brings what was asked for another one follows, up to a budget per turn, in calls and
+ * in bytes; the rest waits for the next turn, so that one busy socket cannot starve the others. Memory that is never received into
  * is never touched. Unix datagrams may be larger than any of UDP: for them the buffer has 8 slots of a quarter
  * of a mebibyte.
  *
  * What a call brought is delivered inside a cork (dgram_send.c): all answers leave together. A datagram that
  * does not fit its slot is not delivered in part: error_received is told ALOOP_EMSGSIZE.
+ *
+ * Where it was asked for, the kernel puts datagrams of one size and one sender together (UDP_GRO) or leaves
+ * together what its own sender gave it as one, and the way through the kernel is gone once for all of them. A
+ * slot has room for as much as can come. Who takes batches gets such a message as it is, who takes one datagram
+ * at a time never sees it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -63,7 +68,8 @@ static int slots_of(const aloop_datagram_t *endpoint) {
 }
 
 static bool wants_controls(const aloop_datagram_t *endpoint) {
-  return (endpoint->flags & (ALOOP__DGRAM_WANT_LOCAL | ALOOP__DGRAM_WANT_ECN)) != 0;
+  return (endpoint->flags & (ALOOP__DGRAM_WANT_LOCAL | ALOOP__DGRAM_WANT_ECN | ALOOP__DGRAM_WANT_SEGMENTS)) !=
+         0;
 }
 
 static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
@@ -102,14 +108,27 @@ static void deliver_one(aloop_datagram_t *endpoint, const aloop_message_t *messa
                                        message->address, message->address_size);
 }
 
-/* The protocol may change, and the endpoint end, between two of them. */
+/* Each datagram of a message. The protocol may change, and the endpoint end, between two of them. */
+static void deliver_cut(aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  aloop_message_t piece = *message;
+  size_t end = message->size;
+  piece.segment = 0;
+  for (size_t at = 0; at < end && is_open(endpoint); at += message->segment) {
+    piece.data = (const char *)message->data + at;
+    piece.size = end - at < message->segment ? end - at : message->segment;
+    deliver_one(endpoint, &piece);
+  }
+}
+
 static void deliver_each(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
   for (int i = 0; i < count && is_open(endpoint); i++) {
     aloop_message_t message = message_of(endpoint, dgrams, i);
-    if (is_whole(dgrams, i))
-      deliver_one(endpoint, &message);
-    else
+    if (!is_whole(dgrams, i))
       aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
+    else if (message.segment > 0)
+      deliver_cut(endpoint, &message);
+    else
+      deliver_one(endpoint, &message);
   }
 }
 
@@ -149,11 +168,18 @@ static uint16_t port_of(int fd) {
   return port > 0 ? htons((uint16_t)port) : 0;
 }
 
+static size_t size_of(const aloop__dgrams_t *dgrams, int count) {
+  size_t size = 0;
+  for (int i = 0; i < count; i++) size += dgrams->in[i].msg_len;
+  return size;
+}
+
 void aloop__dgram_readable(aloop_datagram_t *endpoint) {
   aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
   if ((endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) && endpoint->port == 0)
     endpoint->port = port_of(endpoint->fd);
-  for (int i = 0; i < BATCHES_PER_TURN && is_open(endpoint); i++) {
+  size_t size = 0;
+  for (int i = 0; i < BATCHES_PER_TURN && size < ALOOP__READ_BUDGET && is_open(endpoint); i++) {
     int asked = endpoint->ask;
     int came = receive(endpoint, dgrams, asked);
     if (came < 0) {
@@ -163,5 +189,6 @@ void aloop__dgram_readable(aloop_datagram_t *endpoint) {
     endpoint->ask = (uint16_t)(came * 2 < slots_of(endpoint) ? came * 2 : slots_of(endpoint));
     deliver(endpoint, dgrams, came);
     if (came < asked) return;
+    size += size_of(dgrams, came);
   }
 }

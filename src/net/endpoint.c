@@ -177,6 +177,7 @@ static uint16_t flags_of(const aloop_datagram_options_t *options, int family, bo
   if (family == AF_UNIX) return (uint16_t)(flags | ALOOP__DGRAM_LOCAL);
   if (options->want_local) flags |= ALOOP__DGRAM_WANT_LOCAL;
   if (options->want_ecn) flags |= ALOOP__DGRAM_WANT_ECN;
+  if (options->want_segments) flags |= ALOOP__DGRAM_WANT_SEGMENTS;
   return (uint16_t)flags;
 }
 
