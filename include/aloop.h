@@ -642,7 +642,8 @@ ALOOP_API int aloop_future_set_result(aloop_future_t *future, int64_t value, voi
  * ALOOP_EDONE, ALOOP_EINVAL (code >= 0). When out of memory the message is left out. [loop] */
 ALOOP_API int aloop_future_set_error(aloop_future_t *future, int error, const char *message);
 
-/* Future.cancel: stops the operation behind it, at once, and ends the future with ALOOP_ECANCELED. Returns 1,
+/* Future.cancel: stops the operation behind it, at once, and ends the future with ALOOP_ECANCELED. A task is only
+ * asked to end, and so is what waits for tasks (gather, wait_for): it stays pending until they have. Returns 1,
  * or 0 if it was already done. [loop] */
 ALOOP_API int aloop_future_cancel(aloop_future_t *future);
 
@@ -692,7 +693,8 @@ ALOOP_API aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const c
 #define aloop_sleep(loop, delay) aloop_sleep_from(loop, delay, ALOOP_HERE)
 
 /* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
- * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all. Takes over the
+ * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all, and ends it when all
+ * have ended. Takes over the
  * references; a NULL among them gives NULL and cancels the rest, so that calls nest. Children:
  * aloop_future_child. Errors: ALOOP_EOTHERLOOP, ALOOP_EINVAL (unknown flags). [loop] */
 enum { ALOOP_RETURN_ERRORS = 1 };
@@ -718,7 +720,8 @@ ALOOP_API aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *
 ALOOP_API aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index);
 
 /* asyncio.wait_for: the end of `future`, or ALOOP_ETIMEDOUT after `timeout` ns (0 or less: unless it is done
- * already), which cancels it; ALOOP_FOREVER: no limit. Takes over the reference; NULL gives NULL. [loop] */
+ * already), which cancels it; a task that then ends with something else has the last word. ALOOP_FOREVER: no
+ * limit. Takes over the reference; NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout);
 ALOOP_API aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin);
 #define aloop_wait_for(future, timeout) aloop_wait_for_from(future, timeout, ALOOP_HERE)

@@ -265,6 +265,8 @@ static inline int enter_end(aloop_future_t *future) {
   int rc = enter(future);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
+  if (ALOOP_UNLIKELY(future->sealed))
+    return aloop__misuse(future->object.loop, ALOOP_EPERM, "a task ends when its function returns");
   if (future->operation) stop(future);
   return future->state == ALOOP__PENDING ? 0 : ALOOP_EDONE;
 }
@@ -292,16 +294,30 @@ int aloop_future_set_error(aloop_future_t *future, int error, const char *messag
   return rc;
 }
 
-int aloop_future_cancel(aloop_future_t *future) {
-  int rc = enter(future);
-  if (rc < 0) return rc;
+static const aloop__future_kind_t *kind_of(const aloop_future_t *future) {
+  return ALOOP_CONTAINER_OF(future->object.kind, const aloop__future_kind_t, object);
+}
+
+void aloop__future_break(aloop_future_t *future, const char *message) {
+  stop(future);
+  if (future->state == ALOOP__PENDING) end_with_error(future, ALOOP_ECANCELED, message);
+}
+
+int aloop__future_cancel(aloop_future_t *future, const char *message) {
   if (future->state != ALOOP__PENDING) return 0;
   aloop__object_ref(&future->object);
-  stop(future);
-  if (future->state == ALOOP__PENDING) end_with_number(future, ALOOP__FAILED, ALOOP_ECANCELED);
-  rc = aloop_future_cancelled(future);
+  if (kind_of(future)->cancel != NULL)
+    kind_of(future)->cancel(future, message);
+  else
+    aloop__future_break(future, message);
+  int accepted = future->state == ALOOP__PENDING || aloop_future_cancelled(future);
   drop(future);
-  return rc;
+  return accepted;
+}
+
+int aloop_future_cancel(aloop_future_t *future) {
+  int rc = enter(future);
+  return rc < 0 ? rc : aloop__future_cancel(future, NULL);
 }
 
 int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) {
@@ -317,7 +333,7 @@ int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) 
 
 /* ---- Life ------------------------------------------------------------------------------------------------ */
 
-static void describe(const aloop__object_t *object, char *text, size_t size) {
+void aloop__future_describe(const aloop__object_t *object, char *text, size_t size) {
   const aloop_future_t *future = (const aloop_future_t *)(const void *)object;
   if (future->state == ALOOP__PENDING)
     snprintf(text, size, "pending, %" PRIu32 " callbacks", future->count);
@@ -334,8 +350,8 @@ static bool report_unread(aloop_future_t *future) {
   char text[MESSAGE_MAX + 64];
   const aloop_future_t *from = source_of(future);
   const char *message = from->extra != NULL ? from->extra->message : NULL;
-  snprintf(text, sizeof text, "future error was never retrieved%s%s", message != NULL ? ": " : "",
-           message != NULL ? message : "");
+  snprintf(text, sizeof text, "%s error was never retrieved%s%s", future->object.kind->name,
+           message != NULL ? ": " : "", message != NULL ? message : "");
   aloop_error_context_t context = aloop__report_context(text, (int)future->value);
   context.future = future;
   context.origin = future->object.origin;
@@ -352,21 +368,26 @@ static void release_extra(aloop_t *loop, aloop__future_extra_t *extra) {
   aloop__memory_release(loop, extra);
 }
 
-static void destroy(aloop__object_t *object) {
-  aloop_future_t *future = future_of(object);
-  if (ALOOP_UNLIKELY(future->unread) && !report_unread(future)) return;
-  aloop_t *loop = object->loop;
+bool aloop__future_release(aloop_future_t *future) {
+  if (ALOOP_UNLIKELY(future->unread) && !report_unread(future)) return false;
+  aloop_t *loop = future->object.loop;
   drop_callbacks(future);
   if (future->owner && future->destroy != NULL) future->destroy(future->ptr);
   if (ALOOP_UNLIKELY(future->extra != NULL)) release_extra(loop, future->extra);
   aloop__memory_release(loop, future->more);
-  give_block(future);
+  return true;
 }
 
-static void close_future(aloop__object_t *object) {
+void aloop__future_destroy(aloop__object_t *object) {
+  aloop_future_t *future = future_of(object);
+  if (aloop__future_release(future)) give_block(future);
+}
+
+/* The caller holds a reference. */
+void aloop__future_close(aloop__object_t *object) {
   aloop_future_t *future = future_of(object);
   if (future->state == ALOOP__PENDING)
-    aloop_future_cancel(future);
+    aloop__future_break(future, NULL);
   else
     drop_callbacks(future);
   if (!object->stalled) return;
@@ -374,23 +395,22 @@ static void close_future(aloop__object_t *object) {
   aloop__object_unref(object);
 }
 
-static bool resume(aloop__object_t *object) {
+bool aloop__future_resume(aloop__object_t *object) {
   if (!queue_callbacks(future_of(object))) return false;
   aloop__object_unref(object); /* not the last: at least one callback is queued */
   return true;
 }
 
-static const aloop__kind_t kind = {.name = "future",
-                                   .index = ALOOP__FUTURE,
-                                   .describe = describe,
-                                   .destroy = destroy,
-                                   .close = close_future,
-                                   .resume = resume};
+static const aloop__future_kind_t plain = {.object = {.name = "future",
+                                                      .index = ALOOP__FUTURE,
+                                                      .describe = aloop__future_describe,
+                                                      .destroy = aloop__future_destroy,
+                                                      .close = aloop__future_close,
+                                                      .resume = aloop__future_resume}};
 
-aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
-  aloop_future_t *future = take_block(loop);
-  if (ALOOP_UNLIKELY(future == NULL)) return NULL;
-  aloop__object_init(&future->object, loop, &kind, origin);
+void aloop__future_init(aloop_future_t *future, aloop_t *loop, const aloop__future_kind_t *kind,
+                        const char *origin) {
+  aloop__object_init(&future->object, loop, &kind->object, origin);
   future->value = 0;
   future->stop = NULL;
   future->stop_arg = NULL;
@@ -398,11 +418,16 @@ aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
   future->count = future->ran = future->queued = 0;
   future->state = ALOOP__PENDING;
   future->operation = future->owner = future->by_value = future->unread = future->ignored = false;
+  future->sealed = future->asked = future->late = false;
   future->extra = NULL;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) {
-    aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
-    end_with_error(future, ALOOP_ECLOSED, NULL);
-  }
+  if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_CLOSED) == 0)) return;
+  aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
+  end_with_error(future, ALOOP_ECLOSED, NULL);
+}
+
+aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
+  aloop_future_t *future = take_block(loop);
+  if (ALOOP_LIKELY(future != NULL)) aloop__future_init(future, loop, &plain, origin);
   return future;
 }
 
@@ -557,15 +582,17 @@ void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn fn, void 
   future->stop_arg = arg;
 }
 
-aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count) {
+aloop_future_t *aloop__future_over(aloop_t *loop, const aloop__future_kind_t *kind, size_t bytes,
+                                   aloop_future_t *const *children, size_t count) {
   if (count > (SIZE_MAX - bytes) / sizeof *children) return NULL;
   aloop__future_extra_t *extra = aloop__memory_zero(loop, bytes + count * sizeof *children);
   if (extra == NULL) return NULL;
-  aloop_future_t *future = aloop__future_new(loop, NULL);
+  aloop_future_t *future = take_block(loop);
   if (future == NULL) {
     aloop__memory_release(loop, extra);
     return NULL;
   }
+  aloop__future_init(future, loop, kind != NULL ? kind : &plain, NULL);
   extra->children = (aloop_future_t **)(void *)((char *)extra + bytes);
   extra->children_count = count;
   for (size_t i = 0; i < count; i++) extra->children[i] = children[i];

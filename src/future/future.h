@@ -69,16 +69,40 @@ struct aloop_future {
   unsigned by_value : 1;  /* ... which stands for the value: whoever reads the value takes it over */
   unsigned unread : 1;    /* the error was not read yet */
   unsigned ignored : 1;   /* nobody will read it, and that is fine */
+  unsigned sealed : 1;    /* nobody may end it from outside: a task ends with its function */
+  unsigned asked : 1;     /* for kinds with a cancel: it was called */
+  unsigned late : 1;      /* of wait_for: the time is over */
   aloop__future_extra_t *extra;
 };
+
+typedef struct aloop__future_kind {
+  aloop__kind_t object;
+  /* Asks a pending future to end. `message` may be NULL. NULL: it ends at once. */
+  void (*cancel)(aloop_future_t *future, const char *message);
+} aloop__future_kind_t;
+
+/* What plain futures do; other kinds are made of these. */
+void aloop__future_describe(const aloop__object_t *object, char *text, size_t size);
+void aloop__future_destroy(aloop__object_t *object);
+void aloop__future_close(aloop__object_t *object);
+bool aloop__future_resume(aloop__object_t *object);
+
+/* Makes a future inside of something larger, with one reference; on a closed loop it has failed. */
+void aloop__future_init(aloop_future_t *future, aloop_t *loop, const aloop__future_kind_t *kind,
+                        const char *origin);
+
+/* For the destroy function of such a kind: gives up all but the block. False: the exception handler, told of an
+ * unread error, took a reference. */
+bool aloop__future_release(aloop_future_t *future);
 
 /* A pending future with one reference for the caller, or, on a closed loop, one that failed with
  * ALOOP_ECLOSED. NULL: out of memory. */
 aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin);
 
 /* The same for a future that waits for others and takes over their references, as its children, once it is
- * made. Its extra block is the head of a cleared one of `bytes`. */
-aloop_future_t *aloop__future_over(aloop_t *loop, size_t bytes, aloop_future_t *const *children, size_t count);
+ * made. Its extra block is the head of a cleared one of `bytes`. `kind` may be NULL: a plain one. */
+aloop_future_t *aloop__future_over(aloop_t *loop, const aloop__future_kind_t *kind, size_t bytes,
+                                   aloop_future_t *const *children, size_t count);
 
 /* For failures that are known at once: a future that has failed. `format` may be NULL. */
 aloop_future_t *aloop__future_failed(aloop_t *loop, const char *origin, int error, const char *format, ...)
@@ -114,6 +138,13 @@ void aloop__future_follow(aloop_future_t *future, aloop_future_t *source);
 /* Notes that connecting to an address failed. Left out when out of memory. */
 void aloop__future_add_attempt(aloop_future_t *future, const struct sockaddr *address, socklen_t size,
                                int error);
+
+/* Task.cancel(msg): aloop_future_cancel for a future of this thread; a future that ends by it has the message,
+ * which may be NULL. 1, or 0 if it was done. */
+int aloop__future_cancel(aloop_future_t *future, const char *message);
+
+/* Ends a pending future at once, whatever its kind: its operation is stopped, then it is cancelled. */
+void aloop__future_break(aloop_future_t *future, const char *message);
 
 /* Done callbacks of the library: without context, and unwatch also takes back those that are queued. */
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg);

@@ -12,6 +12,9 @@
  * asyncio: who gathers has said that the first matters. With ALOOP_RETURN_ERRORS they count as read when all
  * are done. wait reads none.
  *
+ * Cancelling gather cancels the children. Most end by that at once, and gather with them. One that is a task
+ * was only asked to end, so gather stays until all have ended, and is cancelled then, whatever became of them.
+ *
  * The list of futures is given up by the caller even if the call fails. A failure for lack of memory cancels
  * them: their operations would otherwise go on with nobody to see the end.
  */
@@ -59,11 +62,11 @@ static void refuse(aloop_future_t *outer, int error, const char *rule) {
 }
 
 /* The outer future, pending or already failed; NULL after giving the futures up. */
-static aloop_future_t *begin(aloop_t *loop, aloop_future_t *const *futures, size_t count,
-                             aloop_done_fn on_child, int rule, const char *origin) {
+static aloop_future_t *begin(aloop_t *loop, const aloop__future_kind_t *kind, aloop_future_t *const *futures,
+                             size_t count, aloop_done_fn on_child, int rule, const char *origin) {
   if (futures == NULL) count = 0;
   bool possible = loop != NULL && !any_missing(futures, count);
-  aloop_future_t *outer = possible ? aloop__future_over(loop, sizeof(group_t), futures, count) : NULL;
+  aloop_future_t *outer = possible ? aloop__future_over(loop, kind, sizeof(group_t), futures, count) : NULL;
   if (outer == NULL) {
     abandon(futures, count);
     return NULL;
@@ -119,13 +122,15 @@ static void on_gathered(aloop_future_t *child, void *arg) {
   aloop_future_t *outer = arg;
   group_t *group = group_of(outer);
   group->pending--;
-  if (child->state == ALOOP__FAILED && (group->rule & ALOOP_RETURN_ERRORS) == 0) {
-    leave_gather(outer);
+  bool error = child->state == ALOOP__FAILED && (group->rule & ALOOP_RETURN_ERRORS) == 0;
+  if (outer->asked ? group->pending > 0 : group->pending > 0 && !error) return;
+  leave_gather(outer);
+  if (outer->asked)
+    aloop__future_fail(outer, ALOOP_ECANCELED, NULL);
+  else if (error)
     aloop__future_follow(outer, child);
-  } else if (group->pending == 0) {
-    leave_gather(outer);
+  else
     aloop__future_finish(outer, (int64_t)group->extra.children_count);
-  }
 }
 
 static void stop_gather(aloop_future_t *outer, void *arg) {
@@ -134,10 +139,32 @@ static void stop_gather(aloop_future_t *outer, void *arg) {
   cancel_all(outer->extra->children, outer->extra->children_count);
 }
 
+static bool any_pending(aloop_future_t *const *futures, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (futures[i]->state == ALOOP__PENDING) return true;
+  return false;
+}
+
+static void cancel_gather(aloop_future_t *outer, const char *message) {
+  group_t *group = group_of(outer);
+  outer->asked = true;
+  for (size_t i = 0; i < group->extra.children_count; i++)
+    aloop__future_cancel(group->extra.children[i], message);
+  if (!any_pending(group->extra.children, group->extra.children_count)) aloop__future_break(outer, message);
+}
+
+static const aloop__future_kind_t gather_kind = {.object = {.name = "future",
+                                                            .index = ALOOP__FUTURE,
+                                                            .describe = aloop__future_describe,
+                                                            .destroy = aloop__future_destroy,
+                                                            .close = aloop__future_close,
+                                                            .resume = aloop__future_resume},
+                                                 .cancel = cancel_gather};
+
 aloop_future_t *aloop_gather_from(aloop_t *loop, aloop_future_t *const *futures, size_t count, unsigned flags,
                                   const char *origin) {
   if (aloop__loop_thread(loop) < 0 && loop != NULL) return NULL;
-  aloop_future_t *outer = begin(loop, futures, count, on_gathered, (int)flags, origin);
+  aloop_future_t *outer = begin(loop, &gather_kind, futures, count, on_gathered, (int)flags, origin);
   if (outer == NULL || aloop_future_done(outer)) return outer;
   if (futures == NULL && count > 0)
     refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");
@@ -191,7 +218,7 @@ static bool limit_wait(aloop_future_t *outer, int64_t timeout) {
 aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *futures, size_t count, int64_t timeout,
                                 int until, const char *origin) {
   if (aloop__loop_thread(loop) < 0 && loop != NULL) return NULL;
-  aloop_future_t *outer = begin(loop, futures, count, on_waited, until, origin);
+  aloop_future_t *outer = begin(loop, NULL, futures, count, on_waited, until, origin);
   if (outer == NULL || aloop_future_done(outer)) return outer;
   if (futures == NULL || count == 0)
     refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");

@@ -6,9 +6,10 @@
  * the object of the result stays where it is, and taking it through either future takes it once. The inner
  * future is owned by the outer one until the outer's last reference.
  *
- * Cancelling is immediate here, so unlike in asyncio a time limit never has to wait for the inner operation to
- * give in. The one exception is a stop function that ends the future with a result after all; then that result
- * is the outer's too.
+ * Cancelling an operation is immediate, so a time limit does not have to wait for it to give in. A task, and what
+ * waits for one, is only asked to end: then wait_for stays until it has, and if it ended with something other
+ * than its being cancelled, that is the outer's end too. So it is with a stop function that ends its future with
+ * a result. A cancel that comes while wait_for waits like this wins over the time limit.
  *
  * The timer's handle is kept where the value is going to be, so a sleep costs no allocation in steady state.
  */
@@ -50,9 +51,13 @@ aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origi
 
 /* ---- wait_for -------------------------------------------------------------------------------------------- */
 
-static void on_inner(aloop_future_t *inner, void *outer) {
+static void on_inner(aloop_future_t *inner, void *arg) {
+  aloop_future_t *outer = arg;
   stop_timer(outer);
-  aloop__future_follow(outer, inner);
+  if (outer->late && !outer->asked && aloop_future_cancelled(inner))
+    aloop__future_fail(outer, ALOOP_ETIMEDOUT, NULL);
+  else
+    aloop__future_follow(outer, inner);
 }
 
 static void stop_wait_for(aloop_future_t *outer, void *arg) {
@@ -62,24 +67,48 @@ static void stop_wait_for(aloop_future_t *outer, void *arg) {
   aloop_future_cancel(inner_of(outer));
 }
 
+/* After the inner future was cancelled: the outer one ends with it at once, not a turn later. */
+static void settle(aloop_future_t *outer) {
+  aloop_future_t *inner = inner_of(outer);
+  if (outer->state != ALOOP__PENDING || inner->state == ALOOP__PENDING) return;
+  aloop__future_unwatch(inner, on_inner, outer);
+  on_inner(inner, outer);
+}
+
 /* The time is over. */
 static void on_late(aloop_t *loop, void *arg) {
   (void)loop;
   aloop_future_t *outer = arg;
   aloop_future_t *inner = inner_of(outer);
-  aloop__future_unwatch(inner, on_inner, outer);
   aloop_future_ref(outer); /* a stop function of the user's may let go of it */
-  if (aloop_future_cancel(inner) == 1)
-    aloop__future_fail(outer, ALOOP_ETIMEDOUT, NULL);
-  else
-    aloop__future_follow(outer, inner);
+  outer->late = true;
+  aloop_future_cancel(inner);
+  settle(outer);
   aloop_future_unref(outer);
 }
+
+static void cancel_wait_for(aloop_future_t *outer, const char *message) {
+  outer->asked = true;
+  aloop__future_cancel(inner_of(outer), message);
+  settle(outer);
+}
+
+static const aloop__future_kind_t wait_for_kind = {.object = {.name = "future",
+                                                              .index = ALOOP__FUTURE,
+                                                              .describe = aloop__future_describe,
+                                                              .destroy = aloop__future_destroy,
+                                                              .close = aloop__future_close,
+                                                              .resume = aloop__future_resume},
+                                                   .cancel = cancel_wait_for};
 
 /* Returns false when out of memory. */
 static bool limit(aloop_future_t *outer, int64_t timeout) {
   if (aloop__future_watch(inner_of(outer), on_inner, outer) < 0) return false;
   if (timeout == ALOOP_FOREVER) return true;
+  if (timeout <= 0) {
+    on_late(outer->object.loop, outer);
+    return true;
+  }
   outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_late, outer, outer->object.origin);
   return aloop_handle_error(outer->timer) == 0;
 }
@@ -95,14 +124,12 @@ static aloop_future_t *give_up(aloop_future_t *outer, aloop_future_t *inner) {
 aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin) {
   if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
   aloop_t *loop = future->object.loop;
-  aloop_future_t *outer = aloop__future_over(loop, sizeof *outer->extra, &future, 1);
+  aloop_future_t *outer = aloop__future_over(loop, &wait_for_kind, sizeof *outer->extra, &future, 1);
   if (outer == NULL) return give_up(NULL, future);
   outer->object.origin = origin;
   if (aloop_future_done(outer)) return outer;
   if (aloop_future_done(future))
     aloop__future_follow(outer, future);
-  else if (timeout <= 0 && timeout != ALOOP_FOREVER)
-    on_late(loop, outer);
   else if (!limit(outer, timeout))
     return give_up(outer, future);
   aloop__future_set_operation(outer, stop_wait_for, NULL);
@@ -122,7 +149,7 @@ static void stop_shield(aloop_future_t *outer, void *arg) {
 
 aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin) {
   if (future == NULL || aloop__loop_thread(future->object.loop) < 0) return NULL;
-  aloop_future_t *outer = aloop__future_over(future->object.loop, sizeof *outer->extra, &future, 1);
+  aloop_future_t *outer = aloop__future_over(future->object.loop, NULL, sizeof *outer->extra, &future, 1);
   if (outer == NULL) {
     aloop_future_unref(future);
     return NULL;

@@ -144,7 +144,7 @@ static void stop_waiting(aloop_future_t *outer, void *arg) {
 static aloop_future_t *wait_on(aloop_future_t *inner, aloop_done_fn on_inner, const char *what) {
   size_t align = sizeof(void *), length = strlen(what) + 1;
   size_t bytes = (sizeof(waiting_t) + length + align - 1) / align * align;
-  aloop_future_t *outer = aloop__future_over(inner->object.loop, bytes, &inner, 1);
+  aloop_future_t *outer = aloop__future_over(inner->object.loop, NULL, bytes, &inner, 1);
   if (outer == NULL) {
     aloop_future_cancel(inner);
     aloop_future_unref(inner);
