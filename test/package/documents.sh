@@ -72,7 +72,7 @@ for name in $(sed -n 's/^[1-9]\. `\([a-z_]*\)`.*/\1/p' src/README.md); do
   }
 done
 for name in $(grep -o '\<aloop__[a-z][a-z_0-9]*[a-z0-9]\>' src/README.md | sort -u); do
-  grep -qr "$name" src/core src/future src/executor src/net src/process src/poller || {
+  grep -qr "$name" src/core src/future src/executor src/net src/process src/poller src/task || {
     echo "src/README.md: $name is not in the code" >&2
     status=1
   }

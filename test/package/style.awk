@@ -35,8 +35,9 @@ function code(line,    out, end) {
 function floor_of(path) {
   if (path ~ /^(src\/)?(core|poller)\//) return 1
   if (path ~ /^(src\/)?future\//) return 2
-  if (path ~ /^(src\/)?(task|net|executor)\//) return 3
+  if (path ~ /^(src\/)?(net|executor)\//) return 3
   if (path ~ /^(src\/)?(tls|process)\//) return 4
+  if (path ~ /^(src\/)?task\//) return 5
   return 0
 }
 
