@@ -1018,6 +1018,16 @@ enum { ALOOP_NO_FALLBACK = 1 };
 ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count,
                                          unsigned flags);
 
+/* Beyond asyncio: joins two connections of one loop: what each receives is written to the other, with
+ * back-pressure and half-close, until both peers have ended; then both are closed. Ends with the bytes moved,
+ * both ways. Meanwhile the protocols are told nothing and writes refused; pausing, limits and timeouts count as
+ * ever. Closing one transport closes the other (ALOOP_ECLOSED); if one fails or is aborted the other is reset,
+ * the error is the future's and the message says which failed. connection_lost goes to the old protocols.
+ * Cancelling gives them their transports back; what was read is still written, and EOF told again. Errors:
+ * ALOOP_EINVAL (twice the same), ALOOP_EOTHERLOOP, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile, another relay),
+ * ALOOP_EPIPE (after write_eof), ALOOP_ENOTSUP (pipes of one direction). [loop] */
+ALOOP_API aloop_future_t *aloop_relay(aloop_transport_t *a, aloop_transport_t *b);
+
 /* ---- Names ----------------------------------------------------------------------------------------------- */
 
 struct addrinfo; /* of netdb.h, which keeps it from programs that ask for nothing but C11 */

@@ -16,6 +16,7 @@
 #include "future/future.h"
 #include "net/driver.h"
 #include "net/filepart.h"
+#include "net/relay.h"
 #include "net/write.h"
 
 struct aloop__sendfile {
@@ -138,6 +139,10 @@ static int check(const aloop_transport_t *transport, const char **rule) {
   }
   if (transport->flags & ALOOP__SENDFILE) {
     *rule = "another sendfile of this transport is under way; wait for it first";
+    return ALOOP_EBUSY;
+  }
+  if (aloop__relay_of(transport) != NULL) {
+    *rule = aloop__relay_rule;
     return ALOOP_EBUSY;
   }
   return 0;

@@ -27,6 +27,7 @@
 #include "core/report.h"
 #include "future/future.h"
 #include "net/driver.h"
+#include "net/relay.h"
 #include "net/write.h"
 
 static aloop_transport_t *of_object(const aloop__object_t *object) {
@@ -87,7 +88,9 @@ static bool stop(aloop_transport_t *transport, int error) {
 }
 
 void aloop__stream_end(aloop_transport_t *transport, int error) {
-  if (stop(transport, error)) queue_lost(transport);
+  if (!stop(transport, error)) return;
+  queue_lost(transport);
+  if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
 }
 
 /* ---- The beginning -------------------------------------------------------------------------------------- */
@@ -175,6 +178,7 @@ static void close_object(aloop__object_t *object) {
   aloop__map_t *outer = loop->context;
   loop->context = aloop__map_ref(transport->context);
   stop(transport, ALOOP_ECLOSED);
+  if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, ALOOP_ECLOSED);
   fail_waiter(transport, ALOOP_ECLOSED);
   finish(transport);
   aloop__map_clear(loop, &loop->context);
@@ -192,7 +196,8 @@ static void destroy(aloop__object_t *object) {
 static void describe(const aloop__object_t *object, char *text, size_t size) {
   static const char *const names[] = {"opening", "open", "closing", "ending", "lost"};
   const aloop_transport_t *transport = of_object(object);
-  snprintf(text, size, "fd %d, %s%s%s%s, %zu bytes to send", transport->fd, names[transport->state],
+  snprintf(text, size, "fd %d, %s%s%s%s%s, %zu bytes to send", transport->fd, names[transport->state],
+           aloop__relay_of(transport) != NULL ? ", relayed" : "",
            transport->flags & ALOOP__PAUSED ? ", reading paused" : "",
            transport->flags & ALOOP__EOF_RECEIVED ? ", EOF received" : "",
            transport->flags & ALOOP__WRITE_PAUSED ? ", writing paused" : "", transport->outbox.size);
@@ -311,7 +316,7 @@ void aloop__stream_received_eof(aloop_transport_t *transport) {
     rc = transport->table->eof_received(transport, transport->protocol);
   if (rc < 0)
     aloop__stream_end(transport, rc);
-  else if (rc == 0 || (transport->flags & ALOOP__NO_WRITE))
+  else if (rc == 0 || ((transport->flags & ALOOP__NO_WRITE) && aloop__relay_of(transport) == NULL))
     aloop_transport_close(transport);
 }
 
@@ -330,7 +335,10 @@ void aloop__stream_drained(aloop_transport_t *transport) {
       return;
     }
   }
-  if (transport->state == ALOOP__CLOSING) aloop__stream_end(transport, 0);
+  if (transport->state == ALOOP__CLOSING)
+    aloop__stream_end(transport, 0);
+  else if (aloop__relay_of(transport) != NULL)
+    aloop__relay_drained(transport);
 }
 
 /* ---- Public --------------------------------------------------------------------------------------------- */
@@ -352,6 +360,7 @@ void aloop_transport_unref(aloop_transport_t *transport) {
 
 void aloop_transport_close(aloop_transport_t *transport) {
   if (aloop__stream_enter(transport) < 0) return;
+  if (aloop__relay_of(transport) != NULL) aloop__relay_closed(transport);
   if (transport->state >= ALOOP__CLOSING) return;
   transport->state = ALOOP__CLOSING;
   transport->flags |= ALOOP__SHUT;
@@ -408,6 +417,10 @@ int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_proto
   if (rc < 0) return rc;
   if (aloop__stream_check_protocol(table) < 0)
     return aloop__misuse(transport->object.loop, ALOOP_EINVAL, "a protocol table has its size set");
+  if (aloop__relay_of(transport) != NULL) {
+    aloop__relay_set_protocol(transport, table, protocol);
+    return 0;
+  }
   transport->table = table;
   transport->protocol = protocol;
   return 0;
@@ -415,6 +428,7 @@ int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_proto
 
 void *aloop_transport_get_protocol(const aloop_transport_t *transport, const aloop_protocol_t **table) {
   if (aloop__stream_enter(transport) < 0) return NULL;
+  if (aloop__relay_of(transport) != NULL) return aloop__relay_get_protocol(transport, table);
   if (table != NULL) *table = transport->table;
   return transport->protocol;
 }

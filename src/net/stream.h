@@ -36,10 +36,12 @@ enum {
   ALOOP__BORROWED = 8192, /* the descriptor is a caller's until connection_made */
   ALOOP__NO_READ = 16384, /* one direction only: a pipe's write end */
   ALOOP__NO_WRITE = 32768,
-  ALOOP__SHUT = 2048 /* closing or later: the state in a bit, for the one test that each write makes */
+  ALOOP__SHUT = 2048, /* closing or later: the state in a bit, for the one test that each write makes */
+  ALOOP__HELD = 65536 /* not read from: the other side of a relay is full */
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
+typedef struct aloop__relay aloop__relay_t;
 typedef struct aloop__driver aloop__driver_t;
 
 /* What most connections never need: made on first use. */
@@ -49,6 +51,7 @@ typedef struct aloop__stream_extras {
   aloop_handle_t timer;
   size_t cap;
   aloop__sendfile_t *sendfile;
+  aloop__relay_t *relay;
   socklen_t peer_size; /* 0: not asked yet */
   struct sockaddr_storage peer;
 } aloop__stream_extras_t;
@@ -119,7 +122,7 @@ void aloop__stream_end(aloop_transport_t *transport, int error);
 static inline bool aloop__stream_wants_read(const aloop_transport_t *transport) {
   return transport->state == ALOOP__OPEN &&
          (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED | ALOOP__SENDFILE | ALOOP__NO_READ |
-                              ALOOP__MADE)) == ALOOP__MADE;
+                              ALOOP__HELD | ALOOP__MADE)) == ALOOP__MADE;
 }
 
 /* ---- Shared by the files of this room ---- */

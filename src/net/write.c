@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 
 #include "core/report.h"
+#include "net/relay.h"
 
 /* ---- Water marks ---------------------------------------------------------------------------------------- */
 
@@ -181,6 +182,7 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "a write to a read pipe");
   if (transport->flags & ALOOP__EOF_WANTED) return aloop__misuse(loop, ALOOP_EPIPE, "a write after write_eof");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "a write during sendfile");
+  if (aloop__relay_of(transport) != NULL) return aloop__misuse(loop, ALOOP_EBUSY, aloop__relay_rule);
   size_t cap = transport->extras != NULL ? transport->extras->cap : 0;
   size_t unsent = transport->outbox.size + aloop__cork_size(transport);
   if (cap > 0 && (size > cap || unsent > cap - size)) return ALOOP_ENOBUFS;
@@ -310,6 +312,7 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
   if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "write_eof of a read pipe");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
+  if (aloop__relay_of(transport) != NULL) return aloop__misuse(loop, ALOOP_EBUSY, aloop__relay_rule);
   transport->flags |= ALOOP__EOF_WANTED;
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);

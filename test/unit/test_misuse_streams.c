@@ -65,6 +65,7 @@ static void null_transports(misuse_t *m) {
   MISTAKE(aloop_transport_peername(NULL, address_of(m), &(socklen_t){100}), ALOOP_EINVAL);
   MISTAKE(aloop_transport_server(NULL), 0);
   MISTAKE(aloop_sendfile(NULL, 0, 0, 0, 0), 0);
+  MISTAKE(aloop_relay(NULL, NULL), 0);
 }
 
 /* ---- An open connection ---------------------------------------------------------------------------------- */
@@ -149,6 +150,14 @@ static void files_that_cannot_be_sent(misuse_t *m) {
   close(fds[1]);
 }
 
+static void relays_to_nowhere(misuse_t *m) {
+  aloop_transport_t *transport = m->arg;
+  MISTAKE(aloop_relay(transport, NULL), 0);
+  MISTAKE(aloop_relay(NULL, transport), 0);
+  MISTAKE_OF_FUTURE(aloop_relay(transport, transport), ALOOP_EINVAL);
+  assert_false(aloop_transport_is_closing(transport));
+}
+
 /* Descriptors of the library are not the caller's to watch. */
 static void watching_its_descriptor(misuse_t *m) {
   int fd = aloop_transport_fd(m->arg);
@@ -175,6 +184,36 @@ static void calls_during_sendfile(misuse_t *m) {
   assert_int_equal(released, 0);
   assert_int_equal(aloop_future_cancel(future), 1);
   aloop_future_unref(future);
+  close(file);
+}
+
+/* Of three transports the first two are joined; the fourth is another loop's. */
+static void calls_during_a_relay(misuse_t *m) {
+  aloop_transport_t **transports = m->arg, *one = transports[0], *two = transports[1], *three = transports[2];
+  int file = some_file(), released = 0;
+  struct iovec part = {"x", 1};
+  MISTAKE_OF_FUTURE(aloop_relay(one, transports[3]), ALOOP_EOTHERLOOP);
+  aloop_future_t *future = aloop_relay(one, two);
+  assert_false(aloop_future_done(future));
+  MISTAKE(aloop_transport_write(one, "x", 1), ALOOP_EBUSY);
+  MISTAKE(aloop_transport_writev(two, &part, 1), ALOOP_EBUSY);
+  MISTAKE(aloop_transport_write_owned(one, "x", 1, count_call, &released), ALOOP_EBUSY);
+  MISTAKE(aloop_transport_write_eof(two), ALOOP_EBUSY);
+  MISTAKE_OF_FUTURE(aloop_sendfile(one, file, 0, 0, 0), ALOOP_EBUSY);
+  MISTAKE_OF_FUTURE(aloop_relay(one, three), ALOOP_EBUSY);
+  MISTAKE_OF_FUTURE(aloop_relay(three, two), ALOOP_EBUSY);
+  assert_int_equal(released, 0);
+  assert_int_equal(aloop_future_cancel(future), 1);
+  aloop_future_unref(future);
+  fill(aloop_transport_fd(one));
+  future = aloop_sendfile(one, file, 0, 0, 0);
+  MISTAKE_OF_FUTURE(aloop_relay(one, two), ALOOP_EBUSY);
+  assert_int_equal(aloop_future_cancel(future), 1);
+  aloop_future_unref(future);
+  assert_int_equal(aloop_transport_write_eof(three), 0);
+  MISTAKE_OF_FUTURE(aloop_relay(two, three), ALOOP_EPIPE);
+  aloop_transport_close(two);
+  ORDINARY_OF_FUTURE(aloop_relay(one, two), ALOOP_ECLOSED);
   close(file);
 }
 
@@ -265,6 +304,7 @@ static void calls_of_another_thread(misuse_t *m) {
   REFUSED(aloop_transport_peername(transport, address_of(m), OUT));
   MISTAKE(aloop_transport_server(transport), 0);
   MISTAKE(aloop_sendfile(transport, 0, 0, 0, 0), 0);
+  MISTAKE(aloop_relay(transport, transport), 0);
 }
 
 /* ---- The tests ------------------------------------------------------------------------------------------- */
@@ -317,6 +357,41 @@ static void during_sendfile(void **state) {
   on_a_connection(*state, calls_during_sendfile);
 }
 
+static void senseless_relays(void **state) {
+  on_a_connection(*state, relays_to_nowhere);
+}
+
+static void during_a_relay(void **state) {
+  env_t *env = *state;
+  for (int debug = 0; debug < 2; debug++) {
+    enum { TAPES = 4 };
+    misuse_t m;
+    tape_t tapes[TAPES];
+    aloop_transport_t *transports[TAPES];
+    int peers[TAPES];
+    misuse_begin(&m, env, debug);
+    aloop_t *loop = env->loop, *other;
+    const aloop_options_t options = {.size = sizeof options, .allocator = &env->allocator};
+    assert_int_equal(aloop_new(&options, &other), 0);
+    for (int i = 0; i < TAPES; i++) {
+      env->loop = i < TAPES - 1 ? loop : other;
+      tapes[i] = (tape_t){.env = env};
+      peers[i] = open_tape(&tapes[i], &plain_protocol);
+      transports[i] = tapes[i].transport;
+    }
+    m.arg = transports;
+    env->loop = loop;
+    misuse_in_callback(&m, calls_during_a_relay);
+    for (int i = 0; i < TAPES; i++) {
+      env->loop = i < TAPES - 1 ? loop : other;
+      end_tape(&tapes[i], peers[i]);
+    }
+    aloop_free(other);
+    env->loop = loop;
+    misuse_end(&m);
+  }
+}
+
 static void after_write_eof(void **state) {
   on_a_connection(*state, calls_after_write_eof);
 }
@@ -356,5 +431,6 @@ static void another_thread(void **state) {
 }
 
 TESTS(T(transports_that_are_null), T(nothing_to_write), T(senseless_settings), T(no_place_for_the_answer),
-      T(unusable_files), T(the_descriptor_of_a_connection), T(during_sendfile), T(after_write_eof),
-      T(after_connection_lost), T(after_the_loop_was_closed), T(another_thread))
+      T(unusable_files), T(the_descriptor_of_a_connection), T(senseless_relays), T(during_sendfile),
+      T(during_a_relay), T(after_write_eof), T(after_connection_lost), T(after_the_loop_was_closed),
+      T(another_thread))
