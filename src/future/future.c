@@ -372,7 +372,10 @@ bool aloop__future_release(aloop_future_t *future) {
   if (ALOOP_UNLIKELY(future->unread) && !report_unread(future)) return false;
   aloop_t *loop = future->object.loop;
   drop_callbacks(future);
-  if (future->owner && future->destroy != NULL) future->destroy(future->ptr);
+  if (ALOOP_UNLIKELY(future->promised))
+    future->promise->drop(future, future->giver);
+  else if (future->owner && future->destroy != NULL)
+    future->destroy(future->ptr);
   if (ALOOP_UNLIKELY(future->extra != NULL)) release_extra(loop, future->extra);
   aloop__memory_release(loop, future->more);
   return true;
@@ -417,7 +420,8 @@ void aloop__future_init(aloop_future_t *future, aloop_t *loop, const aloop__futu
   future->more = NULL;
   future->count = future->ran = future->queued = 0;
   future->state = ALOOP__PENDING;
-  future->operation = future->owner = future->by_value = future->unread = future->ignored = false;
+  future->operation = future->owner = future->by_value = future->promised = false;
+  future->unread = future->ignored = false;
   future->sealed = future->asked = future->late = false;
   future->extra = NULL;
   if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_CLOSED) == 0)) return;
@@ -461,6 +465,36 @@ aloop_t *aloop_future_loop(const aloop_future_t *future) {
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
+/* From here on the future has neither a promise nor an object. */
+static const aloop__promise_t *take_promise(aloop_future_t *future, void **giver) {
+  const aloop__promise_t *promise = future->promise;
+  *giver = future->giver;
+  future->promised = future->by_value = false;
+  future->ptr = NULL;
+  future->destroy = NULL;
+  return promise;
+}
+
+static void keep_promise(aloop_future_t *future) {
+  void *giver;
+  const aloop__promise_t *promise = take_promise(future, &giver);
+  int rc = promise->keep(future, giver);
+  if (rc >= 0) return;
+  future->state = ALOOP__FAILED;
+  future->value = rc;
+}
+
+/* The result is read, and with it goes what it stands for. */
+static ALOOP_NOINLINE void take_over(aloop_future_t *future) {
+  aloop_future_t *source = source_of(future);
+  if (source->promised)
+    keep_promise(source);
+  else if (source->by_value)
+    source->owner = false;
+  future->state = source->state;
+  future->value = source->value;
+}
+
 bool aloop_future_done(const aloop_future_t *future) {
   return ALOOP_LIKELY(enter(future) == 0) && future->state != ALOOP__PENDING;
 }
@@ -474,7 +508,7 @@ int64_t aloop_future_result(aloop_future_t *future) {
   if (rc < 0) return rc;
   if (future->state == ALOOP__PENDING) return ALOOP_ENOTDONE;
   future->unread = false;
-  if (ALOOP_UNLIKELY(future->by_value)) source_of(future)->owner = false;
+  if (ALOOP_UNLIKELY(future->by_value)) take_over(future);
   return future->value;
 }
 
@@ -617,6 +651,23 @@ bool aloop__future_finish_owned(aloop_future_t *future, int64_t value, aloop_des
   future->by_value = true;
   end_with_object(future, value, (void *)(intptr_t)value, release);
   return true;
+}
+
+bool aloop__future_finish_promise(aloop_future_t *future, int64_t value, const aloop__promise_t *promise,
+                                  void *giver) {
+  if (future == NULL || future->state != ALOOP__PENDING) return false;
+  future->by_value = future->promised = true;
+  future->promise = promise;
+  future->giver = giver;
+  end(future, ALOOP__DONE, value);
+  return true;
+}
+
+void aloop__future_forsake(aloop_future_t *future) {
+  aloop_future_t *source = source_of(future);
+  if (!source->promised) return;
+  void *giver;
+  take_promise(source, &giver)->forsake(source, giver);
 }
 
 static void fail_formatted(aloop_future_t *future, int error, const char *format, va_list arguments) {

@@ -24,6 +24,18 @@ typedef struct aloop__done {
   aloop__map_t *context; /* a reference, until the callback is queued */
 } aloop__done_t;
 
+/* Something set aside for whoever reads the result: a lock, a place in a queue. Of the three functions one is
+ * called, once, with the future and the giver. */
+typedef struct aloop__promise {
+  /* It is read for the first time. Returns 0, or the error with which the future turns out to have ended; may
+   * give it an object. */
+  int (*keep)(aloop_future_t *future, void *giver);
+  /* It goes unread. */
+  void (*drop)(aloop_future_t *future, void *giver);
+  /* The task that awaited it was cancelled after the end and before it could read: aloop__future_forsake. */
+  void (*forsake)(aloop_future_t *future, void *giver);
+} aloop__promise_t;
+
 /* Done callbacks beyond the first. */
 typedef struct aloop__done_list {
   uint32_t capacity;
@@ -57,6 +69,10 @@ struct aloop_future {
       void *ptr;
       aloop_destroy_fn destroy;
     };
+    struct { /* once done, with a promise that nobody has read */
+      const aloop__promise_t *promise;
+      void *giver;
+    };
   };
   aloop__done_t first; /* callback 0; callback n is more->items[n - 1] */
   aloop__done_list_t *more;
@@ -66,7 +82,8 @@ struct aloop_future {
   unsigned state : 2;
   unsigned operation : 1; /* of the library: `stop` is called whoever ends it, and a reference is held */
   unsigned owner : 1;     /* of ptr */
-  unsigned by_value : 1;  /* ... which stands for the value: whoever reads the value takes it over */
+  unsigned by_value : 1;  /* reading the value takes over what it stands for: ptr, or a promise */
+  unsigned promised : 1;  /* there is a promise */
   unsigned unread : 1;    /* the error was not read yet */
   unsigned ignored : 1;   /* nobody will read it, and that is fine */
   unsigned sealed : 1;    /* nobody may end it from outside: a task ends with its function */
@@ -125,6 +142,9 @@ bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, 
 /* The value is something that has to be released, a descriptor: it belongs to whoever reads it, and if nobody
  * does, `release` is called with it (made a pointer) when the future goes. */
 bool aloop__future_finish_owned(aloop_future_t *future, int64_t value, aloop_destroy_fn release);
+/* The same for what has to be set aside until then: see aloop__promise_t. */
+bool aloop__future_finish_promise(aloop_future_t *future, int64_t value, const aloop__promise_t *promise,
+                                  void *giver);
 bool aloop__future_fail(aloop_future_t *future, int error, const char *format, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 3, 4)))
@@ -145,6 +165,10 @@ int aloop__future_cancel(aloop_future_t *future, const char *message);
 
 /* Ends a pending future at once, whatever its kind: its operation is stopped, then it is cancelled. */
 void aloop__future_break(aloop_future_t *future, const char *message);
+
+/* For await: the task does not get to see the end of this future, because it was cancelled meanwhile. What was
+ * promised is undone, as if the future had been cancelled in time. */
+void aloop__future_forsake(aloop_future_t *future);
 
 /* Done callbacks of the library: without context, and unwatch also takes back those that are queued. */
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg);

@@ -978,15 +978,122 @@ static void waiting_for_a_value_is_not_reading_it(void **state) {
   assert_int_equal(released, 77);
 }
 
-TESTS(T(a_value_that_nobody_reads_is_released), T(a_value_belongs_to_who_reads_it),
-      T(waiting_for_a_value_is_not_reading_it), T(a_new_future_is_pending), T(a_value_ends_it_once),
-      T(values_and_errors_have_their_sign), T(null_is_refused_everywhere), T(a_callback_is_a_function),
-      T(an_error_has_a_message), T(without_a_message_the_code_speaks), T(a_value_has_no_message),
-      T(out_of_memory_leaves_the_message_out), T(an_object_goes_with_the_last_reference),
-      T(a_taken_object_is_not_destroyed), T(there_may_be_no_object_to_take),
-      T(a_refused_object_stays_the_callers), T(callbacks_run_in_order_and_never_inline),
-      T(a_done_future_calls_back_through_the_deque_too), T(what_a_callback_adds_runs_next_turn),
-      T(removing_takes_every_equal_pair), T(a_queued_callback_cannot_be_removed), T(callbacks_keep_the_future),
+/* ---- Promises -------------------------------------------------------------------------------------------- */
+
+/* What became of a promise. */
+typedef struct giver {
+  int kept, dropped, forsaken;
+  int error;    /* what keeping it gives */
+  void *object; /* ... or makes the future's */
+} giver_t;
+
+static int keep(aloop_future_t *future, void *arg) {
+  giver_t *giver = arg;
+  giver->kept++;
+  if (giver->object == NULL) return giver->error;
+  future->ptr = giver->object;
+  future->owner = true;
+  return 0;
+}
+
+static void drop(aloop_future_t *future, void *arg) {
+  (void)future;
+  ((giver_t *)arg)->dropped++;
+}
+
+static void forsake(aloop_future_t *future, void *arg) {
+  (void)future;
+  ((giver_t *)arg)->forsaken++;
+}
+
+static aloop_future_t *promised(env_t *env, giver_t *giver) {
+  static const aloop__promise_t promise = {keep, drop, forsake};
+  aloop_future_t *future = aloop_future_new(env->loop);
+  assert_true(aloop__future_finish_promise(future, 7, &promise, giver));
+  return future;
+}
+
+static void assert_promise(const giver_t *giver, int kept, int dropped, int forsaken) {
+  assert_int_equal(giver->kept, kept);
+  assert_int_equal(giver->dropped, dropped);
+  assert_int_equal(giver->forsaken, forsaken);
+}
+
+static void reading_keeps_a_promise_once(void **state) {
+  giver_t giver = {.kept = 0}, other = {.kept = 0};
+  void *none = NULL;
+  aloop_future_t *future = promised(*state, &giver), *outer = aloop_shield(promised(*state, &other));
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(aloop_future_result(future), 7);
+    assert_int_equal(aloop_future_result(outer), 7);
+    assert_int_equal(aloop_future_take_ptr(outer, &none), ALOOP_ENOENT);
+  }
+  aloop_future_unref(future);
+  aloop_future_unref(outer);
+  assert_promise(&giver, 1, 0, 0);
+  assert_promise(&other, 1, 0, 0);
+}
+
+static void an_unread_promise_is_dropped(void **state) {
+  giver_t giver = {.kept = 0};
+  aloop_future_t *future = promised(*state, &giver);
+  assert_true(aloop_future_done(future));
+  assert_false(aloop_future_cancelled(future));
+  assert_string_equal(aloop_future_message(future), "");
+  assert_promise(&giver, 0, 0, 0);
+  aloop_future_unref(future);
+  assert_promise(&giver, 0, 1, 0);
+  aloop_future_unref(aloop_wait_for(promised(*state, &giver), 1));
+  assert_promise(&giver, 0, 2, 0);
+}
+
+static void a_promise_is_forsaken_through_other_futures(void **state) {
+  giver_t giver = {.kept = 0};
+  aloop_future_t *future = aloop_shield(promised(*state, &giver));
+  aloop__future_forsake(future);
+  aloop__future_forsake(future);
+  assert_promise(&giver, 0, 0, 1);
+  aloop_future_unref(future);
+  assert_promise(&giver, 0, 0, 1);
+}
+
+static void a_promise_may_turn_out_to_be_an_error(void **state) {
+  giver_t giver = {.error = ALOOP_ECLOSED};
+  aloop_future_t *inner = promised(*state, &giver), *outer = aloop_shield(aloop_future_ref(inner));
+  assert_int_equal(aloop_future_result(outer), ALOOP_ECLOSED);
+  assert_int_equal(aloop_future_result(inner), ALOOP_ECLOSED);
+  assert_string_equal(aloop_future_message(outer), aloop_strerror(ALOOP_ECLOSED));
+  aloop_future_unref(outer);
+  aloop_future_unref(inner);
+  assert_promise(&giver, 1, 0, 0);
+}
+
+static void a_promise_may_be_an_object(void **state) {
+  int item;
+  void *got = NULL;
+  giver_t giver = {.object = &item};
+  aloop_future_t *future = aloop_shield(aloop_shield(promised(*state, &giver)));
+  assert_int_equal(aloop_future_result_ptr(future, &got), 0);
+  assert_ptr_equal(got, &item);
+  assert_int_equal(aloop_future_result(future), 7);
+  assert_int_equal(aloop_future_take_ptr(future, &got), 0);
+  assert_int_equal(aloop_future_take_ptr(future, &got), ALOOP_ENOENT);
+  aloop_future_unref(future);
+  assert_promise(&giver, 1, 0, 0);
+}
+
+TESTS(T(reading_keeps_a_promise_once), T(an_unread_promise_is_dropped),
+      T(a_promise_is_forsaken_through_other_futures), T(a_promise_may_turn_out_to_be_an_error),
+      T(a_promise_may_be_an_object), T(a_value_that_nobody_reads_is_released),
+      T(a_value_belongs_to_who_reads_it), T(waiting_for_a_value_is_not_reading_it), T(a_new_future_is_pending),
+      T(a_value_ends_it_once), T(values_and_errors_have_their_sign), T(null_is_refused_everywhere),
+      T(a_callback_is_a_function), T(an_error_has_a_message), T(without_a_message_the_code_speaks),
+      T(a_value_has_no_message), T(out_of_memory_leaves_the_message_out),
+      T(an_object_goes_with_the_last_reference), T(a_taken_object_is_not_destroyed),
+      T(there_may_be_no_object_to_take), T(a_refused_object_stays_the_callers),
+      T(callbacks_run_in_order_and_never_inline), T(a_done_future_calls_back_through_the_deque_too),
+      T(what_a_callback_adds_runs_next_turn), T(removing_takes_every_equal_pair),
+      T(a_queued_callback_cannot_be_removed), T(callbacks_keep_the_future),
       T(a_forgotten_pending_future_calls_nobody), T(a_callback_runs_in_the_context_of_its_adding),
       T(removing_releases_the_context), T(a_fatal_stop_leaves_the_other_callbacks_queued),
       T(an_end_between_turns_tells_the_host), T(cancelling_stops_the_operation_first),
