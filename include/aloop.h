@@ -83,6 +83,8 @@ typedef struct aloop_var aloop_var_t;             /* a context variable */
 typedef struct aloop_var_token aloop_var_token_t; /* the value a variable had before it was set */
 typedef struct aloop_executor aloop_executor_t;   /* threads or processes that run jobs */
 typedef struct aloop_job aloop_job_t;             /* one piece of work, as an executor sees it */
+typedef struct aloop_lock aloop_lock_t;           /* what only one may have at a time */
+typedef struct aloop_event aloop_event_t;         /* a flag that can be waited for */
 
 /* A scheduled callback. A plain value: copy it, drop it, keep it after the callback ran; it never refers to
  * another. */
@@ -512,7 +514,8 @@ typedef struct aloop_counters {
   uint64_t signal_handlers;
   uint64_t jobs; /* given to executors and not ended yet */
   uint64_t processes;
-  uint64_t datagrams; /* endpoints */
+  uint64_t datagrams;    /* endpoints */
+  uint64_t sync_objects; /* locks, events, ... */
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -731,6 +734,42 @@ ALOOP_API aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t ti
 ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
 ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin);
 #define aloop_shield(future) aloop_shield_from(future, ALOOP_HERE)
+
+/* ---- Locks, events, ... ---------------------------------------------------------------------------------- */
+
+/* asyncio's synchronisation: for tasks and callbacks of one loop, not for threads. All wait in the order of
+ * their calls. What a future of these brings (a lock) belongs to whoever reads its result, by aloop_await,
+ * aloop_future_result, ...; if nobody does, because it is dropped or its task was cancelled, it goes to the
+ * next who waits. Cancelling a future leaves the line at once. *_new: an object of the loop, which outlives
+ * aloop_close. Errors: ALOOP_ENOMEM. *_free: whoever waits ends with ALOOP_ECANCELED; NULL is fine. */
+
+/* asyncio.Lock. [loop] */
+ALOOP_API int aloop_lock_new(aloop_t *loop, aloop_lock_t **lock);
+ALOOP_API void aloop_lock_free(aloop_lock_t *lock);
+
+/* Lock.acquire: done with 0 when the lock is the caller's. A second acquire waits also for the same task.
+ * [loop] */
+ALOOP_API aloop_future_t *aloop_lock_acquire(aloop_lock_t *lock);
+
+/* Lock.release: the next in line gets it. Whoever has the lock may have others release it. Errors: ALOOP_EPERM
+ * (it is not acquired, or the next in line has not read his result yet). [loop] */
+ALOOP_API int aloop_lock_release(aloop_lock_t *lock);
+
+/* Lock.locked: whether acquire would have to wait. [loop] */
+ALOOP_API bool aloop_lock_locked(const aloop_lock_t *lock);
+
+/* asyncio.Event: not set at first. [loop] */
+ALOOP_API int aloop_event_new(aloop_t *loop, aloop_event_t **event);
+ALOOP_API void aloop_event_free(aloop_event_t *event);
+
+/* Event.wait: done with 0 when the event is set, at once if it is. [loop] */
+ALOOP_API aloop_future_t *aloop_event_wait(aloop_event_t *event);
+
+/* Event.set: ends all that wait now, even if it is cleared before they run. Event.clear, Event.is_set.
+ * [loop] */
+ALOOP_API int aloop_event_set(aloop_event_t *event);
+ALOOP_API int aloop_event_clear(aloop_event_t *event);
+ALOOP_API bool aloop_event_is_set(const aloop_event_t *event);
 
 /* ---- Executors ------------------------------------------------------------------------------------------- */
 

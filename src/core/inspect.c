@@ -77,6 +77,7 @@ int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
       .jobs = loop->live[ALOOP__JOB],
       .processes = loop->live[ALOOP__PROCESS],
       .datagrams = loop->live[ALOOP__DATAGRAM],
+      .sync_objects = loop->live[ALOOP__SYNC],
   };
   for (int i = 0; i < ALOOP_LAG_BUCKETS; i++) now.lag[i] = loop->lag[i];
   unsigned char *to = (unsigned char *)metrics;
@@ -137,11 +138,12 @@ static void dump_reason(const aloop_t *loop, const writer_t *out) {
   char text[280];
   snprintf(text, sizeof text,
            "%s loop on %s: %" PRIu64 " callbacks ready, %u timers, %u descriptors watched, %u futures, "
-           "%u transports, %u servers, %u signal handlers, %u jobs, %u processes, %u datagram endpoints",
+           "%u transports, %u servers, %u signal handlers, %u jobs, %u processes, %u datagram endpoints, "
+           "%u sync objects",
            loop->running ? "running" : "stopped", loop->poller->name, count_ready(loop), loop->timers.live,
            loop->watches_count - (loop->wake.fd >= 0), loop->live[ALOOP__FUTURE], loop->live[ALOOP__TRANSPORT],
            loop->live[ALOOP__SERVER], loop->live[ALOOP__SIGNAL_HANDLER], loop->live[ALOOP__JOB],
-           loop->live[ALOOP__PROCESS], loop->live[ALOOP__DATAGRAM]);
+           loop->live[ALOOP__PROCESS], loop->live[ALOOP__DATAGRAM], loop->live[ALOOP__SYNC]);
   say(out, text, NULL);
 }
 

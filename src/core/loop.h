@@ -44,6 +44,7 @@ typedef struct aloop__room {
 /* Rooms are closed from the last to the first. */
 enum {
   ALOOP__ROOM_FUTURE,
+  ALOOP__ROOM_WAITERS,
   ALOOP__ROOM_EXECUTOR,
   ALOOP__ROOM_NAMES,
   ALOOP__ROOM_NET,

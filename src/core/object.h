@@ -22,6 +22,7 @@ enum {
   ALOOP__JOB,
   ALOOP__PROCESS,
   ALOOP__DATAGRAM,
+  ALOOP__SYNC,
   ALOOP__KINDS
 };
 

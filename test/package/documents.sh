@@ -79,7 +79,7 @@ for name in $(grep -o '\<aloop__[a-z][a-z_0-9]*[a-z0-9]\>' src/README.md | sort 
 done
 
 # Nothing is left out of the map but the pollers, which are all of one shape.
-for module in src/core/*.c src/future/*.c src/executor/*.c src/net/*.c src/process/*.c; do
+for module in src/core/*.c src/future/*.c src/executor/*.c src/net/*.c src/process/*.c src/task/*.c; do
   grep -q "$module" src/README.md || {
     echo "src/README.md: does not say what $module is for" >&2
     status=1
