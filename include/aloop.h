@@ -1374,15 +1374,24 @@ ALOOP_API int aloop_datagram_set_multicast_interface(aloop_datagram_t *endpoint,
 
 /* ---- Unix sockets ---------------------------------------------------------------------------------------- */
 
+/* Beyond asyncio, SOCK_SEQPACKET: transports that keep messages apart, where the system has them. One write,
+ * writev or write_fds is one message, also an empty one, whole or not at all; each data_received is one (a
+ * buffered protocol's memory must have room for it: buffer_updated). Nothing is joined, neither inside
+ * data_received nor in the write buffer, where an empty message counts as one byte. Too long for a socket
+ * buffer: ALOOP_EMSGSIZE from the write; one that came and has more than 256 KiB, or more than get_buffer gave,
+ * ends the connection with ALOOP_EMSGSIZE. write_eof, descriptors and peercred are as with streams; sendfile is
+ * refused (ALOOP_ENOTSUP). */
+
 typedef struct aloop_unix_connect_options {
   size_t size;
   const char *path; /* NULL: use fd. On Linux also an abstract name: a zero byte, then any bytes */
   size_t path_size; /* in bytes, without a zero at the end; 0: that of a string */
-  int fd;           /* a connected Unix stream socket, if path is NULL; owned by the transport on success */
-  int64_t timeout;  /* 0: none (beyond asyncio) */
+  int fd;   /* a connected Unix socket of such a type, if path is NULL; owned by the transport on success */
+  int type; /* 0 or SOCK_STREAM; SOCK_SEQPACKET: messages */
+  int64_t timeout; /* 0: none (beyond asyncio) */
 } aloop_unix_connect_options_t;
 
-/* loop.create_unix_connection: as create_connection, to the Unix stream socket of that name. When the server's
+/* loop.create_unix_connection: as create_connection, to the Unix socket of that name. When the server's
  * backlog is full it is tried again, for as long as the timeout and you let it; systems other than Linux refuse
  * then. Errors: ALOOP_ENOENT, ALOOP_ECONNREFUSED (nobody listens), ALOOP_EACCES, ... with a message that names
  * the path, ALOOP_ENAMETOOLONG (it names the limit: some 100 bytes), ALOOP_ETIMEDOUT, ALOOP_ENOTSUP (an
@@ -1394,9 +1403,10 @@ typedef struct aloop_unix_server_options {
   size_t size;
   const char *path; /* NULL: use fd; otherwise as above */
   size_t path_size;
-  int fd;             /* a bound Unix stream socket, if path is NULL; owned by the server on success */
+  int fd;             /* a bound Unix socket of such a type, if path is NULL; owned by the server on success */
   int backlog;        /* 0: 100 */
   int start_serving;  /* 0: at once; -1: wait for aloop_server_start_serving */
+  int type;           /* 0 or SOCK_STREAM; SOCK_SEQPACKET: messages */
   size_t max_clients; /* as in aloop_server_options_t */
   mode_t mode;        /* permissions of the file, whatever the umask; 0: what the umask leaves */
   int cleanup;        /* 0: unlink the file when the server closes; -1: leave it */

@@ -303,10 +303,11 @@ static bool is_among(int fd, const int *fds, size_t count) {
   return false;
 }
 
-static int check_descriptors(aloop_t *loop, const aloop_server_options_t *options, aloop_future_t *future) {
+static int check_descriptors(aloop_t *loop, const aloop__driver_t *driver,
+                             const aloop_server_options_t *options, aloop_future_t *future) {
   for (size_t i = 0; i < options->fds_count; i++) {
     const char *reason = NULL;
-    int rc = aloop__stream_check_descriptor(loop, options->fds[i], &reason);
+    int rc = aloop__stream_check_descriptor(loop, driver, options->fds[i], &reason);
     if (rc == 0 && is_among(options->fds[i], options->fds, i)) {
       reason = "the descriptor is listed twice";
       rc = ALOOP_EBUSY;
@@ -342,7 +343,7 @@ aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *dr
                                         const aloop_server_options_t *options, const char *origin) {
   aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
-  if (check_descriptors(loop, options, future) < 0) return future;
+  if (check_descriptors(loop, driver, options, future) < 0) return future;
   aloop_server_t *server = aloop__server_new(loop, table, arg, options->fds_count);
   if (server == NULL) {
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);

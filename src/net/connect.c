@@ -467,10 +467,10 @@ static aloop_future_t *connect_host(aloop_t *loop, const aloop_protocol_t *table
 }
 
 /* Why a descriptor cannot become a transport: a code, with a reason. */
-static int check_connected(const aloop_t *loop, int fd, const char **reason) {
+static int check_connected(const aloop_t *loop, const aloop__driver_t *driver, int fd, const char **reason) {
   struct sockaddr_storage peer;
   socklen_t size = sizeof peer;
-  int rc = aloop__stream_check_descriptor(loop, fd, reason);
+  int rc = aloop__stream_check_descriptor(loop, driver, fd, reason);
   if (rc < 0 || getpeername(fd, (struct sockaddr *)(void *)&peer, &size) == 0) return rc;
   *reason = "the socket is not connected: connect it, or give a host and a port";
   return -errno;
@@ -481,7 +481,7 @@ aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, 
   const char *reason = NULL;
   aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
-  int rc = check_connected(loop, fd, &reason);
+  int rc = check_connected(loop, driver, fd, &reason);
   if (rc < 0) {
     if (rc != ALOOP_ENOTCONN) aloop__misuse(loop, rc, reason); /* the peer may have been quicker */
     aloop__future_fail(future, rc, "fd %d: %s", fd, reason);

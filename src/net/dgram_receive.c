@@ -6,9 +6,9 @@
  * recvmmsg where there is one. A socket that has had few datagrams is asked for few: an endpoint asks for twice
  * as many as came last time, so a single request costs what recvmsg costs, and a busy socket gives 32 with one
  * call. As long as a call brings what was asked for another one follows, up to a budget per turn, in calls and
- * in bytes; the rest waits for the next turn, so that one busy socket cannot starve the others. Memory that is never received into
- * is never touched. Unix datagrams may be larger than any of UDP: for them the buffer has 8 slots of a quarter
- * of a mebibyte.
+ * in bytes; the rest waits for the next turn, so that one busy socket cannot starve the others. Memory that is
+ * never received into is never touched. Unix datagrams may be larger than any of UDP: for them the buffer has 8
+ * slots of a quarter of a mebibyte.
  *
  * What a call brought is delivered inside a cork (dgram_send.c): all answers leave together. A datagram that
  * does not fit its slot is not delivered in part: error_received is told ALOOP_EMSGSIZE.

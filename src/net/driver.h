@@ -62,7 +62,8 @@ struct aloop__driver {
 };
 
 extern const aloop__driver_t aloop__driver_readiness;
-extern const aloop__driver_t aloop__driver_unix; /* passes descriptors along: fdpass.c */
+extern const aloop__driver_t aloop__driver_unix;      /* passes descriptors along: fdpass.c */
+extern const aloop__driver_t aloop__driver_seqpacket; /* ... and keeps messages apart */
 
 enum {
   ALOOP__READ_SIZE = 65536,    /* the shared read buffer: one recv */
@@ -89,6 +90,7 @@ typedef struct aloop__net {
   int spare_fd;                 /* given up for a moment when the process is out of descriptors; -1: none */
   char *read_buffer;            /* ALOOP__READ_SIZE */
   char *cork_buffer;            /* ALOOP__CORK_SIZE */
+  char *packet_buffer;          /* of seqpacket.c; NULL until first needed */
   struct aloop__dgrams *dgrams; /* datagram.h; NULL until first needed */
 } aloop__net_t;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The I/O driver of transports that were made over Unix sockets: that of sockets (readiness.c), and
- * descriptors that travel with the bytes. Other transports pay nothing for it.
+ * descriptors that travel with the bytes. Other transports pay nothing for it. Those of messages
+ * (seqpacket.c) share what is not about bytes.
  *
  * Sending. Descriptors that are to be sent are duplicated at once and wait as a parcel, which knows the place
  * in the stream of the byte that it belongs to. Each send is cut where the next parcel begins; what begins
@@ -24,6 +25,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "net/fdpass.h"
 #include "net/readiness.h"
 #include "net/unix.h"
 
@@ -31,49 +33,14 @@
 #define MSG_NOSIGNAL 0 /* a socket option instead, set in attach */
 #endif
 
-enum { FDS_MAX = 253 }; /* SCM_MAX_FD of Linux */
-
-typedef struct parcel parcel_t;
-
-struct parcel {
-  parcel_t *next;
-  uint64_t at; /* the place of its byte in the stream */
-  size_t count;
-  int fds[];
-};
-
-typedef struct inbox {
-  size_t first;
-  size_t count;
-  int fds[FDS_MAX]; /* a ring */
-} inbox_t;
-
-typedef struct unix_transport {
-  aloop_transport_t transport;
-  uint64_t sent; /* bytes, so far */
-  parcel_t *parcels;
-  parcel_t **last; /* where the next one is linked */
-  inbox_t *inbox;  /* made when the first descriptor comes */
-} unix_transport_t;
-
-typedef union control {
-  struct cmsghdr header; /* for its alignment */
-  char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-} control_t;
-
-static unix_transport_t *of(aloop_transport_t *transport) {
-  return ALOOP_CONTAINER_OF(transport, unix_transport_t, transport);
-}
-
 static void close_all(const int *fds, size_t count) {
   for (size_t i = 0; i < count; i++) close(fds[i]);
 }
 
 /* ---- Sending --------------------------------------------------------------------------------------------- */
 
-/* The descriptors are the kernel's now, or nobody's. */
-static void drop_first(unix_transport_t *self) {
-  parcel_t *parcel = self->parcels;
+void aloop__fdpass_drop_first(aloop__unix_transport_t *self) {
+  aloop__parcel_t *parcel = self->parcels;
   self->parcels = parcel->next;
   if (self->parcels == NULL) self->last = &self->parcels;
   close_all(parcel->fds, parcel->count);
@@ -81,7 +48,7 @@ static void drop_first(unix_transport_t *self) {
 }
 
 /* What a send may take before the next parcel begins. */
-static size_t bytes_before(const unix_transport_t *self, const parcel_t *parcel) {
+static size_t bytes_before(const aloop__unix_transport_t *self, const aloop__parcel_t *parcel) {
   return parcel != NULL && parcel->at - self->sent < SIZE_MAX ? (size_t)(parcel->at - self->sent) : SIZE_MAX;
 }
 
@@ -99,7 +66,7 @@ static int cut(struct iovec *into, const struct iovec *iov, int count, size_t sk
   return parts;
 }
 
-static void enclose(struct msghdr *message, control_t *control, const parcel_t *parcel) {
+void aloop__fdpass_enclose(struct msghdr *message, aloop__fdcontrol_t *control, const aloop__parcel_t *parcel) {
   size_t size = parcel->count * sizeof(int);
   memset(control, 0, CMSG_SPACE(size));
   message->msg_control = control->bytes;
@@ -112,27 +79,28 @@ static void enclose(struct msghdr *message, control_t *control, const parcel_t *
 }
 
 /* One system call, up to the next parcel. Sets *all if the socket took all that it was offered. */
-static ssize_t send_piece(unix_transport_t *self, const struct iovec *iov, int count, size_t skip, bool *all) {
+static ssize_t send_piece(aloop__unix_transport_t *self, const struct iovec *iov, int count, size_t skip,
+                          bool *all) {
   struct iovec parts[ALOOP__FLUSH_PARTS];
-  control_t control;
-  parcel_t *parcel = self->parcels;
+  aloop__fdcontrol_t control;
+  aloop__parcel_t *parcel = self->parcels;
   bool begins = parcel != NULL && parcel->at == self->sent;
   size_t most = bytes_before(self, begins ? parcel->next : parcel);
   struct msghdr message = {.msg_iov = parts};
   int used = cut(parts, iov, count < ALOOP__FLUSH_PARTS ? count : ALOOP__FLUSH_PARTS, skip, most);
   message.msg_iovlen = (unsigned char)used;
-  if (begins) enclose(&message, &control, parcel);
+  if (begins) aloop__fdpass_enclose(&message, &control, parcel);
   ssize_t n = aloop__readiness_result(sendmsg(self->transport.fd, &message, MSG_NOSIGNAL));
   if (n <= 0) return n;
   size_t offered = aloop__iov_total(parts, used);
   self->sent += (uint64_t)n;
   *all = (size_t)n == offered;
-  if (begins) drop_first(self);
+  if (begins) aloop__fdpass_drop_first(self);
   return n;
 }
 
 /* An error behind bytes that were taken comes again with the next send. */
-static ALOOP_NOINLINE ssize_t send_pieces(unix_transport_t *self, const struct iovec *iov, int count) {
+static ALOOP_NOINLINE ssize_t send_pieces(aloop__unix_transport_t *self, const struct iovec *iov, int count) {
   size_t total = 0, done = 0;
   bool all = true;
   for (int i = 0; i < count && i < ALOOP__FLUSH_PARTS; i++) total += iov[i].iov_len;
@@ -145,7 +113,7 @@ static ALOOP_NOINLINE ssize_t send_pieces(unix_transport_t *self, const struct i
 }
 
 static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  unix_transport_t *self = of(transport);
+  aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   if (ALOOP_UNLIKELY(self->parcels != NULL)) return send_pieces(self, iov, count);
   ssize_t n;
   if (ALOOP_LIKELY(count == 1)) {
@@ -161,28 +129,28 @@ static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec 
 
 static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
   ssize_t n = aloop__readiness_send_file(transport->fd, file, offset, count);
-  if (n > 0) of(transport)->sent += (uint64_t)n;
+  if (n > 0) aloop__fdpass_of(transport)->sent += (uint64_t)n;
   return n;
 }
 
 /* ---- Receiving ------------------------------------------------------------------------------------------- */
 
 /* All of them, or none and a code. */
-static int put_away(unix_transport_t *self, const int *fds, size_t count) {
-  inbox_t *inbox = self->inbox;
+static int put_away(aloop__unix_transport_t *self, const int *fds, size_t count) {
+  aloop__inbox_t *inbox = self->inbox;
   if (inbox == NULL) {
     inbox = aloop__memory_new(self->transport.object.loop, sizeof *inbox);
     if (inbox == NULL) return ALOOP_ENOMEM;
     inbox->first = inbox->count = 0;
     self->inbox = inbox;
   }
-  if (count > FDS_MAX - inbox->count) return ALOOP_ENOBUFS;
-  for (size_t i = 0; i < count; i++) inbox->fds[(inbox->first + inbox->count++) % FDS_MAX] = fds[i];
+  if (count > ALOOP__FDS_MAX - inbox->count) return ALOOP_ENOBUFS;
+  for (size_t i = 0; i < count; i++) inbox->fds[(inbox->first + inbox->count++) % ALOOP__FDS_MAX] = fds[i];
   return 0;
 }
 
-static int unpack(unix_transport_t *self, struct cmsghdr *header) {
-  int fds[FDS_MAX];
+static int unpack(aloop__unix_transport_t *self, struct cmsghdr *header) {
+  int fds[ALOOP__FDS_MAX];
   size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
   memcpy(fds, CMSG_DATA(header), count * sizeof(int));
 #ifndef MSG_CMSG_CLOEXEC
@@ -193,8 +161,7 @@ static int unpack(unix_transport_t *self, struct cmsghdr *header) {
   return rc;
 }
 
-/* Takes every descriptor out of a message: 0, or the code that the connection ends with. */
-static ALOOP_NOINLINE int unpack_all(unix_transport_t *self, struct msghdr *message) {
+int aloop__fdpass_unpack(aloop__unix_transport_t *self, struct msghdr *message) {
   int rc = message->msg_flags & MSG_CTRUNC ? ALOOP_EMFILE : 0;
   for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at != NULL; at = CMSG_NXTHDR(message, at)) {
     if (at->cmsg_level != SOL_SOCKET || at->cmsg_type != SCM_RIGHTS) continue;
@@ -205,18 +172,13 @@ static ALOOP_NOINLINE int unpack_all(unix_transport_t *self, struct msghdr *mess
 }
 
 static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, size_t size) {
-#ifdef MSG_CMSG_CLOEXEC
-  enum { FLAGS = MSG_CMSG_CLOEXEC };
-#else
-  enum { FLAGS = 0 };
-#endif
-  control_t control;
+  aloop__fdcontrol_t control;
   struct iovec part = {.iov_base = buffer, .iov_len = size};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes};
   message.msg_controllen = sizeof control.bytes;
-  ssize_t n = recvmsg(transport->fd, &message, FLAGS);
+  ssize_t n = recvmsg(transport->fd, &message, ALOOP__RECEIVE_FLAGS);
   if (n <= 0 || ALOOP_LIKELY(message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0)) return n;
-  int rc = unpack_all(of(transport), &message);
+  int rc = aloop__fdpass_unpack(aloop__fdpass_of(transport), &message);
   if (rc == 0) return n;
   errno = -rc;
   return -1;
@@ -240,7 +202,7 @@ static void writable(aloop_t *loop, void *arg) {
 static const aloop__watch_ops_t ops = {.name = "unix transport", .readable = readable, .writable = writable};
 
 static int attach(aloop_transport_t *transport) {
-  unix_transport_t *self = of(transport);
+  aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   self->last = &self->parcels;
 #ifdef SO_NOSIGPIPE
   aloop__stream_set_nodelay(transport->fd);
@@ -248,31 +210,30 @@ static int attach(aloop_transport_t *transport) {
   return aloop__readiness_attach(transport, &ops);
 }
 
-/* Nothing more is sent. */
-static void detach(aloop_transport_t *transport) {
-  unix_transport_t *self = of(transport);
-  while (self->parcels != NULL) drop_first(self);
+void aloop__fdpass_detach(aloop_transport_t *transport) {
+  aloop__unix_transport_t *self = aloop__fdpass_of(transport);
+  while (self->parcels != NULL) aloop__fdpass_drop_first(self);
   aloop__readiness_detach(transport);
 }
 
-/* What was received may be taken until here. */
-static void close_fd(aloop_transport_t *transport) {
-  unix_transport_t *self = of(transport);
-  inbox_t *inbox = self->inbox;
+void aloop__fdpass_close(aloop_transport_t *transport) {
+  aloop__unix_transport_t *self = aloop__fdpass_of(transport);
+  aloop__inbox_t *inbox = self->inbox;
   self->inbox = NULL;
-  for (size_t i = 0; inbox != NULL && i < inbox->count; i++) close(inbox->fds[(inbox->first + i) % FDS_MAX]);
+  for (size_t i = 0; inbox != NULL && i < inbox->count; i++)
+    close(inbox->fds[(inbox->first + i) % ALOOP__FDS_MAX]);
   aloop__memory_release(transport->object.loop, inbox);
   aloop__readiness_close(transport);
 }
 
 const aloop__driver_t aloop__driver_unix = {
     .name = "unix",
-    .transport_size = sizeof(unix_transport_t),
+    .transport_size = sizeof(aloop__unix_transport_t),
     .adopt = aloop__readiness_adopt,
     .give_back = aloop__readiness_give_back,
-    .close = close_fd,
+    .close = aloop__fdpass_close,
     .attach = attach,
-    .detach = detach,
+    .detach = aloop__fdpass_detach,
     .read = aloop__readiness_read,
     .send = send_now,
     .flush = aloop__readiness_flush,
@@ -286,7 +247,8 @@ const aloop__driver_t aloop__driver_unix = {
 /* What both calls begin with. */
 static int enter(const aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
-  if (rc < 0 || transport->driver == &aloop__driver_unix) return rc;
+  if (rc < 0 || transport->driver == &aloop__driver_unix || transport->driver == &aloop__driver_seqpacket)
+    return rc;
   return aloop__misuse(transport->object.loop, ALOOP_ENOTSUP,
                        "descriptors pass through transports of aloop_create_unix_connection and "
                        "aloop_create_unix_server only");
@@ -294,12 +256,12 @@ static int enter(const aloop_transport_t *transport) {
 
 /* A parcel of duplicates, or a code. All are looked at first: a duplicate may get the number of one that is
  * closed. */
-static int make_parcel(aloop_t *loop, const int *fds, size_t count, parcel_t **made) {
+static int make_parcel(aloop_t *loop, const int *fds, size_t count, aloop__parcel_t **made) {
   for (size_t i = 0; i < count; i++)
     if (fcntl(fds[i], F_GETFD) < 0) return -errno;
-  parcel_t *parcel = aloop__memory_new(loop, sizeof *parcel + count * sizeof(int));
+  aloop__parcel_t *parcel = aloop__memory_new(loop, sizeof *parcel + count * sizeof(int));
   if (parcel == NULL) return ALOOP_ENOMEM;
-  *parcel = (parcel_t){.count = 0};
+  *parcel = (aloop__parcel_t){.count = 0};
   for (; parcel->count < count; parcel->count++) {
     int fd = fcntl(fds[parcel->count], F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
@@ -315,8 +277,8 @@ static int make_parcel(aloop_t *loop, const int *fds, size_t count, parcel_t **m
 }
 
 /* The parcel of a write that was refused. */
-static void take_back(unix_transport_t *self, parcel_t **link) {
-  parcel_t *parcel = *link;
+static void take_back(aloop__unix_transport_t *self, aloop__parcel_t **link) {
+  aloop__parcel_t *parcel = *link;
   *link = NULL;
   self->last = link;
   close_all(parcel->fds, parcel->count);
@@ -328,16 +290,16 @@ int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, si
   int rc = enter(transport);
   if (rc < 0) return rc;
   aloop_t *loop = transport->object.loop;
-  if (data == NULL || size == 0 || fds == NULL || count == 0 || count > FDS_MAX)
+  if (data == NULL || size == 0 || fds == NULL || count == 0 || count > ALOOP__FDS_MAX)
     return aloop__misuse(loop, ALOOP_EINVAL, "1 to 253 descriptors travel with a byte of data or more");
   aloop__cork_flush(transport); /* who is told to pause by it may write, and be first */
   if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
-  unix_transport_t *self = of(transport);
-  parcel_t *parcel = NULL;
+  aloop__unix_transport_t *self = aloop__fdpass_of(transport);
+  aloop__parcel_t *parcel = NULL;
   rc = make_parcel(loop, fds, count, &parcel);
   if (rc == ALOOP_EBADF) return aloop__misuse(loop, rc, "a descriptor that is to be sent is not open");
   if (rc < 0) return rc;
-  parcel_t **link = self->last;
+  aloop__parcel_t **link = self->last;
   parcel->at = self->sent + transport->outbox.size;
   *link = parcel;
   self->last = &parcel->next;
@@ -349,10 +311,10 @@ int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, si
 int aloop_transport_take_fd(aloop_transport_t *transport) {
   int rc = enter(transport);
   if (rc < 0) return rc;
-  inbox_t *inbox = of(transport)->inbox;
+  aloop__inbox_t *inbox = aloop__fdpass_of(transport)->inbox;
   if (inbox == NULL || inbox->count == 0) return ALOOP_ENOENT;
   int fd = inbox->fds[inbox->first];
-  inbox->first = (inbox->first + 1) % FDS_MAX;
+  inbox->first = (inbox->first + 1) % ALOOP__FDS_MAX;
   inbox->count--;
   return fd;
 }

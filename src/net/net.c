@@ -18,6 +18,7 @@ static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__dgrams_close(loop, net->dgrams);
   aloop__memory_release(loop, net->read_buffer);
   aloop__memory_release(loop, net->cork_buffer);
+  aloop__memory_release(loop, net->packet_buffer);
   aloop__memory_release(loop, net);
 }
 

@@ -8,6 +8,9 @@
  * O(chunks). An append either takes everything or, out of memory, nothing: at most one block is allocated,
  * before anything is changed.
  *
+ * A message is a chunk of its own, which has no room for more. An empty one is a byte at an address that is
+ * known: so all counts stay what they are, and nobody takes the outbox for empty.
+ *
  * The first chunk fits what it is made for, because most leftovers are small and are gone a moment later; later
  * ones are 16 KiB at least, so that many small writes to a slow reader share a block.
  */
@@ -19,6 +22,8 @@
 #include "core/memory.h"
 
 enum { FIRST_CHUNK = 512, NEXT_CHUNK = 16384 };
+
+const char aloop__outbox_nothing[1] = {0};
 
 struct aloop__chunk {
   aloop__chunk_t *next;
@@ -93,6 +98,17 @@ int aloop__outbox_append_owned(aloop_t *loop, aloop__outbox_t *outbox, const voi
   chunk->size = size - skip;
   chunk->release = release;
   chunk->arg = arg;
+  link_last(outbox, chunk);
+  outbox->size += chunk->size;
+  return 0;
+}
+
+int aloop__outbox_append_message(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count) {
+  if (iov->iov_base == aloop__outbox_nothing)
+    return aloop__outbox_append_owned(loop, outbox, aloop__outbox_nothing, 1, 0, NULL, NULL);
+  aloop__chunk_t *chunk = make_chunk(loop, aloop__iov_total(iov, count));
+  if (chunk == NULL) return ALOOP_ENOMEM;
+  for (int i = 0; i < count; i++) add_bytes(chunk, iov[i].iov_base, iov[i].iov_len);
   link_last(outbox, chunk);
   outbox->size += chunk->size;
   return 0;

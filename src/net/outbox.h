@@ -22,6 +22,12 @@ typedef struct aloop__outbox {
 int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
                          size_t skip);
 
+/* The address of an empty message, which counts as one byte. */
+extern const char aloop__outbox_nothing[];
+
+/* Appends copies of all parts as a chunk of its own, which peek gives as one part. ALOOP_ENOMEM. */
+int aloop__outbox_append_message(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count);
+
 /* Appends the caller's memory, but its first `skip` bytes; release(arg) is called when it was sent or dropped.
  * ALOOP_ENOMEM. */
 int aloop__outbox_append_owned(aloop_t *loop, aloop__outbox_t *outbox, const void *data, size_t size,

@@ -133,6 +133,10 @@ static int check(const aloop_transport_t *transport, const char **rule) {
     *rule = "sendfile over a read pipe";
     return ALOOP_ENOTSUP;
   }
+  if (transport->flags & ALOOP__MESSAGES) {
+    *rule = "sendfile cuts a file where it likes, which a transport of messages must not: write the pieces";
+    return ALOOP_ENOTSUP;
+  }
   if (transport->flags & ALOOP__EOF_WANTED) {
     *rule = "sendfile after write_eof";
     return ALOOP_EPIPE;

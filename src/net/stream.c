@@ -217,14 +217,15 @@ int aloop__stream_check_protocol(const aloop_protocol_t *table) {
   return table != NULL && table->size >= sizeof *table ? 0 : ALOOP_EINVAL;
 }
 
-int aloop__stream_check_descriptor(const aloop_t *loop, int fd, const char **reason) {
-  int type = 0;
+int aloop__stream_check_descriptor(const aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                   const char **reason) {
+  int type = 0, wanted = driver == &aloop__driver_seqpacket ? SOCK_SEQPACKET : SOCK_STREAM;
   socklen_t size = sizeof type;
   if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) {
     *reason = errno == ENOTSOCK ? "the descriptor is not a socket" : "the descriptor is not open";
     return -errno;
   }
-  if (type != SOCK_STREAM) {
+  if (type != wanted) {
     *reason = "the descriptor is not a stream socket";
     return ALOOP_EINVAL;
   }

@@ -36,8 +36,9 @@ enum {
   ALOOP__BORROWED = 8192, /* the descriptor is a caller's until connection_made */
   ALOOP__NO_READ = 16384, /* one direction only: a pipe's write end */
   ALOOP__NO_WRITE = 32768,
-  ALOOP__SHUT = 2048, /* closing or later: the state in a bit, for the one test that each write makes */
-  ALOOP__HELD = 65536 /* not read from: the other side of a relay is full */
+  ALOOP__SHUT = 2048,      /* closing or later: the state in a bit, for the one test that each write makes */
+  ALOOP__HELD = 65536,     /* not read from: the other side of a relay is full */
+  ALOOP__MESSAGES = 131072 /* each write is a message of its own: never joined, cut or corked */
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
@@ -96,9 +97,10 @@ aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, 
 /* 0, or ALOOP_EINVAL for a table that cannot be used. */
 int aloop__stream_check_protocol(const aloop_protocol_t *table);
 
-/* Whether a descriptor of the caller's can be used: an open stream socket that nobody watches in this loop.
- * Returns 0, or a code with a reason in words. */
-int aloop__stream_check_descriptor(const aloop_t *loop, int fd, const char **reason);
+/* Whether a descriptor of the caller's can be used: an open socket of the driver's type that nobody watches in
+ * this loop. Returns 0, or a code with a reason in words. */
+int aloop__stream_check_descriptor(const aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                   const char **reason);
 
 /* No delay for small writes (TCP_NODELAY); without effect on other sockets. */
 void aloop__stream_set_nodelay(int fd);

@@ -41,6 +41,7 @@ typedef struct connector {
   aloop_handle_t retry;
   int64_t delay;
   int64_t timeout;
+  int type; /* of the socket */
   int fd;
   aloop__unix_name_t name;
 } connector_t;
@@ -60,6 +61,26 @@ static aloop_future_t *refuse_path(aloop_t *loop, const char *origin, int error,
       "the path has %zu bytes, and that of a unix socket at most %d: use a shorter or a "
       "relative one",
       path_size, (int)ALOOP__UNIX_PATH_MAX);
+}
+
+static const aloop__driver_t *driver_of(int type) {
+  return type == SOCK_SEQPACKET ? &aloop__driver_seqpacket : &aloop__driver_unix;
+}
+
+/* Of a caller's descriptor, or what is wanted of a new socket. */
+static int type_of(const char *path, int fd, int wanted) {
+  int type = SOCK_STREAM;
+  socklen_t size = sizeof type;
+  if (path != NULL) return wanted != 0 ? wanted : SOCK_STREAM;
+  getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  return type;
+}
+
+static const char *fault_of_type(const char *path, int fd, int wanted) {
+  if (wanted == 0) return NULL;
+  if (wanted != SOCK_STREAM && wanted != SOCK_SEQPACKET)
+    return "options.type is 0, SOCK_STREAM or SOCK_SEQPACKET";
+  return type_of(path, fd, wanted) == wanted ? NULL : "options.fd is not of options.type";
 }
 
 static bool is_other_family(int fd) {
@@ -98,7 +119,7 @@ static void fail(connector_t *self, int error) {
 }
 
 static void succeed(connector_t *self) {
-  if (aloop__stream_hand_over(self->loop, &aloop__driver_unix, self->fd, self->table, self->arg, self->future,
+  if (aloop__stream_hand_over(self->loop, driver_of(self->type), self->fd, self->table, self->arg, self->future,
                               CONNECT_ORIGIN) == NULL) {
     fail(self, ALOOP_ENOMEM);
     return;
@@ -138,7 +159,7 @@ static void timed_out(aloop_t *loop, void *arg) {
 }
 
 static int start(connector_t *self) {
-  self->fd = aloop__unix_socket(SOCK_STREAM);
+  self->fd = aloop__unix_socket(self->type);
   if (self->fd < 0) return self->fd;
   if (self->timeout <= 0) return 0;
   self->timer = aloop_call_later_from(self->loop, self->timeout, timed_out, self, CONNECT_ORIGIN);
@@ -146,7 +167,8 @@ static int start(connector_t *self) {
 }
 
 static aloop_future_t *connect_name(aloop_t *loop, const aloop_protocol_t *table, void *arg,
-                                    const aloop__unix_name_t *name, int64_t timeout) {
+                                    const aloop__unix_name_t *name,
+                                    const aloop_unix_connect_options_t *options) {
   aloop_future_t *future = aloop__future_new(loop, CONNECT_ORIGIN);
   if (future == NULL || aloop_future_done(future)) return future;
   connector_t *self = aloop__memory_zero(loop, sizeof *self);
@@ -154,7 +176,9 @@ static aloop_future_t *connect_name(aloop_t *loop, const aloop_protocol_t *table
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return future;
   }
-  *self = (connector_t){.loop = loop, .future = future, .table = table, .arg = arg, .timeout = timeout};
+  *self = (connector_t){.loop = loop, .future = future, .table = table, .arg = arg};
+  self->timeout = options->timeout;
+  self->type = type_of(options->path, -1, options->type);
   self->name = *name;
   self->try_again = try_again;
   aloop__future_set_operation(future, stop, self);
@@ -171,7 +195,7 @@ static const char *fault_of_connect(const aloop_unix_connect_options_t *options)
   if (options->path != NULL && options->fd > 0) return "set either options.path or options.fd, not both";
   if (options->path == NULL && options->path_size > 0) return "options.path_size needs options.path";
   if (options->path == NULL && is_other_family(options->fd)) return "options.fd is not a unix socket";
-  return NULL;
+  return fault_of_type(options->path, options->fd, options->type);
 }
 
 aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
@@ -188,17 +212,18 @@ aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol
                                  "set options.size to sizeof(aloop_unix_connect_options_t)");
   const char *fault = fault_of_connect(&copy);
   if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
-  if (copy.path == NULL) return aloop__connect_fd(loop, &aloop__driver_unix, protocol, arg, copy.fd, origin);
+  if (copy.path == NULL)
+    return aloop__connect_fd(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, copy.fd, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
-  return connect_name(loop, protocol, arg, &name, copy.timeout);
+  return connect_name(loop, protocol, arg, &name, &copy);
 }
 
 /* ---- Serving --------------------------------------------------------------------------------------------- */
 
 static int bind_server(aloop_server_t *server, const aloop__unix_name_t *name,
                        const aloop_unix_server_options_t *options, const char **reason) {
-  int fd = aloop__unix_socket(SOCK_STREAM);
+  int fd = aloop__unix_socket(type_of(options->path, -1, options->type));
   if (fd < 0) return fd;
   aloop__unix_file_t **file = options->cleanup >= 0 ? &server->file : NULL;
   int rc = aloop__unix_bind(server->object.loop, fd, name, options->mode, file, reason);
@@ -222,7 +247,7 @@ static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, 
     return future;
   }
   aloop__bind_set_up(server, common);
-  server->driver = &aloop__driver_unix;
+  server->driver = driver_of(options->type);
   int rc = bind_server(server, name, options, &reason);
   if (rc < 0)
     aloop__future_fail(future, rc, "bind to %s: %s", text_of(name, text),
@@ -237,6 +262,8 @@ static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, 
 }
 
 static const char *fault_of_server(const aloop_unix_server_options_t *options) {
+  const char *fault = fault_of_type(options->path, options->fd, options->type);
+  if (fault != NULL) return fault;
   if (options->backlog < 0) return "options.backlog is negative";
   if ((options->mode & ~(mode_t)07777) != 0) return "options.mode has bits that are no permissions";
   if (options->path != NULL && options->fd > 0) return "set either options.path or options.fd, not both";
@@ -268,7 +295,7 @@ aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *
                                    .start_serving = copy.start_serving,
                                    .max_clients = copy.max_clients};
   if (copy.path == NULL)
-    return aloop__bind_descriptors(loop, &aloop__driver_unix, protocol, arg, &common, origin);
+    return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, &common, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
   return serve_name(loop, protocol, arg, &name, &copy, &common);

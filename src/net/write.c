@@ -13,6 +13,9 @@
  * pause_writing or resume_writing. Gathered bytes (16 KiB at most, besides parts of what was received) are not
  * counted until the socket has refused them.
  *
+ * A transport of messages (seqpacket.c) knows only the first and the last of these ways, and a message waits as
+ * a chunk of its own. One that no socket buffer has room for is refused, also when it would wait.
+ *
  * Running out of memory refuses a write as a whole. Only when the socket has taken a part of it the rest cannot
  * be refused any more: then the connection ends with ALOOP_ENOMEM.
  */
@@ -171,6 +174,57 @@ static bool gather(aloop_transport_t *transport, const char *data, size_t size) 
   return true;
 }
 
+/* ---- Messages ------------------------------------------------------------------------------------------- */
+
+enum { PARTS_AT_ONCE = 64 };
+
+/* What a socket buffer has no room for even when it is empty. */
+static bool is_too_long(const aloop_transport_t *transport, size_t message) {
+  enum { OVERHEAD = 32 }; /* of Linux */
+  int room = 0;
+  socklen_t size = sizeof room;
+  return getsockopt(transport->fd, SOL_SOCKET, SO_SNDBUF, &room, &size) == 0 && room > 0 &&
+         message > (size_t)room - (room > OVERHEAD ? OVERHEAD : 0);
+}
+
+/* Returns 0 (the message has gone, or the connection has ended), ALOOP_EAGAIN: it must wait, or
+ * ALOOP_EMSGSIZE. */
+static int send_message(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  if (transport->outbox.size > 0 || count > PARTS_AT_ONCE)
+    return is_too_long(transport, aloop__iov_total(iov, count)) ? ALOOP_EMSGSIZE : ALOOP_EAGAIN;
+  ssize_t n = transport->driver->send(transport, iov, count);
+  if (n == ALOOP_EAGAIN || n == ALOOP_EMSGSIZE) return (int)n;
+  if (n < 0)
+    aloop__stream_end(transport, (int)n);
+  else if (transport->extras != NULL)
+    aloop__stream_touch(transport, false, true);
+  return 0;
+}
+
+static int write_message(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  int rc = send_message(transport, iov, count);
+  if (rc != ALOOP_EAGAIN) return rc;
+  note_first_unsent(transport);
+  rc = aloop__outbox_append_message(transport->object.loop, &transport->outbox, iov, count);
+  if (rc == 0) appended(transport);
+  return rc;
+}
+
+static const struct iovec nothing = {.iov_base = (void *)aloop__outbox_nothing, .iov_len = 1};
+
+static int write_message_owned(aloop_transport_t *transport, struct iovec part, aloop_destroy_fn release,
+                               void *arg) {
+  if (part.iov_len == 0) part = nothing;
+  int rc = send_message(transport, &part, 1);
+  if (rc == 0 && release != NULL) release(arg);
+  if (rc != ALOOP_EAGAIN) return rc;
+  note_first_unsent(transport);
+  rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, part.iov_base, part.iov_len, 0,
+                                  release, arg);
+  if (rc == 0) appended(transport);
+  return rc;
+}
+
 /* ---- Public writes -------------------------------------------------------------------------------------- */
 
 /* Why a write of that many bytes is refused, or 0. */
@@ -184,6 +238,7 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "a write during sendfile");
   if (aloop__relay_of(transport) != NULL) return aloop__misuse(loop, ALOOP_EBUSY, aloop__relay_rule);
   size_t cap = transport->extras != NULL ? transport->extras->cap : 0;
+  if (size == 0 && (transport->flags & ALOOP__MESSAGES)) size = 1;
   size_t unsent = transport->outbox.size + aloop__cork_size(transport);
   if (cap > 0 && (size > cap || unsent > cap - size)) return ALOOP_ENOBUFS;
   return 0;
@@ -215,9 +270,15 @@ static inline int check(aloop_transport_t *transport, size_t size) {
 
 static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct iovec *iov, int count,
                                       size_t size) {
+  if (transport->flags & ALOOP__MESSAGES) return write_message(transport, iov, count);
   aloop__cork_flush(transport);
   int rc = transport->state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
   return rc;
+}
+
+/* No bytes: an empty message, or none. */
+static ALOOP_NOINLINE int write_nothing(aloop_transport_t *transport) {
+  return transport->flags & ALOOP__MESSAGES ? write_message(transport, &nothing, 1) : 0;
 }
 
 /* A write without a transport or without bytes. */
@@ -246,7 +307,8 @@ static size_t measure(const struct iovec *iov, int count) {
 static ALOOP_NOINLINE int write_any(aloop_transport_t *transport, const void *data, size_t size) {
   if (ALOOP_UNLIKELY(!is_sound(transport, data, size))) return refuse_arguments(transport);
   int rc = check(transport, size);
-  if (ALOOP_UNLIKELY(rc < 0) || ALOOP_UNLIKELY(size == 0)) return rc;
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
+  if (ALOOP_UNLIKELY(size == 0)) return write_nothing(transport);
   if (gather(transport, data, size)) return 0;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
   return write_parts(transport, &part, 1, size);
@@ -257,13 +319,13 @@ int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t
   return write_any(transport, data, size);
 }
 
-enum { PARTS_AT_ONCE = 64 };
-
 int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov, int count) {
   size_t size = iov != NULL && count >= 0 ? measure(iov, count) : count == 0 ? 0 : SIZE_MAX;
   if (ALOOP_UNLIKELY(!is_sound(transport, iov, size))) return refuse_arguments(transport);
   int rc = check(transport, size);
-  if (rc < 0 || size == 0) return rc;
+  if (rc < 0) return rc;
+  if (size == 0 || (transport->flags & ALOOP__MESSAGES))
+    return size == 0 ? write_nothing(transport) : write_message(transport, iov, count);
   aloop__cork_t *cork = cork_of(transport);
   if (is_corked(transport) && transport->outbox.size == 0 && count <= ALOOP__CORK_PARTS - cork->parts &&
       size <= ALOOP__CORK_SIZE - cork->used) {
@@ -284,6 +346,7 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   int rc = check(transport, size);
   if (rc < 0) return rc;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
+  if (transport->flags & ALOOP__MESSAGES) return write_message_owned(transport, part, release, arg);
   ssize_t n = 0;
   aloop__cork_flush(transport);
   if (transport->state < ALOOP__CLOSING && transport->outbox.size == 0 && size > 0)

@@ -53,6 +53,9 @@ static void options(misuse_t *m) {
   MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .mode = 0100600), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.path = "\0x", .path_size = 2, .mode = 0600), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fd = 5, .mode = 0600), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(CONNECT(.path = "nowhere", .type = SOCK_DGRAM), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .type = SOCK_DGRAM), ALOOP_EINVAL);
+  ORDINARY_OF_FUTURE(CONNECT(.path = "nowhere/at all", .type = SOCK_SEQPACKET), ALOOP_ENOENT);
   ORDINARY_OF_FUTURE(CONNECT(.path = "nowhere/at all"), ALOOP_ENOENT);
   ORDINARY_OF_FUTURE(SERVE(.path = "nowhere/at all"), ALOOP_ENOENT);
 }
@@ -66,6 +69,8 @@ static void descriptors(misuse_t *m) {
   MISTAKE_OF_FUTURE(CONNECT(.fd = lonely), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.fd = pipes[0]), ALOOP_ENOTSOCK);
   MISTAKE_OF_FUTURE(CONNECT(.fd = gone), ALOOP_EBADF);
+  MISTAKE_OF_FUTURE(CONNECT(.fd = pair[0], .type = SOCK_SEQPACKET), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.fd = pair[0], .type = SOCK_SEQPACKET), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fd = lonely), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fd = pipes[0]), ALOOP_ENOTSOCK);
   MISTAKE_OF_FUTURE(SERVE(.fd = gone), ALOOP_EBADF);
