@@ -93,11 +93,6 @@ static int send_or_keep(aloop_transport_t *transport, const struct iovec *iov, i
   return keep_rest(transport, iov, count, (size_t)n);
 }
 
-void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  int rc = send_or_keep(transport, iov, count, aloop__iov_total(iov, count));
-  if (rc < 0) aloop__stream_end(transport, rc);
-}
-
 void aloop__stream_sent(aloop_transport_t *transport, size_t size) {
   aloop__outbox_consume(transport->object.loop, &transport->outbox, size);
   if (transport->extras != NULL) aloop__stream_touch(transport, false, true);
@@ -201,6 +196,8 @@ static int send_message(aloop_transport_t *transport, const struct iovec *iov, i
   return 0;
 }
 
+static const struct iovec nothing = {.iov_base = (void *)aloop__outbox_nothing, .iov_len = 1};
+
 static int write_message(aloop_transport_t *transport, const struct iovec *iov, int count) {
   int rc = send_message(transport, iov, count);
   if (rc != ALOOP_EAGAIN) return rc;
@@ -210,7 +207,15 @@ static int write_message(aloop_transport_t *transport, const struct iovec *iov, 
   return rc;
 }
 
-static const struct iovec nothing = {.iov_base = (void *)aloop__outbox_nothing, .iov_len = 1};
+void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  size_t total = aloop__iov_total(iov, count);
+  int rc;
+  if ((transport->flags & ALOOP__MESSAGES) == 0)
+    rc = send_or_keep(transport, iov, count, total);
+  else
+    rc = total > 0 ? write_message(transport, iov, count) : write_message(transport, &nothing, 1);
+  if (rc < 0) aloop__stream_end(transport, rc);
+}
 
 static int write_message_owned(aloop_transport_t *transport, struct iovec part, aloop_destroy_fn release,
                                void *arg) {

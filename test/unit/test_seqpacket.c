@@ -581,6 +581,35 @@ static void a_descriptor_is_what_it_is(void **state) {
   end_box(&box, fds[1]);
 }
 
+static void a_relay_keeps_them_apart(void **state) {
+  env_t *env = *state;
+  box_t a = {.env = env}, b = {.env = env};
+  int from = open_box(&a, &plain), to = open_box(&b, &plain);
+  aloop_future_t *relay = aloop_relay(a.transport, b.transport);
+  assert_non_null(relay);
+  size_t sent = 0, came = 0;
+  for (int i = 0; i < 1000; i++) {
+    if (i % 100 == 0) say_text(from, ""), sent++;
+    while (send(from, "filling", 7, MSG_DONTWAIT) < 0) settle(env->loop);
+    sent++;
+  }
+  settle(env->loop);
+  close(from);
+  for (bool ended = false; !ended;) {
+    const char *text = lines(to);
+    for (; *text == '\n' || strncmp(text, "filling\n", 8) == 0; text += *text == '\n' ? 1 : 8) came++;
+    ended = strcmp(text, "EOF\n") == 0;
+    assert_true(ended || *text == '\0');
+    settle(env->loop);
+  }
+  assert_int_equal(came, sent);
+  shutdown(to, SHUT_WR);
+  assert_int_equal(run_future(env->loop, relay), 7 * 1000);
+  aloop_future_unref(relay);
+  end_box(&a, -1);
+  end_box(&b, to);
+}
+
 static void files_have_no_messages(void **state) {
   box_t box = {.env = *state};
   int peer = open_box(&box, &plain), file = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -600,4 +629,4 @@ TESTS(T(each_write_is_a_message), T(each_message_is_a_call), T(an_empty_message_
       T(who_pauses_gets_no_further_message), T(one_peer_leaves_turns_to_others), T(question_and_answer),
       T(descriptors_come_with_their_message), T(descriptors_wait_with_their_message),
       T(those_of_a_refused_message_are_closed), T(a_server_and_a_connection_find_each_other),
-      T(a_descriptor_is_what_it_is), T(files_have_no_messages))
+      T(a_descriptor_is_what_it_is), T(a_relay_keeps_them_apart), T(files_have_no_messages))
