@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the example servers share: making a server with a readable error, printing where it listens, and
- * stopping on a signal. Header-only, so that each server stays one easy build.
+ * What the example servers share: making a server or an endpoint with a readable error, printing where it
+ * listens, and stopping on a signal. Header-only, so that each server stays one easy build.
  */
 #ifndef EXAMPLES_COMMON_H
 #define EXAMPLES_COMMON_H
@@ -29,19 +29,47 @@ static inline int make_server(aloop_t *loop, const aloop_protocol_t *protocol, v
   return error;
 }
 
-/* Prints one line for each listening socket: "before", "127.0.0.1:7777" or "[::1]:7777", "after". */
+/* Makes an endpoint for datagrams, or says on stderr why not. Returns 0 or a code. Not inside callbacks. */
+static inline int make_endpoint(aloop_t *loop, const aloop_datagram_protocol_t *protocol, void *arg,
+                                const aloop_datagram_options_t *options) {
+  aloop_future_t *made = aloop_create_datagram_endpoint(loop, protocol, arg, options);
+  if (made == NULL) return ALOOP_ENOMEM;
+  int error = (int)aloop_run_until_complete(loop, aloop_future_ref(made));
+  bool remote = options->remote_host != NULL;
+  if (error < 0)
+    fprintf(stderr, "cannot %s %s port %d: %s\n", remote ? "send to" : "listen on",
+            remote ? options->remote_host : options->local_host,
+            remote ? options->remote_port : options->local_port, aloop_future_message(made));
+  aloop_future_unref(made);
+  return error;
+}
+
+/* Prints a line: "before", "127.0.0.1:7777" or "[::1]:7777", "after". */
+static inline void print_address(const struct sockaddr *address, socklen_t size, const char *before,
+                                 const char *after) {
+  char host[64], port[16];
+  if (getnameinfo(address, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    return;
+  printf(strchr(host, ':') != NULL ? "%s[%s]:%s%s\n" : "%s%s:%s%s\n", before, host, port, after);
+  fflush(stdout);
+}
+
+/* One for each listening socket. */
 static inline void print_addresses(const aloop_server_t *server, const char *before, const char *after) {
   for (size_t i = 0; i < aloop_server_sockets(server); i++) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
-    char host[64], port[16];
-    if (aloop_server_socket(server, i, (struct sockaddr *)&address, &size) < 0) continue;
-    if (getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-      continue;
-    printf(strchr(host, ':') != NULL ? "%s[%s]:%s%s\n" : "%s%s:%s%s\n", before, host, port, after);
+    if (aloop_server_socket(server, i, (struct sockaddr *)&address, &size) == 0)
+      print_address((struct sockaddr *)&address, size, before, after);
   }
-  fflush(stdout);
+}
+
+static inline void print_endpoint_address(const aloop_datagram_t *endpoint, const char *before,
+                                          const char *after) {
+  struct sockaddr_storage address;
+  socklen_t size = sizeof address;
+  if (aloop_datagram_sockname(endpoint, (struct sockaddr *)&address, &size) == 0)
+    print_address((struct sockaddr *)&address, size, before, after);
 }
 
 /* A number of the command line between `min` and `max`; ends the program with a message if it is none. */

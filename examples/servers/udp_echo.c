@@ -42,18 +42,6 @@ static void on_signal(aloop_t *loop, int signum, void *arg) {
   aloop_stop(loop);
 }
 
-static void print_address(const aloop_datagram_t *endpoint) {
-  struct sockaddr_storage address;
-  socklen_t size = sizeof address;
-  char host[64], port[16];
-  if (aloop_datagram_sockname(endpoint, (struct sockaddr *)&address, &size) < 0 ||
-      getnameinfo((struct sockaddr *)&address, size, host, sizeof host, port, sizeof port,
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-    return;
-  printf(strchr(host, ':') != NULL ? "listening on [%s]:%s\n" : "listening on %s:%s\n", host, port);
-  fflush(stdout);
-}
-
 static void read_options(int argc, char **argv, aloop_datagram_options_t *options) {
   static const struct option names[] = {
       {"host", required_argument, NULL, 'h'}, {"port", required_argument, NULL, 'p'}, {0}};
@@ -82,16 +70,13 @@ int main(int argc, char **argv) {
     fprintf(stderr, "cannot make a loop: %s\n", aloop_strerror(error));
     return 1;
   }
-  aloop_future_t *made = aloop_create_datagram_endpoint(loop, &echo_protocol, &endpoint, &options);
-  error = (int)aloop_run_until_complete(loop, aloop_future_ref(made));
-  if (error < 0) fprintf(stderr, "cannot serve: %s\n", made != NULL ? aloop_future_message(made) : "no memory");
+  error = make_endpoint(loop, &echo_protocol, &endpoint, &options);
   if (error == 0) error = watch_stop_signals(loop, on_signal, NULL);
   if (error == 0) {
-    print_address(endpoint);
+    print_endpoint_address(endpoint, "listening on ", "");
     error = aloop_run_forever(loop);
     aloop_datagram_close(endpoint); /* what waits is sent as the loop goes on, and dropped as it ends */
   }
-  aloop_future_unref(made);
   aloop_free(loop);
   return error == 0 ? 0 : 1;
 }
