@@ -103,6 +103,7 @@ look_around() {
     has $tool || useful="$useful $tool"
   done
   has nc || useful="$useful netcat-openbsd"
+  has dig || useful="$useful bind9-dnsutils"
 }
 
 # Debian before 12 has the sanitizers' libraries in clang's own packages, without this name.
@@ -141,13 +142,13 @@ if [ -n "$needed" ]; then
 Some of what the tests are built with is not here. In Debian's names: $needed
 Please install:
   Debian, Ubuntu:  apt-get install gcc g++ clang libclang-rt-dev cmake ninja-build libcmocka-dev pkg-config \\
-                     curl socat netcat-openbsd wrk strace
+                     curl socat netcat-openbsd bind9-dnsutils wrk strace
   Fedora:          dnf install gcc gcc-c++ clang compiler-rt libasan libubsan libtsan cmake ninja-build \\
-                     libcmocka-devel pkgconf curl socat netcat wrk strace
-  Arch:            pacman -S gcc clang compiler-rt cmake ninja cmocka pkgconf curl socat openbsd-netcat strace
+                     libcmocka-devel pkgconf curl socat netcat bind-utils wrk strace
+  Arch:            pacman -S gcc clang compiler-rt cmake ninja cmocka pkgconf curl socat openbsd-netcat bind strace
   Alpine:          apk add gcc g++ clang compiler-rt musl-dev linux-headers cmake ninja cmocka-dev pkgconf \\
-                     curl socat netcat-openbsd wrk strace util-linux
-  FreeBSD:         pkg install gcc cmake ninja cmocka pkgconf curl socat wrk
+                     curl socat netcat-openbsd bind-tools wrk strace util-linux
+  FreeBSD:         pkg install gcc cmake ninja cmocka pkgconf curl socat bind-tools wrk
   macOS:           xcode-select --install; brew install cmake ninja cmocka pkgconf curl socat wrk
 END
   give_up "missing:$needed"

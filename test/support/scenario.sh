@@ -49,14 +49,17 @@ check_has() {
   printf '%s\n' "$3" | grep -q -- "$2" || fail "$1: no line matches \"$2\" in: $3"
 }
 
-# start PROGRAM [OPTION...]: runs an example server and waits until it listens; sets $pid and $port. Its other
-# output is in $folder/PROGRAM.err.
+# start PROGRAM [OPTION...]: runs an example server, or that of another path, and waits until it listens; sets $pid and
+# $port. Its other output is in $folder/PROGRAM.err.
 start() {
-  program=$1
+  case $1 in
+  */*) program=${1##*/} path=$1 ;;
+  *) program=$1 path=$examples/$1 ;;
+  esac
   shift
   rm -f "$folder/started"
   mkfifo "$folder/started"
-  "$examples/$program" "$@" >"$folder/started" 2>>"$folder/$program.err" 3<&- &
+  "$path" "$@" >"$folder/started" 2>>"$folder/$program.err" 3<&- &
   pid=$!
   pids="$pids $pid"
   exec 3<"$folder/started"
