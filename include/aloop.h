@@ -26,7 +26,7 @@
  *   or server that has ended, and what the system refuses.
  * - Threads. Each comment ends with a tag. [loop]: only in the thread that runs the loop, or before it runs;
  *   debug mode answers other threads with ALOOP_ENOTLOOPTHREAD and touches nothing. [any]: any thread.
- *   [signal]: any thread and signal handlers.
+ *   [signal]: any thread and signal handlers. [task]: only inside a task (aloop_create_task), else ALOOP_EPERM.
  * - Callbacks. Every call may be made from inside any callback, unless its comment says otherwise.
  * - Futures. A function that returns aloop_future_t * hands the caller one reference, and returns NULL when
  *   out of memory and where no future can be made: the loop or object is NULL, or the thread is wrong. Every
@@ -516,6 +516,7 @@ typedef struct aloop_counters {
   uint64_t processes;
   uint64_t datagrams;    /* endpoints */
   uint64_t sync_objects; /* locks, events, ... */
+  uint64_t tasks;
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -645,9 +646,9 @@ ALOOP_API int aloop_future_set_result(aloop_future_t *future, int64_t value, voi
  * ALOOP_EDONE, ALOOP_EINVAL (code >= 0). When out of memory the message is left out. [loop] */
 ALOOP_API int aloop_future_set_error(aloop_future_t *future, int error, const char *message);
 
-/* Future.cancel: stops the operation behind it, at once, and ends the future with ALOOP_ECANCELED. A task is only
- * asked to end, and so is what waits for tasks (gather, wait_for): it stays pending until they have. Returns 1,
- * or 0 if it was already done. [loop] */
+/* Future.cancel: stops the operation behind it, at once, and ends the future with ALOOP_ECANCELED. A task is
+ * only asked to end, and so is what waits for tasks (gather, wait_for): it stays pending until they have.
+ * Returns 1, or 0 if it was already done. [loop] */
 ALOOP_API int aloop_future_cancel(aloop_future_t *future);
 
 /* For makers of operations: `stop(future, arg)` is called once, inside aloop_future_cancel, before the future
@@ -888,6 +889,89 @@ ALOOP_API int aloop_executor_new(const aloop_executor_table_t *table, void *stat
  * loop of the job was freed. [any] */
 ALOOP_API void aloop_job_run(aloop_job_t *job);
 ALOOP_API void aloop_job_drop(aloop_job_t *job, int error);
+
+/* ---- Tasks ----------------------------------------------------------------------------------------------- */
+
+/* What a task runs, on a stack of its own: a plain function, which may wait with aloop_await at any depth. The
+ * task ends with what it returns: a number >= 0 or a negative code. Beware of addresses that belong to a thread
+ * (errno, _Thread_local) if the loop goes on in another thread, and of longjmp out of a task. */
+typedef int64_t (*aloop_task_fn)(aloop_t *loop, void *arg);
+
+enum { ALOOP_STACK_SIZE = 262144 };
+
+typedef struct aloop_task_options {
+  size_t size;
+  const char *name;         /* copied; NULL: "Task-1", "Task-2", ... */
+  aloop_context_t *context; /* it runs in this, and keeps it meanwhile; NULL: a copy of the current one */
+  size_t stack_size;        /* address space, of which what is touched becomes memory; 0: ALOOP_STACK_SIZE */
+  aloop_destroy_fn destroy; /* of arg, when the task has ended, also if it never began; may be NULL */
+  bool eager;               /* it runs inside this call until its first await, if the loop runs */
+} aloop_task_options_t;
+
+/* loop.create_task: a future that is a task, which begins in the next turn. Two references, one for the caller,
+ * one until it ends: it may be detached. `options` may be NULL. A task that is cancelled before it begins never
+ * runs; one that finds no memory for a stack then ends with ALOOP_ENOMEM. NULL: `arg` stays the caller's. Its
+ * end is its own: aloop_future_set_... answer ALOOP_EPERM. Errors: ALOOP_EBUSY (eager in a context that is
+ * entered), ALOOP_EOTHERLOOP (context), ALOOP_ECLOSED. [loop] */
+ALOOP_API aloop_future_t *aloop_create_task(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                            const aloop_task_options_t *options);
+ALOOP_API aloop_future_t *aloop_create_task_from(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                                 const aloop_task_options_t *options, const char *origin);
+#define aloop_create_task(loop, fn, arg, options) aloop_create_task_from(loop, fn, arg, options, ALOOP_HERE)
+
+/* await: suspends the task until the future is done; a done one does not suspend. Returns its value or error.
+ * Takes over the reference; NULL gives ALOOP_ENOMEM, so that calls nest: aloop_await(aloop_sleep(loop, ...)).
+ * Errors besides: ALOOP_ECANCELED (this task was cancelled; a result that came in the same moment is dropped
+ * unread, so a lock or a descriptor goes back), ALOOP_EPERM, ALOOP_EINVAL (a task awaits itself),
+ * ALOOP_EOTHERLOOP, ALOOP_ECLOSED (the loop is being closed: from then on no await waits). [task] */
+ALOOP_API int64_t aloop_await(aloop_future_t *future);
+
+/* The same for a result that is an object: stores it in *out and makes the caller its owner. Returns 0 or a
+ * code; ALOOP_ENOENT: there is no object. [task] */
+ALOOP_API int aloop_await_ptr(aloop_future_t *future, void *out);
+
+/* The same as aloop_await, but the reference stays the caller's: for the message, the attempts, the object.
+ * [task] */
+ALOOP_API int64_t aloop_await_keep(aloop_future_t *future);
+
+/* What a task's function returns if its result is an object, `return aloop_return_ptr(p, free);`, or an error
+ * with a message (printf), `return aloop_return_error(ALOOP_EIO, "%s: short read", name);`. They return 0 and
+ * `error`. `destroy` may be NULL; it is called if nobody takes the object, also when the task ends otherwise
+ * after all. [task] */
+ALOOP_API int64_t aloop_return_ptr(void *ptr, aloop_destroy_fn destroy);
+ALOOP_API int64_t aloop_return_error(int error, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
+
+/* asyncio.current_task: the task that runs now, borrowed; NULL outside of tasks. [loop] */
+ALOOP_API aloop_future_t *aloop_current_task(const aloop_t *loop);
+
+/* asyncio.all_tasks: fills tasks[0..capacity) with new references to those that have not ended, oldest first.
+ * Returns how many there are. [loop] */
+ALOOP_API size_t aloop_all_tasks(aloop_t *loop, aloop_future_t **tasks, size_t capacity);
+
+/* asyncio.isfuture's sister: whether it is a task, foreign ones included. [any] */
+ALOOP_API bool aloop_is_task(const aloop_future_t *future);
+
+/* Task.get_name, set_name: borrowed, until the next set_name or the task's last reference; the name is copied.
+ * Errors: ALOOP_EINVAL (not a task; the name is then ""), ALOOP_ENOMEM. [loop] */
+ALOOP_API const char *aloop_task_name(aloop_future_t *task);
+ALOOP_API int aloop_task_set_name(aloop_future_t *task, const char *name);
+
+/* Task.cancel, which aloop_future_cancel is, too: asks the task to end. Its await ends with ALOOP_ECANCELED:
+ * the future it waits for is cancelled, or if that is done, or it waits for nothing yet, the request itself
+ * ends its next await that waits. The function may do its last things, await others, and even go on: the task
+ * is cancelled only if it returns ALOOP_ECANCELED, or a number >= 0 with the request still under way. `message`
+ * (copied, may be NULL) is the error's. Returns 1, or 0 if the task was done. Errors: ALOOP_EINVAL (not a
+ * task). [loop] */
+ALOOP_API int aloop_task_cancel(aloop_future_t *task, const char *message);
+
+/* Task.uncancel, Task.cancelling: takes one request back, for who has dealt with it, and how many are left,
+ * which both return. With the last one goes a request that was not delivered yet. [loop] */
+ALOOP_API int aloop_task_uncancel(aloop_future_t *task);
+ALOOP_API int aloop_task_cancelling(const aloop_future_t *task);
 
 /* ---- Process pools --------------------------------------------------------------------------------------- */
 

@@ -46,8 +46,8 @@ struct aloop__map {
 struct aloop_context {
   aloop_t *loop;
   aloop__map_t *map;
+  uint32_t refs; /* of the program, and of tasks that run in it; it also lives on while it is entered */
   bool entered;
-  bool dropped; /* unref was called while it was entered */
 };
 
 struct aloop_var_token {
@@ -205,7 +205,7 @@ int aloop_context_copy(aloop_t *loop, aloop_context_t **context) {
     return aloop__misuse(loop, ALOOP_EINVAL, "aloop_context_copy needs a place for the context");
   aloop_context_t *made = aloop__memory_new(loop, sizeof *made);
   if (made == NULL) return ALOOP_ENOMEM;
-  *made = (aloop_context_t){.loop = loop, .map = aloop__map_ref(loop->context)};
+  *made = (aloop_context_t){.loop = loop, .map = aloop__map_ref(loop->context), .refs = 1};
   aloop__loop_hold(loop);
   *context = made;
   return 0;
@@ -218,6 +218,33 @@ static void free_context(aloop_context_t *context) {
   aloop__loop_drop(loop);
 }
 
+void aloop__context_ref(aloop_context_t *context) {
+  context->refs++;
+}
+
+void aloop__context_unref(aloop_context_t *context) {
+  if (--context->refs == 0 && !context->entered) free_context(context);
+}
+
+aloop_t *aloop__context_loop(const aloop_context_t *context) {
+  return context->loop;
+}
+
+bool aloop__context_is_entered(const aloop_context_t *context) {
+  return context->entered;
+}
+
+void aloop__context_enter(aloop_context_t *context) {
+  context->loop->context = context->map;
+  context->entered = true;
+}
+
+void aloop__context_leave(aloop_context_t *context) {
+  context->entered = false;
+  context->map = context->loop->context;
+  if (context->refs == 0) free_context(context);
+}
+
 int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn fn, void *arg) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
@@ -226,18 +253,13 @@ int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn
     return aloop__misuse(loop, ALOOP_EOTHERLOOP, "a context is run by the loop that made it");
   if (context->entered) return aloop__misuse(loop, ALOOP_EBUSY, "the context is already entered");
   aloop__map_t *outer = loop->context;
-  loop->context = context->map;
-  context->entered = true;
+  aloop__context_enter(context);
   fn(loop, arg);
-  context->entered = false;
-  context->map = loop->context;
+  aloop__context_leave(context);
   loop->context = outer;
-  if (context->dropped) free_context(context);
   return 0;
 }
 
 void aloop_context_unref(aloop_context_t *context) {
-  if (context == NULL || !aloop__loop_ok(context->loop)) return;
-  context->dropped = true;
-  if (!context->entered) free_context(context);
+  if (context != NULL && aloop__loop_ok(context->loop)) aloop__context_unref(context);
 }

@@ -18,4 +18,13 @@ void aloop__map_unref(aloop_t *loop, aloop__map_t *map);
  * destructors of values run, which may do anything. */
 void aloop__map_clear(aloop_t *loop, aloop__map_t **place);
 
+/* For who runs in a context now and then: a task, with each of its steps. Whoever enters keeps loop->context of
+ * before, and puts it back after leaving. A context is entered once at a time. */
+void aloop__context_ref(aloop_context_t *context);
+void aloop__context_unref(aloop_context_t *context);
+aloop_t *aloop__context_loop(const aloop_context_t *context);
+bool aloop__context_is_entered(const aloop_context_t *context);
+void aloop__context_enter(aloop_context_t *context);
+void aloop__context_leave(aloop_context_t *context);
+
 #endif

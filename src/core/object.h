@@ -23,6 +23,7 @@ enum {
   ALOOP__PROCESS,
   ALOOP__DATAGRAM,
   ALOOP__SYNC,
+  ALOOP__TASK,
   ALOOP__KINDS
 };
 

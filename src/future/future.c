@@ -241,9 +241,16 @@ static void end_with_number(aloop_future_t *future, unsigned state, int64_t valu
   end(future, state, value);
 }
 
+void aloop__future_set_message(aloop_future_t *future, const char *message) {
+  if (message == NULL && future->extra == NULL) return;
+  aloop__future_extra_t *extra = extra_of(future);
+  if (extra == NULL) return;
+  aloop__memory_release(future->object.loop, extra->message);
+  extra->message = message != NULL ? aloop__memory_string(future->object.loop, message) : NULL;
+}
+
 static void end_with_error(aloop_future_t *future, int error, const char *message) {
-  aloop__future_extra_t *extra = message != NULL ? extra_of(future) : NULL;
-  if (extra != NULL) extra->message = aloop__memory_string(future->object.loop, message);
+  if (message != NULL) aloop__future_set_message(future, message);
   end_with_number(future, ALOOP__FAILED, error);
 }
 

@@ -151,6 +151,10 @@ bool aloop__future_fail(aloop_future_t *future, int error, const char *format, .
 #endif
     ;
 
+/* The message that a pending future is going to have if it fails without another. Left out when out of memory;
+ * NULL: none. */
+void aloop__future_set_message(aloop_future_t *future, const char *message);
+
 /* Ends the future as `source`, a done child of it, ended: value, object, error, message and attempts are
  * shared. */
 void aloop__future_follow(aloop_future_t *future, aloop_future_t *source);

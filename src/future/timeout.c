@@ -6,10 +6,10 @@
  * the object of the result stays where it is, and taking it through either future takes it once. The inner
  * future is owned by the outer one until the outer's last reference.
  *
- * Cancelling an operation is immediate, so a time limit does not have to wait for it to give in. A task, and what
- * waits for one, is only asked to end: then wait_for stays until it has, and if it ended with something other
- * than its being cancelled, that is the outer's end too. So it is with a stop function that ends its future with
- * a result. A cancel that comes while wait_for waits like this wins over the time limit.
+ * Cancelling an operation is immediate, so a time limit does not have to wait for it to give in. A task, and
+ * what waits for one, is only asked to end: then wait_for stays until it has, and if it ended with something
+ * other than its being cancelled, that is the outer's end too. So it is with a stop function that ends its
+ * future with a result. A cancel that comes while wait_for waits like this wins over the time limit.
  *
  * The timer's handle is kept where the value is going to be, so a sleep costs no allocation in steady state.
  */

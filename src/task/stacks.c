@@ -62,7 +62,7 @@ static int class_of(size_t size) {
 
 int aloop__stacks_take(aloop__stacks_t *stacks, size_t size, aloop__stack_t **out) {
   if (stacks->how == NULL) return ALOOP_ENOTSUP;
-  int class = class_of(size == 0 ? 262144 : size);
+  int class = class_of(size == 0 ? ALOOP_STACK_SIZE : size);
   if (class == ALOOP__STACK_CLASSES) return ALOOP_EINVAL;
   aloop__stack_t *stack = stacks->pooled[class];
   if (stack != NULL) {

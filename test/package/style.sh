@@ -33,10 +33,10 @@ done
 # Every function of the public header has a comment, which ends with the threads that may call it.
 awk '
   /^\/\*/ { tagged = 0; comment = 1 }
-  comment && /\[(loop|any|signal)\]/ { tagged = 1 }
+  comment && /\[(loop|any|signal|task)\]/ { tagged = 1 }
   /\*\/ *$/ { comment = 0; described = 1 }
   /^$/ { described = 0 }
-  /^ALOOP_API / && !(described && tagged) { print FILENAME ":" FNR ": no comment that ends with [loop], [any] or [signal]" }
+  /^ALOOP_API / && !(described && tagged) { print FILENAME ":" FNR ": no comment that ends with [loop], [any], [signal] or [task]" }
 ' include/aloop.h >>"$faults"
 
 # Nothing lies at the top level but what belongs there.

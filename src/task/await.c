@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * await: a task waits for a future.
+ *
+ * One that is done is read on the spot, as in asyncio: no suspension, no turn. For a pending one the task
+ * leaves a done callback and its coroutine; the callback is the next step. What the frame waits for is noted in
+ * the task, so that cancelling the task can cancel that.
+ *
+ * Between the end of the future and the step that it queued, the task may be cancelled. Then the await ends
+ * with ALOOP_ECANCELED and the future is dropped unread: what it would have handed over goes back to where it
+ * came from (aloop__future_finish_owned), its error counts as read.
+ *
+ * Once the loop is being closed nothing waits: each await answers ALOOP_ECLOSED, until a task has had a
+ * thousand such answers; then it is left suspended, and dropped by who unwinds it (task.c).
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "core/report.h"
+#include "task/task.h"
+
+enum { REFUSALS_MAX = 1000, MESSAGE_MAX = 256 };
+
+static void on_awaited(aloop_future_t *future, void *task) {
+  (void)future;
+  aloop__task_step(task);
+}
+
+/* The loop is being closed. */
+static ALOOP_NOINLINE int refuse_to_wait(aloop__task_t *task) {
+  task->refused++;
+  return ALOOP_ECLOSED;
+}
+
+/* A request that was under way when the wait began ends it. */
+static void deliver_request(aloop__task_t *task, aloop_future_t *future) {
+  const aloop__future_extra_t *extra = task->future.extra;
+  const char *message = extra != NULL && task->noted == ALOOP_ECANCELED ? extra->message : NULL;
+  if (aloop__future_cancel(future, message) == 1) task->must_cancel = false;
+}
+
+/* Suspends. */
+static int wait_for_end(aloop__task_t *task, aloop_future_t *future) {
+  if (ALOOP_UNLIKELY(aloop__future_watch(future, on_awaited, task) < 0)) return ALOOP_ENOMEM;
+  task->awaited = future;
+  if (ALOOP_UNLIKELY(task->must_cancel)) deliver_request(task, future);
+  aloop__coroutine_suspend(task->active);
+  task->awaited = NULL;
+  if (ALOOP_LIKELY(!task->must_cancel && (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) == 0))
+    return 0;
+  if (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) {
+    aloop__future_unwatch(future, on_awaited, task);
+    return refuse_to_wait(task);
+  }
+  task->must_cancel = false;
+  return ALOOP_ECANCELED;
+}
+
+/* Why the future cannot be waited for, or 0. */
+static int check(const aloop__task_t *task, const aloop_future_t *future) {
+  aloop_t *loop = task != NULL ? task->future.object.loop : NULL;
+  int rc = future != NULL ? aloop__loop_thread(future->object.loop) : 0;
+  if (rc < 0) return rc;
+  if (task == NULL || task->foreign)
+    return aloop__misuse(future != NULL ? future->object.loop : NULL, ALOOP_EPERM,
+                         task == NULL ? "only a task can await; outside of one use aloop_run_until_complete"
+                                      : "a task of another runtime awaits in that runtime's way");
+  if (future == NULL) return ALOOP_ENOMEM;
+  if (future->object.loop != loop)
+    return aloop__misuse(loop, ALOOP_EOTHERLOOP, "a task awaits futures of its own loop");
+  if (future == &task->future) return aloop__misuse(loop, ALOOP_EINVAL, "a task cannot await itself");
+  return 0;
+}
+
+static ALOOP_NOINLINE int wait_slowly(aloop__task_t *task, aloop_future_t *future) {
+  int rc = check(task, future);
+  if (rc < 0) return rc;
+  if (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) return refuse_to_wait(task);
+  return future->state != ALOOP__PENDING ? 0 : wait_for_end(task, future);
+}
+
+static inline int wait_until_done(aloop_future_t *future) {
+  aloop__task_t *task = aloop__task_current();
+  if (ALOOP_LIKELY(task != NULL) && ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(!task->foreign) &&
+      task->future.object.loop == future->object.loop && future->object.loop->guard == 0 &&
+      future->state != ALOOP__PENDING)
+    return 0;
+  return wait_slowly(task, future);
+}
+
+/* An await ended without its future: the code is its answer, unless it had too many. */
+static ALOOP_NOINLINE int64_t answer(int rc) {
+  aloop__task_t *task = rc == ALOOP_ECLOSED ? aloop__task_current() : NULL;
+  if (task != NULL && task->refused > REFUSALS_MAX) aloop__coroutine_suspend(task->active);
+  return rc;
+}
+
+int aloop__task_wait(aloop_future_t *future) {
+  int rc = wait_until_done(future);
+  return ALOOP_UNLIKELY(rc < 0) ? (int)answer(rc) : 0;
+}
+
+/* The same after giving up the reference. One of another loop may be in use there. */
+static ALOOP_NOINLINE int64_t drop(aloop_future_t *future, int rc) {
+  if (future == NULL || rc == ALOOP_ENOTLOOPTHREAD) return rc;
+  if ((rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) && future->state == ALOOP__FAILED)
+    aloop__future_ignore(future);
+  aloop_future_unref(future);
+  return answer(rc);
+}
+
+int64_t aloop_await(aloop_future_t *future) {
+  int rc = wait_until_done(future);
+  if (ALOOP_UNLIKELY(rc < 0)) return drop(future, rc);
+  int64_t value = aloop_future_result(future);
+  aloop_future_unref(future);
+  return value;
+}
+
+static ALOOP_NOINLINE int refuse_place(void) {
+  return aloop__misuse(NULL, ALOOP_EINVAL, "the object of a future needs a place to go to");
+}
+
+int aloop_await_ptr(aloop_future_t *future, void *out) {
+  int rc = ALOOP_LIKELY(out != NULL) ? wait_until_done(future) : refuse_place();
+  if (ALOOP_UNLIKELY(rc < 0)) return (int)drop(future, rc);
+  rc = aloop_future_take_ptr(future, out);
+  aloop_future_unref(future);
+  return rc;
+}
+
+int64_t aloop_await_keep(aloop_future_t *future) {
+  int rc = wait_until_done(future);
+  return ALOOP_UNLIKELY(rc < 0) ? answer(rc) : aloop_future_result(future);
+}
+
+/* ---- What a function returns ----------------------------------------------------------------------------- */
+
+/* The current task, or NULL after the mistake was reported. */
+static aloop__task_t *returning(void) {
+  aloop__task_t *task = aloop__task_current();
+  if (task == NULL || task->foreign) {
+    aloop__misuse(NULL, ALOOP_EPERM, "this is what the function of a task returns");
+    return NULL;
+  }
+  return task;
+}
+
+int64_t aloop_return_ptr(void *ptr, aloop_destroy_fn destroy) {
+  aloop__task_t *task = returning();
+  if (task == NULL) return ALOOP_EPERM;
+  bool had = task->has_ptr;
+  void *old = task->ptr;
+  aloop_destroy_fn destroy_old = task->destroy_ptr;
+  task->ptr = ptr;
+  task->destroy_ptr = destroy;
+  task->has_ptr = true;
+  if (had && destroy_old != NULL) destroy_old(old);
+  return 0;
+}
+
+int64_t aloop_return_error(int error, const char *format, ...) {
+  aloop__task_t *task = returning();
+  if (task == NULL) return ALOOP_EPERM;
+  if (error >= 0)
+    return aloop__misuse(task->future.object.loop, ALOOP_EINVAL, "aloop_return_error takes a negative code");
+  char text[MESSAGE_MAX];
+  if (format != NULL) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+  }
+  aloop__future_set_message(&task->future, format != NULL ? text : NULL);
+  task->noted = error;
+  return error;
+}

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Tasks: functions with a stack of their own, as futures.
+ *
+ * A task is a future with a coroutine behind it. It runs in steps: the first is queued by aloop_create_task,
+ * each later one is a done callback of the future that the task waits for. A step ends where the function waits
+ * for something again or returns; aloop__task_step is what lies around it: the task becomes the current one of
+ * its loop, its context the loop's. A coroutine, and with it a stack, is taken when the first step begins and
+ * given back when the last one ends, so any number of tasks that never wait share one warm stack.
+ *
+ * A task may run on several coroutines: an async generator that it asks for the next item is gone on with
+ * inside the step, and what the generator waits for the task waits for. `active` is the one to go on with. They
+ * change places here, outside of both (aloop__task_transfer), so none is ever resumed from within another.
+ *
+ * Cancelling asks (await.c has the other half): the future that the task waits for is cancelled, if it lets
+ * itself, and its end is the task's wake-up; else must_cancel makes the next await that waits end with it.
+ * Requests are counted for those who have to tell their own from others' (task groups, time limits). A request
+ * that comes after the last await still wins over a result, not over an error.
+ *
+ * When the loop is closed, a task is stepped from here until its function returns; aloop_await answers at once
+ * with ALOOP_ECLOSED, so frames unwind and release what they hold. A function that goes on waiting a thousand
+ * times gets its frames dropped, and a report.
+ *
+ * Costs: a task is one block, from a free list, and its stack, from a pool. Making, stepping, cancelling and
+ * ending are O(1). all_tasks walks the live objects of the loop. Names are written when somebody asks.
+ */
+#include "task/task.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/report.h"
+
+enum { SPARES_MAX = 1024 };
+
+/* A block waiting to be a task again. */
+typedef struct aloop__spare_task {
+  struct aloop__spare_task *next;
+} spare_t;
+
+/* ---- What a loop keeps ----------------------------------------------------------------------------------- */
+
+static void close_room(aloop_t *loop, aloop__room_t *room) {
+  aloop__tasks_t *self = ALOOP_CONTAINER_OF(room, aloop__tasks_t, room);
+  while (self->spares != NULL) {
+    spare_t *spare = self->spares;
+    self->spares = spare->next;
+    aloop__memory_release(loop, spare);
+  }
+  aloop__stacks_close(&self->stacks);
+  aloop__memory_release(loop, self);
+}
+
+aloop__tasks_t *aloop__tasks_open(aloop_t *loop) {
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  if (ALOOP_LIKELY(tasks != NULL) || (loop->guard & ALOOP__GUARD_CLOSED)) return tasks;
+  tasks = aloop__memory_zero(loop, sizeof *tasks);
+  if (tasks == NULL) return NULL;
+  tasks->room.close = close_room;
+  aloop__stacks_init(&tasks->stacks, loop);
+  loop->rooms[ALOOP__ROOM_TASK] = &tasks->room;
+  return tasks;
+}
+
+static void *take_block(aloop_t *loop) {
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  if (tasks == NULL || tasks->spares == NULL) return aloop__memory_new(loop, sizeof(aloop__task_t));
+  spare_t *spare = tasks->spares;
+  tasks->spares = spare->next;
+  tasks->spares_count--;
+  return spare;
+}
+
+static void give_block(aloop__task_t *task) {
+  aloop__tasks_t *tasks = aloop__tasks_of(task->future.object.loop);
+  if (tasks == NULL || tasks->spares_count == SPARES_MAX) {
+    aloop__object_end(&task->future.object, task);
+    return;
+  }
+  aloop__object_end(&task->future.object, NULL);
+  spare_t *spare = (spare_t *)(void *)task;
+  spare->next = tasks->spares;
+  tasks->spares = spare;
+  tasks->spares_count++;
+}
+
+static aloop__task_t *task_at(aloop__object_t *object) {
+  return ALOOP_CONTAINER_OF(object, aloop__task_t, future.object);
+}
+
+static aloop_t *loop_of(const aloop__task_t *task) {
+  return task->future.object.loop;
+}
+
+/* ---- Names ----------------------------------------------------------------------------------------------- */
+
+const char *aloop__task_name(aloop__task_t *task) {
+  if (task->name != NULL) return task->name;
+  if (task->number_name[0] == '\0')
+    snprintf(task->number_name, sizeof task->number_name, "Task-%" PRIu64, task->number);
+  return task->number_name;
+}
+
+/* ---- Steps ----------------------------------------------------------------------------------------------- */
+
+void aloop__task_enter(aloop__task_t *task) {
+  aloop_t *loop = loop_of(task);
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  task->outer = tasks->current;
+  task->outer_map = loop->context;
+  tasks->current = task;
+  task->entered = task->context != NULL && !aloop__context_is_entered(task->context);
+  if (ALOOP_UNLIKELY(task->entered)) {
+    aloop__context_enter(task->context);
+    return;
+  }
+  if (ALOOP_UNLIKELY(task->context != NULL))
+    aloop__misuse(loop, ALOOP_EBUSY, "the context of a task is entered by others when it goes on");
+  loop->context = task->map;
+  task->map = NULL;
+}
+
+void aloop__task_leave(aloop__task_t *task) {
+  aloop_t *loop = loop_of(task);
+  if (ALOOP_UNLIKELY(task->entered))
+    aloop__context_leave(task->context);
+  else
+    task->map = loop->context;
+  task->entered = false;
+  loop->context = task->outer_map;
+  aloop__tasks_of(loop)->current = task->outer;
+}
+
+void aloop__task_let_go(aloop__task_t *task) {
+  aloop_t *loop = loop_of(task);
+  aloop_context_t *context = task->context;
+  task->context = NULL;
+  if (ALOOP_UNLIKELY(task->map != NULL)) aloop__map_clear(loop, &task->map);
+  if (ALOOP_UNLIKELY(context != NULL)) aloop__context_unref(context);
+  aloop_destroy_fn destroy = task->destroy;
+  task->destroy = NULL;
+  if (destroy != NULL) destroy(task->arg);
+}
+
+/* What the function returned becomes the end of the future. */
+void aloop__task_end(aloop__task_t *task, int64_t value) {
+  aloop_future_t *future = &task->future;
+  aloop__coroutine_free(task->coroutine);
+  task->coroutine = task->active = NULL;
+  if (value >= 0 && task->must_cancel) value = ALOOP_ECANCELED;
+  task->must_cancel = false;
+  aloop__task_let_go(task);
+  if (value >= 0 && task->has_ptr) {
+    task->has_ptr = false;
+    aloop__future_finish_ptr(future, value, task->ptr, task->destroy_ptr);
+  } else if (value >= 0) {
+    aloop__future_finish(future, value);
+  } else {
+    if (value < INT32_MIN) value = ALOOP_EINVAL;
+    if (task->noted != value) aloop__future_set_message(future, NULL);
+    if (value == ALOOP_ECLOSED && (loop_of(task)->guard & ALOOP__GUARD_CLOSED)) aloop__future_ignore(future);
+    aloop__future_fail(future, (int)value, NULL);
+  }
+}
+
+void aloop__task_step(aloop__task_t *task) {
+  aloop__task_enter(task);
+  aloop__coroutine_t *co;
+  do {
+    co = task->active;
+    aloop__coroutine_resume(co);
+  } while (ALOOP_UNLIKELY(task->active != co));
+  aloop__task_leave(task);
+  if (co == task->coroutine && aloop__coroutine_ended(co)) aloop__task_end(task, task->future.value);
+}
+
+void aloop__task_transfer(aloop__task_t *task, aloop__coroutine_t *to) {
+  aloop__coroutine_t *from = task->active;
+  task->active = to;
+  aloop__coroutine_suspend(from);
+}
+
+/* The coroutine. */
+static void run(aloop__coroutine_t *self, void *arg) {
+  (void)self;
+  aloop__task_t *task = arg;
+  task->future.value = task->fn(loop_of(task), task->arg); /* pending still: the place is free */
+}
+
+/* The first step; `arg` holds itself until its end. */
+static void begin(aloop_t *loop, void *arg) {
+  aloop__task_t *task = arg;
+  if (task->must_cancel) {
+    aloop__task_end(task, ALOOP_ECANCELED);
+    return;
+  }
+  int rc = aloop__coroutine_new(&aloop__tasks_of(loop)->stacks, task->stack_size, run, task, &task->coroutine);
+  if (rc < 0) {
+    aloop__task_end(task, rc);
+    return;
+  }
+  task->active = task->coroutine;
+  aloop__task_step(task);
+}
+
+/* ---- The kind of future ---------------------------------------------------------------------------------- */
+
+static void ask(aloop_future_t *future, const char *message) {
+  aloop__task_t *task = (aloop__task_t *)(void *)future;
+  task->cancelling++;
+  aloop__future_set_message(future, message);
+  task->noted = ALOOP_ECANCELED;
+  if (task->foreign) {
+    if (task->cancel != NULL) task->cancel(future, task->arg);
+    return;
+  }
+  if (task->awaited == NULL || aloop__future_cancel(task->awaited, message) == 0) task->must_cancel = true;
+}
+
+static void describe(const aloop__object_t *object, char *text, size_t size) {
+  aloop__task_t *task = task_at((aloop__object_t *)object);
+  int used = snprintf(text, size, "%s ", aloop__task_name(task));
+  if (used < 0 || (size_t)used >= size) return;
+  text += used;
+  size -= (size_t)used;
+  if (task->future.state != ALOOP__PENDING || task->foreign)
+    aloop__future_describe(object, text, size);
+  else if (task->awaited != NULL)
+    snprintf(text, size, "waits for a %s%s%s", task->awaited->object.kind->name,
+             task->awaited->object.origin != NULL ? " from " : "",
+             task->awaited->object.origin != NULL ? task->awaited->object.origin : "");
+  else
+    snprintf(text, size, "%s", task->coroutine != NULL ? "runs" : "is about to begin");
+}
+
+static void destroy(aloop__object_t *object) {
+  aloop__task_t *task = task_at(object);
+  if (ALOOP_UNLIKELY(!aloop__future_release(&task->future))) return;
+  aloop__memory_release(object->loop, task->name);
+  if (ALOOP_UNLIKELY(task->has_ptr) && task->destroy_ptr != NULL) task->destroy_ptr(task->ptr);
+  give_block(task);
+}
+
+/* Its frames get the chance to unwind. */
+static void unwind(aloop__task_t *task) {
+  aloop_t *loop = loop_of(task);
+  aloop_t *running = aloop_running_loop();
+  aloop__current_run(loop);
+  aloop__task_step(task);
+  aloop__current_run(running);
+  if (task->future.state != ALOOP__PENDING) return;
+  char text[160];
+  snprintf(text, sizeof text, "%s went on waiting while its loop was being closed; its frames are dropped",
+           aloop__task_name(task));
+  aloop_error_context_t context = aloop__report_context(text, ALOOP_ECLOSED);
+  context.future = &task->future;
+  context.origin = task->future.object.origin;
+  aloop__report(loop, &context);
+  aloop__task_end(task, ALOOP_ECLOSED);
+}
+
+static void close_task(aloop__object_t *object) {
+  aloop__task_t *task = task_at(object);
+  if (task->future.state == ALOOP__PENDING) {
+    if (task->foreign)
+      ask(&task->future, NULL);
+    else if (task->coroutine == NULL)
+      aloop__task_end(task, ALOOP_ECANCELED);
+    else
+      unwind(task);
+  }
+  aloop__future_close(object);
+}
+
+static const aloop__future_kind_t kind = {.object = {.name = "task",
+                                                     .index = ALOOP__TASK,
+                                                     .describe = describe,
+                                                     .destroy = destroy,
+                                                     .close = close_task,
+                                                     .resume = aloop__future_resume},
+                                          .cancel = ask};
+
+aloop__task_t *aloop__task_of(const aloop_future_t *future) {
+  bool is_task = future != NULL && future->object.kind == &kind.object;
+  return is_task ? ALOOP_CONTAINER_OF(future, aloop__task_t, future) : NULL;
+}
+
+/* ---- Making one ------------------------------------------------------------------------------------------ */
+
+static void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
+  task->coroutine = task->active = NULL;
+  task->awaited = NULL;
+  task->map = NULL;
+  task->context = options->context;
+  task->destroy = options->destroy;
+  task->outer = NULL;
+  task->outer_map = NULL;
+  task->ptr = NULL;
+  task->destroy_ptr = NULL;
+  task->stack_size = options->stack_size;
+  task->noted = 0;
+  task->cancelling = task->refused = 0;
+  task->must_cancel = task->has_ptr = task->foreign = task->entered = false;
+  task->number_name[0] = '\0';
+}
+
+aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *options, const char *origin) {
+  aloop__tasks_t *tasks = aloop__tasks_open(loop);
+  if (tasks == NULL && (loop->guard & ALOOP__GUARD_CLOSED) == 0) return NULL;
+  char *name = options->name != NULL ? aloop__memory_string(loop, options->name) : NULL;
+  if (options->name != NULL && name == NULL) return NULL;
+  aloop__task_t *task = take_block(loop);
+  if (task == NULL) {
+    aloop__memory_release(loop, name);
+    return NULL;
+  }
+  aloop__future_init(&task->future, loop, &kind, origin);
+  set_up(task, options);
+  task->name = name;
+  task->number = tasks != NULL ? ++tasks->count : 0;
+  if (task->context != NULL)
+    aloop__context_ref(task->context);
+  else
+    task->map = aloop__map_ref(loop->context);
+  aloop__future_set_operation(&task->future, NULL, NULL);
+  return task;
+}
+
+/* The options in force, or the rule that the caller has broken. */
+static const char *take_options(const aloop_t *loop, const aloop_task_options_t *given,
+                                aloop_task_options_t *options, int *error) {
+  *error = ALOOP_EINVAL;
+  if (given == NULL) return NULL;
+  if (aloop__memory_copy_options(options, sizeof *options, given) < 0) {
+    *options = (aloop_task_options_t){.size = sizeof *options};
+    return "set options.size to sizeof(aloop_task_options_t) and nothing behind it";
+  }
+  if (options->context == NULL) return NULL;
+  const char *rule = NULL;
+  if (aloop__context_loop(options->context) != loop) {
+    *error = ALOOP_EOTHERLOOP;
+    rule = "a task runs in a context of its own loop";
+  } else if (options->eager && aloop__context_is_entered(options->context)) {
+    *error = ALOOP_EBUSY;
+    rule = "an eager task cannot begin in a context that is entered";
+  }
+  if (rule != NULL) options->context = NULL;
+  return rule;
+}
+
+/* The end of a task that cannot begin. */
+static aloop_future_t *refuse(aloop__task_t *task, int error, const char *rule) {
+  aloop__future_set_message(&task->future, rule);
+  task->noted = aloop__misuse(loop_of(task), error, rule);
+  aloop__task_end(task, error);
+  return &task->future;
+}
+
+/* Queues the first step. False: out of memory. */
+static bool schedule(aloop__task_t *task) {
+  aloop_t *loop = loop_of(task);
+  if (!aloop__ready_push_captured(loop, begin, task, NULL, task->future.object.origin)) return false;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK)) aloop__loop_armed(loop);
+  return true;
+}
+
+/* Out of memory: `arg` stays the caller's. */
+static aloop_future_t *give_up(aloop__task_t *task) {
+  task->destroy = NULL;
+  aloop__task_end(task, ALOOP_ECANCELED);
+  aloop_future_unref(&task->future);
+  return NULL;
+}
+
+static aloop_future_t *create(aloop_t *loop, aloop_task_fn fn, void *arg, const aloop_task_options_t *given,
+                              const char *origin) {
+  int error;
+  aloop_task_options_t options = {.size = sizeof options};
+  const char *rule = take_options(loop, given, &options, &error);
+  if (rule == NULL && fn == NULL) rule = "a task is made with a function";
+  aloop__task_t *task = aloop__task_new(loop, &options, origin);
+  if (ALOOP_UNLIKELY(task == NULL)) return NULL;
+  task->fn = fn;
+  task->arg = arg;
+  if (ALOOP_UNLIKELY(task->future.state != ALOOP__PENDING)) { /* the loop is closed */
+    aloop__task_let_go(task);
+    return &task->future;
+  }
+  if (ALOOP_UNLIKELY(rule != NULL)) return refuse(task, error, rule);
+  task->future.sealed = true;
+  if (options.eager && aloop_running_loop() == loop)
+    begin(loop, task);
+  else if (ALOOP_UNLIKELY(!schedule(task)))
+    return give_up(task);
+  return &task->future;
+}
+
+aloop_future_t *aloop_create_task_from(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                       const aloop_task_options_t *options, const char *origin) {
+  return ALOOP_LIKELY(aloop__loop_ok(loop)) ? create(loop, fn, arg, options, origin) : NULL;
+}
+
+aloop_future_t *(aloop_create_task)(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                    const aloop_task_options_t *options) {
+  return aloop_create_task_from(loop, fn, arg, options, NULL);
+}
+
+/* ---- What is known of tasks ------------------------------------------------------------------------------ */
+
+aloop_future_t *aloop_current_task(const aloop_t *loop) {
+  if (!aloop__loop_ok(loop)) return NULL;
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  return tasks != NULL && tasks->current != NULL ? &tasks->current->future : NULL;
+}
+
+size_t aloop_all_tasks(aloop_t *loop, aloop_future_t **tasks, size_t capacity) {
+  if (!aloop__loop_ok(loop)) return 0;
+  if (tasks == NULL && capacity > 0) {
+    aloop__misuse(loop, ALOOP_EINVAL, "aloop_all_tasks needs an array for the tasks");
+    return 0;
+  }
+  size_t count = 0;
+  for (aloop__list_t *at = loop->objects.next; at != &loop->objects; at = at->next) {
+    aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
+    if (object->kind != &kind.object || task_at(object)->future.state != ALOOP__PENDING) continue;
+    if (count < capacity) tasks[count] = aloop_future_ref(&task_at(object)->future);
+    count++;
+  }
+  return count;
+}
+
+bool aloop_is_task(const aloop_future_t *future) {
+  if (future == NULL) aloop__misuse(NULL, ALOOP_EINVAL, "the future is NULL");
+  return aloop__task_of(future) != NULL;
+}
+
+/* What calls about a task begin with: 0, or why there is none. */
+static int enter(const aloop_future_t *future, aloop__task_t **task) {
+  if (future == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the task is NULL");
+  int rc = aloop__loop_thread(future->object.loop);
+  if (rc < 0) return rc;
+  *task = aloop__task_of(future);
+  if (*task != NULL) return 0;
+  return aloop__misuse(future->object.loop, ALOOP_EINVAL, "this future is not a task");
+}
+
+const char *aloop_task_name(aloop_future_t *future) {
+  aloop__task_t *task;
+  return enter(future, &task) == 0 ? aloop__task_name(task) : "";
+}
+
+int aloop_task_set_name(aloop_future_t *future, const char *name) {
+  aloop__task_t *task;
+  int rc = enter(future, &task);
+  if (rc < 0) return rc;
+  aloop_t *loop = loop_of(task);
+  if (name == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a task's name is a string");
+  char *copy = aloop__memory_string(loop, name);
+  if (copy == NULL) return ALOOP_ENOMEM;
+  aloop__memory_release(loop, task->name);
+  task->name = copy;
+  return 0;
+}
+
+int aloop_task_cancel(aloop_future_t *future, const char *message) {
+  aloop__task_t *task;
+  int rc = enter(future, &task);
+  return rc < 0 ? rc : aloop__future_cancel(future, message);
+}
+
+int aloop_task_uncancel(aloop_future_t *future) {
+  aloop__task_t *task;
+  int rc = enter(future, &task);
+  if (rc < 0) return rc;
+  if (task->cancelling > 0 && --task->cancelling == 0) task->must_cancel = false;
+  return (int)task->cancelling;
+}
+
+int aloop_task_cancelling(const aloop_future_t *future) {
+  aloop__task_t *task;
+  int rc = enter(future, &task);
+  return rc < 0 ? rc : (int)task->cancelling;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Tasks as the rest of the room sees them. See task.c.
+ */
+#ifndef ALOOP_TASK_TASK_H
+#define ALOOP_TASK_TASK_H
+
+#include "future/future.h"
+#include "task/coroutine.h"
+
+typedef struct aloop__task aloop__task_t;
+
+struct aloop__task {
+  aloop_future_t future;
+  aloop__coroutine_t *coroutine; /* runs fn; NULL: not begun, ended, or foreign */
+  aloop__coroutine_t *active;    /* is gone on with at the next step: coroutine, or a generator's */
+  aloop_future_t *awaited;       /* borrowed from the frame that waits for it; NULL: none does */
+  union {
+    aloop_task_fn fn;
+    aloop_done_fn cancel; /* foreign */
+  };
+  void *arg;
+  aloop_destroy_fn destroy; /* of arg */
+  aloop__map_t *map;        /* its context between two steps, unless it shares one: */
+  aloop_context_t *context; /* a reference, or NULL */
+  aloop__task_t *outer;     /* of a foreign one that was entered: who was current before */
+  aloop__map_t *outer_map;
+  void *ptr; /* what aloop_return_ptr was given */
+  aloop_destroy_fn destroy_ptr;
+  size_t stack_size;
+  char *name; /* NULL: by number */
+  uint64_t number;
+  int noted;           /* the code that the future's message is for, before it ends */
+  uint32_t cancelling; /* requests, counted */
+  uint32_t refused;    /* awaits since the loop is being closed */
+  bool must_cancel;    /* a request that is still to be delivered */
+  bool has_ptr;
+  bool foreign;
+  bool entered;
+  char number_name[28]; /* "Task-1", once somebody asks */
+};
+
+/* What tasks keep per loop. */
+typedef struct aloop__tasks {
+  aloop__room_t room;
+  aloop__stacks_t stacks;
+  aloop__task_t *current;
+  uint64_t count; /* made so far */
+  struct aloop__spare_task *spares;
+  uint32_t spares_count;
+} aloop__tasks_t;
+
+/* Made on first use. NULL: out of memory, or the loop is closed. */
+aloop__tasks_t *aloop__tasks_open(aloop_t *loop);
+
+static inline aloop__tasks_t *aloop__tasks_of(const aloop_t *loop) {
+  aloop__room_t *room = loop->rooms[ALOOP__ROOM_TASK];
+  return room != NULL ? ALOOP_CONTAINER_OF(room, aloop__tasks_t, room) : NULL;
+}
+
+/* The task that runs in this thread, or NULL. */
+static inline aloop__task_t *aloop__task_current(void) {
+  aloop_t *loop = aloop_running_loop();
+  aloop__tasks_t *tasks = loop != NULL ? aloop__tasks_of(loop) : NULL;
+  return tasks != NULL ? tasks->current : NULL;
+}
+
+/* NULL if the future is no task. */
+aloop__task_t *aloop__task_of(const aloop_future_t *future);
+
+/* A task's name, which is written into the task where it has none yet. */
+const char *aloop__task_name(aloop__task_t *task);
+
+/* Runs the task until its next await that waits. */
+void aloop__task_step(aloop__task_t *task);
+
+/* The current task goes on in another coroutine, a generator's; returns when that one comes back to
+ * `task->active` of before by the same call. A coroutine whose function returns sets task->active before
+ * instead. */
+void aloop__task_transfer(aloop__task_t *task, aloop__coroutine_t *to);
+
+/* Waits for the end of `future`, of which the caller holds a reference. 0: it has come; else what the await
+ * ends with instead. */
+int aloop__task_wait(aloop_future_t *future);
+
+/* A pending task that has not begun, with references for the caller and for itself; or one that has failed. The
+ * options were checked. NULL: out of memory. */
+aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *options, const char *origin);
+
+/* What the task has taken over goes: arg, context. */
+void aloop__task_let_go(aloop__task_t *task);
+
+/* Enters the task: it is the current one, in its context, until the call of _leave. */
+void aloop__task_enter(aloop__task_t *task);
+void aloop__task_leave(aloop__task_t *task);
+
+/* Ends the task: `value` is what its function has returned. */
+void aloop__task_end(aloop__task_t *task, int64_t value);
+
+#endif
