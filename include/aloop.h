@@ -78,6 +78,7 @@ typedef struct aloop_transport aloop_transport_t; /* a connection */
 typedef struct aloop_server aloop_server_t;       /* listening sockets and their connections */
 typedef struct aloop_datagram aloop_datagram_t;   /* an endpoint that sends and receives datagrams */
 typedef struct aloop_process aloop_process_t;     /* a child process */
+typedef struct aloop_stream aloop_stream_t;       /* a connection that is read from and written to by calls */
 typedef struct aloop_context aloop_context_t;     /* a set of context variables */
 typedef struct aloop_var aloop_var_t;             /* a context variable */
 typedef struct aloop_var_token aloop_var_token_t; /* the value a variable had before it was set */
@@ -517,6 +518,7 @@ typedef struct aloop_counters {
   uint64_t datagrams;    /* endpoints */
   uint64_t sync_objects; /* locks, events, ... */
   uint64_t tasks;
+  uint64_t streams;
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -1653,6 +1655,81 @@ ALOOP_API int aloop_process_kill(aloop_process_t *process);
  * the child, at most a second. [loop] */
 ALOOP_API void aloop_process_close(aloop_process_t *process);
 ALOOP_API bool aloop_process_is_closing(const aloop_process_t *process);
+
+/* ---- Streams --------------------------------------------------------------------------------------------- */
+
+/* asyncio.StreamReader and StreamWriter as one object: a connection that is read from and written to by calls
+ * instead of a protocol. Reads and waits are futures: a task awaits them, other programs watch them.
+ *
+ * A read consumes what it gives when its value is read (aloop_await and aloop_run_until_complete read it): one
+ * that is cancelled, or whose future goes unread, consumes nothing. Until then the next read is refused with
+ * ALOOP_EBUSY, as one is that is made while another waits. Buffers, and the places where addresses go, must
+ * stay valid until the future ends. What was received before the connection ended can be read; then come the
+ * errors, ALOOP_EOF or 0 after an end that is none, and what ended the connection otherwise. */
+
+typedef struct aloop_stream_options {
+  size_t size;
+  size_t limit; /* of readline and readuntil, in bytes; reading pauses while twice as many wait. 0: 64 KiB */
+} aloop_stream_options_t;
+
+/* A stream over a transport that is connected, whose protocol it replaces; the transport stays referenced while
+ * the stream is. `options` may be NULL. Errors: ALOOP_EBUSY (another stream has it), ALOOP_EINVAL (before
+ * connection_made), ALOOP_ENOMEM, ALOOP_ECLOSED (the loop is closed). [loop] */
+ALOOP_API int aloop_stream_new(aloop_transport_t *transport, const aloop_stream_options_t *options,
+                               aloop_stream_t **stream);
+
+/* Reference counting; unref accepts NULL. The last one closes the connection (aloop_stream_close). [loop] */
+ALOOP_API aloop_stream_t *aloop_stream_ref(aloop_stream_t *stream);
+ALOOP_API void aloop_stream_unref(aloop_stream_t *stream);
+ALOOP_API aloop_t *aloop_stream_loop(const aloop_stream_t *stream);
+
+/* StreamReader.read: ends with how many bytes came, from 1 to `size`; 0: end of the stream. [loop] */
+ALOOP_API aloop_future_t *aloop_stream_read(aloop_stream_t *stream, void *buffer, size_t size);
+
+/* StreamReader.readexactly: ends with `size`, which no limit concerns. Errors: ALOOP_EOF (IncompleteReadError:
+ * the stream ended before; the message says after how many bytes, and those can still be read). [loop] */
+ALOOP_API aloop_future_t *aloop_stream_readexactly(aloop_stream_t *stream, void *buffer, size_t size);
+
+/* StreamReader.readline, without a copy: *line is the address of the line in the stream's memory, followed by a
+ * 0, valid until the next read or the last unref. Ends with its length, the newline included, which only the
+ * last line may lack; 0: end of the stream. Errors: ALOOP_ERANGE (no newline within the limit; nothing is
+ * consumed, where asyncio drops bytes: aloop_stream_read gets them). [loop] */
+ALOOP_API aloop_future_t *aloop_stream_readline(aloop_stream_t *stream, const char **line);
+
+/* StreamReader.readuntil: the same up to a separator, which must stay valid until the future ends. Errors:
+ * ALOOP_ERANGE (LimitOverrunError; nothing is consumed), ALOOP_EOF (IncompleteReadError; what is there can
+ * still be read). [loop] */
+ALOOP_API aloop_future_t *aloop_stream_readuntil(aloop_stream_t *stream, const void *separator, size_t size,
+                                                 const char **data);
+
+/* StreamReader.at_eof: the stream has ended and all of it was read. [loop] */
+ALOOP_API bool aloop_stream_at_eof(const aloop_stream_t *stream);
+
+/* StreamWriter.write, writelines, write_eof, can_write_eof: as those of the transport; once the connection is
+ * lost they answer what ended it, or ALOOP_ECLOSED. [loop] */
+ALOOP_API int aloop_stream_write(aloop_stream_t *stream, const void *data, size_t size);
+ALOOP_API int aloop_stream_writev(aloop_stream_t *stream, const struct iovec *iov, int count);
+ALOOP_API int aloop_stream_write_eof(aloop_stream_t *stream);
+ALOOP_API bool aloop_stream_can_write_eof(const aloop_stream_t *stream);
+
+/* StreamWriter.drain: done with 0, at once unless the write buffer has risen over its high-water mark, then
+ * when it has fallen to the low one. Errors: what ended the connection, or ALOOP_ECLOSED. [loop] */
+ALOOP_API aloop_future_t *aloop_stream_drain(aloop_stream_t *stream);
+
+/* StreamWriter.close, is_closing: as those of the transport. abort drops what is unsent. A read that waits ends
+ * as at the end of the stream. [loop] */
+ALOOP_API void aloop_stream_close(aloop_stream_t *stream);
+ALOOP_API void aloop_stream_abort(aloop_stream_t *stream);
+ALOOP_API bool aloop_stream_is_closing(const aloop_stream_t *stream);
+
+/* StreamWriter.wait_closed: done with 0 when the connection is lost, or with the error that ended it. [loop] */
+ALOOP_API aloop_future_t *aloop_stream_wait_closed(aloop_stream_t *stream);
+
+/* StreamReader.exception: the error that ended the connection; 0: it lives, or ended well. [loop] */
+ALOOP_API int aloop_stream_error(const aloop_stream_t *stream);
+
+/* StreamWriter.transport: borrowed, for addresses, limits and timeouts. [loop] */
+ALOOP_API aloop_transport_t *aloop_stream_transport(const aloop_stream_t *stream);
 
 #ifdef __cplusplus
 }

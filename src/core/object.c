@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Live objects: futures, transports, servers, processes. Each is counted by kind (metrics), linked (dump,
- * close) and keeps the memory of its loop alive: after aloop_free the loop is an empty shell that goes with the
- * last object, so releasing an object late is always safe. Linking and unlinking are O(1). Resuming stalled
- * objects walks the whole list, which is fine: it happens only while the process is out of memory.
+ * Live objects: futures, transports, servers, processes, streams. Each is counted by kind (metrics), linked
+ * (dump, close) and keeps the memory of its loop alive: after aloop_free the loop is an empty shell that goes
+ * with the last object, so releasing an object late is always safe. Linking and unlinking are O(1). Resuming
+ * stalled objects walks the whole list, which is fine: it happens only while the process is out of memory.
  */
 #include "core/object.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * What futures, transports, servers and processes have in common: a count, a place in the loop's list of live
- * objects (for the dump, and for aloop_close), and a second chance when the ready deque could not grow. An
- * object that must be called back "soon" but met out of memory is marked stalled; each turn offers its kind's
- * `resume` another try, so no end is ever lost.
+ * What futures, transports, servers, processes and streams have in common: a count, a place in the loop's list
+ * of live objects (for the dump, and for aloop_close), and a second chance when the ready deque could not grow.
+ * An object that must be called back "soon" but met out of memory is marked stalled; each turn offers its
+ * kind's `resume` another try, so no end is ever lost.
  */
 #ifndef ALOOP_CORE_OBJECT_H
 #define ALOOP_CORE_OBJECT_H
@@ -24,6 +24,7 @@ enum {
   ALOOP__DATAGRAM,
   ALOOP__SYNC,
   ALOOP__TASK,
+  ALOOP__STREAM,
   ALOOP__KINDS
 };
 
