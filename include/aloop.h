@@ -1378,15 +1378,21 @@ typedef struct aloop_datagram_options {
   bool allow_broadcast; /* the socket is then not connected: anybody may answer what is sent to remote_host */
   socklen_t local_size;
   socklen_t remote_size;
-  const struct sockaddr
-      *local; /* instead of hosts: Unix sockets (paths are neither removed before nor after) */
+  const struct sockaddr *local; /* instead of hosts */
   const struct sockaddr *remote;
+  const char *local_path; /* a Unix socket of this path, or abstract name, as in aloop_unix_server_options_t */
+  const char *remote_path;
+  size_t local_path_size; /* in bytes, without a zero at the end; 0: that of a string */
+  size_t remote_path_size;
+  mode_t mode; /* permissions of the file of local_path, whatever the umask; 0: what the umask leaves */
+  int cleanup; /* 0: unlink the file of a Unix socket when the endpoint closes; -1: leave it */
 } aloop_datagram_options_t;
 
 /* loop.create_datagram_endpoint: resolves, then makes, binds and connects a socket for the first pair of
  * addresses of one family that works; the result is the aloop_datagram_t *, with a reference that
- * aloop_future_take_ptr hands over. connection_made was called by then. All options are copied. Errors: that of
- * the first address (all: aloop_future_attempt), ALOOP_EADDRNOTAVAIL (the sides have no family in common),
+ * aloop_future_take_ptr hands over. connection_made was called by then. All options are copied. Files of Unix
+ * sockets are replaced and unlinked as by aloop_create_unix_server. Errors: that of the first address (all:
+ * aloop_future_attempt), ALOOP_EADDRNOTAVAIL (the sides have no family in common), ALOOP_ENAMETOOLONG,
  * ALOOP_EAI_..., ALOOP_EINVAL (with a message that says what to change); of fd: ALOOP_EBADF, ALOOP_ENOTSOCK,
  * ALOOP_EBUSY. [loop] */
 ALOOP_API aloop_future_t *aloop_create_datagram_endpoint(aloop_t *loop,

@@ -5,6 +5,9 @@
  *
  *     unix_echo [PATH]                 default ./echo.socket; @NAME: an abstract name (Linux)
  *     printf hello | nc -N -U echo.socket
+ *     unix_echo --seqpacket [PATH]     messages instead of a stream: each comes back as one
+ *     unix_echo --datagram [PATH]      datagrams; a client that wants an answer has a name of its own
+ *     printf hello | socat -T 1 - UNIX-SENDTO:echo.socket,bind=mine.socket
  *
  * The file of a server that was killed does not stop the next one from starting; that of one that is alive does.
  * At the end the file is gone.
@@ -54,15 +57,21 @@ static const aloop_protocol_t echo_protocol = {
     .resume_writing = go_on_reading,
 };
 
+/* The zero byte of an abstract name is written as @. */
+static void read_name(char *path) {
+  if (path[0] == '@') path[0] = '\0';
+}
+
+static void say_where(const char *path) {
+  printf("listening on %c%s\n", path[0] != '\0' ? path[0] : '@', path + 1);
+  fflush(stdout);
+}
+
+/* ---- Streams and messages -------------------------------------------------------------------------------- */
+
 /* Returns 0 or a code. */
-static int serve(aloop_t *loop, const char *path, aloop_server_t **server) {
-  char name[108];
-  aloop_unix_server_options_t options = {.size = sizeof options, .path = path};
-  if (path[0] == '@' && strlen(path) < sizeof name) { /* the zero byte of an abstract name is written as @ */
-    options.path_size = strlen(path);
-    options.path = memcpy(name, path, strlen(path));
-    name[0] = '\0';
-  }
+static int serve(aloop_t *loop, const char *path, size_t size, int type, aloop_server_t **server) {
+  aloop_unix_server_options_t options = {.size = sizeof options, .path = path, .path_size = size, .type = type};
   aloop_future_t *made = aloop_create_unix_server(loop, &echo_protocol, NULL, &options);
   if (made == NULL) return ALOOP_ENOMEM;
   int error = aloop_run_until_complete_ptr(loop, aloop_future_ref(made), server);
@@ -71,27 +80,83 @@ static int serve(aloop_t *loop, const char *path, aloop_server_t **server) {
   return error;
 }
 
-int main(int argc, char **argv) {
-  const char *path = argc > 1 ? argv[1] : "echo.socket";
-  aloop_t *loop;
+static int run_server(aloop_t *loop, const char *path, size_t size, int type) {
   stoppable_t echo = {0};
-  if (argc > 2 || path[0] == '-') {
-    fprintf(stderr, "usage: unix_echo [PATH]\n");
+  int error = serve(loop, path, size, type, &echo.server);
+  if (error == 0) error = watch_stop_signals(loop, stop_gracefully, &echo);
+  if (error == 0) {
+    say_where(path);
+    error = aloop_run_forever(loop);
+  }
+  aloop_server_unref(echo.server);
+  return error;
+}
+
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+/* Those who have no name cannot be answered. */
+static void send_all_back(aloop_datagram_t *endpoint, void *protocol, const aloop_message_t *messages,
+                          size_t count) {
+  (void)protocol;
+  for (size_t i = 0; i < count; i++)
+    if (messages[i].address != NULL) aloop_datagram_send_many(endpoint, &messages[i], 1);
+}
+
+/* Some client has gone; the next one may be there. */
+static void complain(aloop_datagram_t *endpoint, void *protocol, int error) {
+  (void)endpoint, (void)protocol;
+  fprintf(stderr, "%s\n", aloop_strerror(error));
+}
+
+static const aloop_datagram_protocol_t datagram_protocol = {
+    .size = sizeof datagram_protocol,
+    .datagrams_received = send_all_back,
+    .error_received = complain,
+};
+
+static void on_signal(aloop_t *loop, int signum, void *arg) {
+  (void)signum, (void)arg;
+  aloop_stop(loop);
+}
+
+static int run_endpoint(aloop_t *loop, const char *path, size_t size) {
+  aloop_datagram_options_t options = {.size = sizeof options, .local_path = path, .local_path_size = size};
+  aloop_future_t *made = aloop_create_datagram_endpoint(loop, &datagram_protocol, NULL, &options);
+  int error = (int)aloop_run_until_complete(loop, aloop_future_ref(made));
+  if (error < 0) fprintf(stderr, "cannot serve: %s\n", made != NULL ? aloop_future_message(made) : "no memory");
+  if (error == 0) error = watch_stop_signals(loop, on_signal, NULL);
+  if (error == 0) {
+    say_where(path);
+    error = aloop_run_forever(loop);
+  }
+  aloop_future_unref(made);
+  return error;
+}
+
+int main(int argc, char **argv) {
+  char standard[] = "echo.socket";
+  int type = SOCK_STREAM, at = 1;
+  if (at < argc && strcmp(argv[at], "--datagram") == 0) {
+    type = SOCK_DGRAM;
+    at++;
+  } else if (at < argc && strcmp(argv[at], "--seqpacket") == 0) {
+    type = SOCK_SEQPACKET;
+    at++;
+  }
+  char *path = at < argc ? argv[at++] : standard;
+  if (at < argc || path[0] == '-') {
+    fprintf(stderr, "usage: unix_echo [--datagram | --seqpacket] [PATH]\n");
     return 2;
   }
+  size_t size = strlen(path);
+  read_name(path);
+  aloop_t *loop;
   int error = aloop_new(NULL, &loop);
   if (error < 0) {
     fprintf(stderr, "cannot make a loop: %s\n", aloop_strerror(error));
     return 1;
   }
-  error = serve(loop, path, &echo.server);
-  if (error == 0) error = watch_stop_signals(loop, stop_gracefully, &echo);
-  if (error == 0) {
-    printf("listening on %s\n", path);
-    fflush(stdout);
-    error = aloop_run_forever(loop);
-  }
-  aloop_server_unref(echo.server);
-  aloop_free(loop);
+  error = type == SOCK_DGRAM ? run_endpoint(loop, path, size) : run_server(loop, path, size, type);
+  aloop_free(loop); /* the file goes with it */
   return error == 0 ? 0 : 1;
 }

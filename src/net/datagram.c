@@ -50,6 +50,7 @@ static void finish(aloop_datagram_t *endpoint) {
   endpoint->state = ALOOP__LOST;
   if ((endpoint->flags & ALOOP__DGRAM_MADE) && endpoint->table->connection_lost != NULL)
     endpoint->table->connection_lost(endpoint, endpoint->protocol, endpoint->error);
+  aloop__unix_file_drop(endpoint->object.loop, &endpoint->file);
   if ((endpoint->flags & ALOOP__DGRAM_BORROWED) == 0) close(endpoint->fd);
   endpoint->fd = -1;
   aloop__object_unref(&endpoint->object);

@@ -11,6 +11,7 @@
 #include "net/control.h"
 #include "net/driver.h"
 #include "net/mmsg.h"
+#include "net/unix.h"
 
 enum {
   ALOOP__DGRAM_BATCH = 32,        /* datagrams in one system call */
@@ -46,6 +47,7 @@ struct aloop_datagram {
   void *protocol;         /* before connection_made: the factory's argument */
   aloop_future_t *waiter; /* of create_datagram_endpoint, until connection_made */
   aloop__map_t *context;
+  aloop__unix_file_t *file; /* of a Unix socket that we have bound; NULL: none */
   aloop__dgram_t *first, *last;
   size_t unsent; /* bytes that wait, each datagram counted as at least one */
   size_t cap;

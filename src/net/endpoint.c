@@ -10,6 +10,9 @@
  * With allow_broadcast the socket is not connected, because a broadcast is answered from other addresses than
  * it was sent to: the remote address is then only where datagrams go.
  *
+ * The file of a Unix socket is a server's in small (unixname.c): a dead one is replaced, and ours is unlinked
+ * at the end.
+ *
  * A descriptor of the caller's is left as it is until connection_made is about to be called: whatever goes
  * wrong before, it is still the caller's, as it was.
  */
@@ -56,6 +59,7 @@ struct opener {
   side_t sides[SIDES];
   aloop__resolved_fn resolved; /* what a lookup comes back to */
   int error;                   /* of the first pair that failed */
+  aloop__unix_file_t *file;    /* of the socket that is being made */
   size_t used;                 /* of the message */
   char message[MESSAGE_MAX];
   aloop_datagram_options_t options;
@@ -91,8 +95,9 @@ static void fail(opener_t *self, int error, const char *message) {
   release(self);
 }
 
-/* Adds "bind to 127.0.0.1 port 80: address already in use" to the message; what does not fit is cut. */
-static void note_failure(opener_t *self, const char *step, name_t name, int error) {
+/* Adds "bind to 127.0.0.1 port 80: address already in use" to the message; what does not fit is cut. `reason`
+ * (NULL: that of the code) is more than the code says. */
+static void note_failure(opener_t *self, const char *step, name_t name, int error, const char *reason) {
   char text[ALOOP__ADDRESS_TEXT] = "";
   if (self->error == 0) self->error = error;
   if (name.size > 0) {
@@ -100,8 +105,9 @@ static void note_failure(opener_t *self, const char *step, name_t name, int erro
     aloop__future_add_attempt(self->future, name.address, name.size, error);
   }
   if (self->used >= MESSAGE_MAX) return;
-  int n = snprintf(self->message + self->used, MESSAGE_MAX - self->used, "%s%s%s%s: %s",
-                   self->used > 0 ? "; " : "", step, name.size > 0 ? " " : "", text, aloop_strerror(error));
+  int n =
+      snprintf(self->message + self->used, MESSAGE_MAX - self->used, "%s%s%s%s: %s", self->used > 0 ? "; " : "",
+               step, name.size > 0 ? " " : "", text, reason != NULL ? reason : aloop_strerror(error));
   self->used += n > 0 ? (size_t)n : 0;
 }
 
@@ -126,6 +132,33 @@ static int set_options(const aloop_datagram_options_t *options, int fd) {
   return rc;
 }
 
+static void close_socket(opener_t *self, int fd) {
+  aloop__unix_file_drop(self->loop, &self->file);
+  close(fd);
+}
+
+static int bind_to(opener_t *self, int fd, name_t local, const char **reason) {
+  aloop__unix_name_t name;
+  if (!aloop__unix_name_set(&name, local.address, local.size))
+    return bind(fd, local.address, local.size) < 0 ? -errno : 0;
+  return aloop__unix_bind(self->loop, fd, &name, self->options.mode,
+                          self->options.cleanup >= 0 ? &self->file : NULL, reason);
+}
+
+/* Binds and connects. Returns 0, or a code that has been noted. */
+static int name_socket(opener_t *self, int fd, name_t local, name_t remote) {
+  const char *reason = NULL;
+  int rc = local.size > 0 ? bind_to(self, fd, local, &reason) : 0;
+  if (rc < 0) {
+    note_failure(self, "bind to", local, rc, reason);
+  } else if (remote.size > 0 && !self->options.allow_broadcast &&
+             connect(fd, remote.address, remote.size) < 0) {
+    rc = -errno;
+    note_failure(self, "connect to", remote, rc, NULL);
+  }
+  return rc;
+}
+
 /* Returns a socket, or a code that has been noted. */
 static int open_socket(opener_t *self, int family, name_t local, name_t remote) {
   aloop__address_t kind = {.type = SOCK_DGRAM, .protocol = self->options.proto};
@@ -133,22 +166,16 @@ static int open_socket(opener_t *self, int family, name_t local, name_t remote) 
   kind.as.any.sa_family = (sa_family_t)family;
   int fd = aloop__address_socket(&kind);
   if (fd < 0) {
-    note_failure(self, "make a socket", remote.size > 0 ? remote : local, fd);
+    note_failure(self, "make a socket", remote.size > 0 ? remote : local, fd, NULL);
     return fd;
   }
   int rc = set_options(&self->options, fd);
-  if (rc < 0) {
-    note_failure(self, "set the options of a socket", none, rc);
-  } else if (local.size > 0 && bind(fd, local.address, local.size) < 0) {
-    rc = -errno;
-    note_failure(self, "bind to", local, rc);
-  } else if (remote.size > 0 && !self->options.allow_broadcast &&
-             connect(fd, remote.address, remote.size) < 0) {
-    rc = -errno;
-    note_failure(self, "connect to", remote, rc);
-  }
+  if (rc < 0)
+    note_failure(self, "set the options of a socket", none, rc, NULL);
+  else
+    rc = name_socket(self, fd, local, remote);
   if (rc == 0) return fd;
-  close(fd);
+  close_socket(self, fd);
   return rc;
 }
 
@@ -183,12 +210,15 @@ static uint16_t flags_of(const aloop_datagram_options_t *options, int family, bo
 
 static void succeed(opener_t *self, int fd, int family, name_t remote) {
   bool connected = remote.size > 0 && !self->options.allow_broadcast;
-  if (aloop__datagram_new(self->loop, fd, flags_of(&self->options, family, connected), remote.address,
-                          remote.size, self->table, self->arg, self->future, ORIGIN) != NULL) {
+  aloop_datagram_t *endpoint =
+      aloop__datagram_new(self->loop, fd, flags_of(&self->options, family, connected), remote.address,
+                          remote.size, self->table, self->arg, self->future, ORIGIN);
+  if (endpoint != NULL) {
+    endpoint->file = self->file;
     release(self);
     return;
   }
-  close(fd);
+  close_socket(self, fd);
   fail(self, ALOOP_ENOMEM, NULL);
 }
 
@@ -403,6 +433,22 @@ static const char *fault_of_sides(const aloop_datagram_options_t *options) {
   return NULL;
 }
 
+/* Why the paths cannot be used, or NULL. */
+static const char *fault_of_paths(const aloop_datagram_options_t *options) {
+  if (options->local_path != NULL && options->local != NULL)
+    return "set either options.local_path or options.local";
+  if (options->remote_path != NULL && options->remote != NULL)
+    return "set either options.remote_path or options.remote";
+  if ((options->local_path == NULL && options->local_path_size > 0) ||
+      (options->remote_path == NULL && options->remote_path_size > 0))
+    return "the size of a path needs the path";
+  if ((options->mode & ~(mode_t)07777) != 0) return "options.mode has bits that are no permissions";
+  bool abstract = options->local_path != NULL && options->local_path[0] == '\0';
+  if (options->mode != 0 && (options->local_path == NULL || abstract))
+    return "options.mode is for the file of options.local_path";
+  return NULL;
+}
+
 static bool has_sides(const aloop_datagram_options_t *options) {
   return options->local != NULL || options->local_host != NULL || options->local_port != 0 ||
          options->bind_any || options->remote != NULL || options->remote_host != NULL;
@@ -419,9 +465,26 @@ static const char *fault_of(const aloop_datagram_options_t *options) {
   return fault_of_sides(options);
 }
 
+/* A path becomes an address. False: it cannot, and *refused says why. */
+static bool resolve_path(aloop_t *loop, const char *path, size_t path_size, aloop__unix_name_t *name,
+                         const struct sockaddr **address, socklen_t *size, aloop_future_t **refused) {
+  const char *reason = NULL;
+  if (path == NULL) return true;
+  int rc = aloop__unix_name(name, path, path_size, &reason);
+  if (rc < 0) {
+    *refused = aloop__unix_refused(loop, ORIGIN, rc, reason, aloop__unix_path_size(path, path_size));
+    return false;
+  }
+  *address = (const struct sockaddr *)(const void *)&name->address;
+  *size = name->size;
+  return true;
+}
+
 aloop_future_t *aloop_create_datagram_endpoint(aloop_t *loop, const aloop_datagram_protocol_t *protocol,
                                                void *arg, const aloop_datagram_options_t *options) {
   aloop_datagram_options_t copy;
+  aloop__unix_name_t local, remote;
+  aloop_future_t *refused = NULL;
   if (aloop__loop_thread(loop) < 0) return NULL;
   if (aloop__datagram_check_protocol(protocol) < 0)
     return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
@@ -429,7 +492,14 @@ aloop_future_t *aloop_create_datagram_endpoint(aloop_t *loop, const aloop_datagr
   if (options == NULL || aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
     return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
                                  "set options.size to sizeof(aloop_datagram_options_t)");
-  const char *fault = fault_of(&copy);
+  const char *fault = fault_of_paths(&copy);
+  if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
+  if (!resolve_path(loop, copy.local_path, copy.local_path_size, &local, &copy.local, &copy.local_size,
+                    &refused) ||
+      !resolve_path(loop, copy.remote_path, copy.remote_path_size, &remote, &copy.remote, &copy.remote_size,
+                    &refused))
+    return refused;
+  fault = fault_of(&copy);
   if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
   if (!has_sides(&copy) && copy.family == AF_UNSPEC) return open_descriptor(loop, protocol, arg, &copy);
   return open_hosts(loop, protocol, arg, &copy);

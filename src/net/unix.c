@@ -52,9 +52,9 @@ static const char *text_of(const aloop__unix_name_t *name, char *text) {
   return aloop__address_text((const struct sockaddr *)(const void *)&name->address, name->size, text);
 }
 
-/* A future that says what is wrong with a path; a long one may come from the environment, and is no mistake. */
-static aloop_future_t *refuse_path(aloop_t *loop, const char *origin, int error, const char *reason,
-                                   size_t path_size) {
+/* A long one may come from the environment, and is no mistake. */
+aloop_future_t *aloop__unix_refused(aloop_t *loop, const char *origin, int error, const char *reason,
+                                    size_t path_size) {
   if (error != ALOOP_ENAMETOOLONG) return aloop__future_refused(loop, origin, error, reason);
   return aloop__future_failed(
       loop, origin, error,
@@ -215,7 +215,8 @@ aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol
   if (copy.path == NULL)
     return aloop__connect_fd(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, copy.fd, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
-  if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
+  if (rc < 0)
+    return aloop__unix_refused(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
   return connect_name(loop, protocol, arg, &name, &copy);
 }
 
@@ -297,7 +298,8 @@ aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *
   if (copy.path == NULL)
     return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, &common, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
-  if (rc < 0) return refuse_path(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
+  if (rc < 0)
+    return aloop__unix_refused(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
   return serve_name(loop, protocol, arg, &name, &copy, &common);
 }
 

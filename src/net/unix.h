@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Unix sockets: names, and the socket files that servers leave. See unixname.c.
+ * Unix sockets: names, and the socket files that servers and endpoints leave. See unixname.c.
  */
 #ifndef ALOOP_NET_UNIX_H
 #define ALOOP_NET_UNIX_H
@@ -24,6 +24,8 @@ size_t aloop__unix_path_size(const char *path, size_t path_size);
 /* The address of a path, or on Linux of a name that begins with a zero byte. Returns 0, or
  * ALOOP_ENAMETOOLONG, or ALOOP_EINVAL or ALOOP_ENOTSUP with a reason. */
 int aloop__unix_name(aloop__unix_name_t *name, const char *path, size_t path_size, const char **reason);
+/* The same of an address; false: it has no name, or one that is no string. */
+bool aloop__unix_name_set(aloop__unix_name_t *name, const struct sockaddr *address, socklen_t size);
 bool aloop__unix_is_abstract(const aloop__unix_name_t *name);
 
 /* A non-blocking, close-on-exec socket of the type, or a code. */
@@ -41,5 +43,9 @@ int aloop__unix_bind(aloop_t *loop, int fd, const aloop__unix_name_t *name, mode
 /* Unlinks the file, if it is still the same and this is the process that made it, and forgets it. The socket is
  * still open. */
 void aloop__unix_file_drop(aloop_t *loop, aloop__unix_file_t **file);
+
+/* unix.c: a future that says what aloop__unix_name has against a path. */
+aloop_future_t *aloop__unix_refused(aloop_t *loop, const char *origin, int error, const char *reason,
+                                    size_t path_size);
 
 #endif

@@ -2,13 +2,13 @@
  *
  * The names of Unix sockets: paths, and Linux's abstract names, which are no files and go with their socket.
  *
- * A path is a file that outlives its socket unless somebody unlinks it, and bind refuses one that is there.
- * So a server that crashed would be in its own way. Such a file is replaced, but only if no socket is bound
- * to it: asked by connecting a datagram socket, which is refused exactly then. It is never accepted by a
- * server of streams, so that nobody sees a connection that is none, a full backlog makes no difference, and a
- * socket that is bound and does not listen yet counts as alive, too.
+ * A path is a file that outlives its socket unless somebody unlinks it, and bind refuses one that is there. So
+ * a server, or an endpoint of datagrams, that crashed would be in its own way. Such a file is replaced, but
+ * only if no socket is bound to it: asked by connecting a datagram socket, which is refused exactly then. It is
+ * never accepted by a server of streams, so that nobody sees a connection that is none, a full backlog makes no
+ * difference, and a socket that is bound and does not listen yet counts as alive, too.
  *
- * When the server closes it unlinks the file if it is still its own: another may have been put in its place.
+ * When it closes it unlinks the file if it is still its own: another may have been put in its place.
  * The inode number tells, as long as the socket is open and keeps the number from being used again. The child
  * of a fork leaves its parent's files alone.
  *
@@ -49,12 +49,12 @@ bool aloop__unix_is_abstract(const aloop__unix_name_t *name) {
 
 static int check_bytes(const char *path, size_t size, const char **reason) {
   if (size == 0) {
-    *reason = "options.path is empty";
+    *reason = "a path is empty";
     return ALOOP_EINVAL;
   }
   if (path[0] != '\0') {
     if (memchr(path, '\0', size) == NULL) return 0;
-    *reason = "a zero byte in options.path: the size of a path does not count the one at its end";
+    *reason = "a zero byte in a path: its size does not count the one at its end";
     return ALOOP_EINVAL;
   }
 #ifdef __linux__
@@ -76,6 +76,16 @@ int aloop__unix_name(aloop__unix_name_t *name, const char *path, size_t path_siz
   memcpy(name->address.sun_path, path, size);
   name->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size + (abstract ? 0u : 1u));
   return 0;
+}
+
+bool aloop__unix_name_set(aloop__unix_name_t *name, const struct sockaddr *address, socklen_t size) {
+  size_t begin = offsetof(struct sockaddr_un, sun_path);
+  if (address->sa_family != AF_UNIX || size <= begin || size > sizeof name->address) return false;
+  memset(name, 0, sizeof *name);
+  memcpy(&name->address, address, size);
+  name->size = size;
+  return aloop__unix_is_abstract(name) ||
+         memchr(name->address.sun_path, '\0', ALOOP__UNIX_PATH_MAX + 1) != NULL;
 }
 
 int aloop__unix_socket(int type) {

@@ -1,17 +1,17 @@
 #!/bin/sh
-# sh udp.sh BUILD SOURCE: examples/servers/udp_echo, asked by socat or nc.
+# sh udp.sh BUILD SOURCE: examples/servers/udp_echo, asked by socat and nc.
 . "$2/test/support/scenario.sh"
 
-if has socat; then
-  once() { printf '%s' "$2" | socat -T 1 - "UDP:127.0.0.1:$1"; }
-else
-  need nc
-  once() { printf '%s' "$2" | nc -u -w 1 127.0.0.1 "$1"; }
-fi
+has socat || need nc
+by_socat() { printf '%s' "$2" | socat -T 1 - "UDP:127.0.0.1:$1"; }
+by_nc() { printf '%s' "$2" | nc -u -w 1 127.0.0.1 "$1"; }
 
 start udp_echo --port 0
-check "a datagram comes back" "hello" "$(once "$port" hello)"
-check "another client's too" "I am another" "$(once "$port" 'I am another')"
+for tool in socat nc; do
+  has $tool || continue
+  check "a datagram comes back to $tool" "hello" "$("by_$tool" "$port" hello)"
+  check "another client's too" "I am another" "$("by_$tool" "$port" 'I am another')"
+done
 long=$(head -c 9000 /dev/zero | tr '\0' 'x')
 if has socat; then
   check "9000 bytes in one datagram come back" "$long" \

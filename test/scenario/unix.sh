@@ -11,13 +11,13 @@ else
 fi
 echo_by_socat() { socat -t 20 - "$1"; }
 
-# start_on PATH: sets $pid; the server's words are in $folder/said.
+# start_on [OPTION] PATH: sets $pid; the server's words are in $folder/said.
 start_on() {
   rm -f said
-  "$examples/unix_echo" "$1" >said 2>>unix_echo.err &
+  "$examples/unix_echo" "$@" >said 2>>unix_echo.err &
   pid=$!
   pids="$pids $pid"
-  eventually grep -qs listening said || fail "unix_echo $1 does not listen: $(cat unix_echo.err)"
+  eventually grep -qs listening said || fail "unix_echo $* does not listen: $(cat unix_echo.err)"
 }
 
 head -c 4194304 /dev/urandom >sent
@@ -63,6 +63,56 @@ long=$(printf '%0200d' 0)
 "$examples/unix_echo" "$long" 2>why
 check "exit status for a long path" 1 $?
 check_has "the limit" "at most 10[0-9]" "$(cat why)"
+
+# Datagrams: a client has a name of its own, so that it can be answered. nc makes one.
+long=$(head -c 9000 /dev/zero | tr '\0' 'x')
+start_on --datagram here
+if has socat; then
+  check "a datagram by socat" "hello" "$(printf hello | socat -T 1 - UNIX-SENDTO:here,bind=mine)"
+  rm -f mine
+  check "9000 bytes in one datagram" "$long" "$(printf '%s' "$long" | socat -b 20000 -T 1 - UNIX-SENDTO:here,bind=mine)"
+  rm -f mine
+  check "no answer without a name" "" "$(printf hello | socat -T 1 - UNIX-SENDTO:here)"
+fi
+if has nc && nc -h 2>&1 | grep -q -- '-N'; then
+  check "a datagram by nc" "hello" "$(printf hello | nc -w 1 -u -U here)"
+fi
+"$examples/unix_echo" --datagram here 2>why
+check "exit status for a living endpoint's path" 1 $?
+check_has "the message" "here: another socket" "$(cat why)"
+kill -KILL "$pid"
+wait "$pid" 2>/dev/null
+[ -S here ] || fail "a killed endpoint leaves its file"
+start_on --datagram here
+stop "$pid"
+[ ! -e here ] || fail "the file of datagrams is still there"
+if has socat && [ "$(uname)" = Linux ]; then
+  start_on --datagram "@aloop-scenario-$$"
+  check "an abstract name" "hello" \
+    "$(printf hello | socat -T 1 - "ABSTRACT-SENDTO:aloop-scenario-$$,bind=aloop-client-$$")"
+  stop "$pid"
+fi
+
+# Messages; their type has the number 5 on Linux and the BSDs.
+if has socat && [ "$(uname)" = Linux ]; then
+  start_on --seqpacket here
+  check "a message by socat" "hello" "$(printf hello | socat -t 1 - UNIX-CONNECT:here,type=5)"
+  stop "$pid"
+  [ ! -e here ] || fail "the file of messages is still there"
+fi
+if has python3 && [ "$(uname)" = Linux ]; then
+  start_on --seqpacket here
+  check "messages stay apart" "[b'one', b'', b'three']" "$(python3 - <<'PROGRAM'
+import socket
+peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+peer.connect('here')
+for word in (b'one', b'', b'three'):
+    peer.send(word)
+print([peer.recv(100) for i in range(3)])
+PROGRAM
+)"
+  stop "$pid"
+fi
 
 if has python3; then
   start_on here

@@ -230,7 +230,8 @@ static void unix_sockets_have_paths(void **state) {
   char folder[] = "/tmp/aloop-endpoint-XXXXXX";
   assert_non_null(mkdtemp(folder));
   snprintf(name.sun_path, sizeof name.sun_path, "%s/s", folder);
-  aloop_datagram_options_t options = {.local = (struct sockaddr *)(void *)&name, .local_size = sizeof name};
+  aloop_datagram_options_t options = {
+      .local = (struct sockaddr *)(void *)&name, .local_size = sizeof name, .cleanup = -1};
   open_post(&server, &single_protocol, options);
   fails_with(*state, options, ALOOP_EADDRINUSE, folder);
   options = (aloop_datagram_options_t){.remote = (struct sockaddr *)(void *)&name, .remote_size = sizeof name};

@@ -37,6 +37,34 @@ static aloop_datagram_t *open_endpoint(aloop_t *loop) {
   return given;
 }
 
+#define OPEN(...)                                                                                              \
+  aloop_create_datagram_endpoint(                                                                              \
+      m->loop, &protocol, m,                                                                                   \
+      &(aloop_datagram_options_t){.size = sizeof(aloop_datagram_options_t), __VA_ARGS__})
+
+static void paths_that_contradict(misuse_t *m) {
+  MISTAKE_OF_FUTURE(OPEN(.local_path = ""), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.remote_path = ""), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.remote_path = "a\0b", .remote_path_size = 3), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.family = AF_UNIX, .local_path_size = 3), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.family = AF_UNIX, .remote_path_size = 3), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.local_path = "x", .local = loopback(), .local_size = SIZE), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.remote_path = "x", .remote = loopback(), .remote_size = SIZE), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.local_path = "x", .local_port = 5), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.remote_path = "x", .remote_host = "localhost", .remote_port = 5), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.local_path = "x", .family = AF_INET), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.local_path = "x", .fd = 5), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.local_path = "x", .mode = 0100600), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.local_path = "\0x", .local_path_size = 2, .mode = 0600), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(OPEN(.remote_path = "x", .mode = 0600), ALOOP_EINVAL);
+  ORDINARY_OF_FUTURE(OPEN(.remote_path = "nowhere/at all"), ALOOP_ENOENT);
+  ORDINARY_OF_FUTURE(OPEN(.local_path = "nowhere/at all"), ALOOP_ENOENT);
+}
+
+static void paths(void **state) {
+  in_both_modes(*state, paths_that_contradict);
+}
+
 static void without_an_endpoint(misuse_t *m) {
   aloop_message_t message = {.data = byte, .size = 1};
   MISTAKE(aloop_create_datagram_endpoint(NULL, &protocol, NULL, NULL), 0);
@@ -196,5 +224,5 @@ static void another_thread(void **state) {
   with_an_endpoint(*state, of_another_thread, false);
 }
 
-TESTS(T(null_endpoints), T(options_of_endpoints), T(datagrams_that_cannot_be_sent), T(settings_of_endpoints),
-      T(endpoints_that_have_ended), T(another_thread))
+TESTS(T(paths), T(null_endpoints), T(options_of_endpoints), T(datagrams_that_cannot_be_sent),
+      T(settings_of_endpoints), T(endpoints_that_have_ended), T(another_thread))
