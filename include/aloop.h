@@ -86,6 +86,10 @@ typedef struct aloop_executor aloop_executor_t;   /* threads or processes that r
 typedef struct aloop_job aloop_job_t;             /* one piece of work, as an executor sees it */
 typedef struct aloop_lock aloop_lock_t;           /* what only one may have at a time */
 typedef struct aloop_event aloop_event_t;         /* a flag that can be waited for */
+typedef struct aloop_condition aloop_condition_t; /* a lock, and waiting for what somebody else changes */
+typedef struct aloop_semaphore aloop_semaphore_t; /* what only so many may have at a time */
+typedef struct aloop_barrier aloop_barrier_t;     /* where all wait for all */
+typedef struct aloop_queue aloop_queue_t;         /* items on their way from some to others */
 
 /* A scheduled callback. A plain value: copy it, drop it, keep it after the callback ran; it never refers to
  * another. */
@@ -168,6 +172,7 @@ typedef void (*aloop_destroy_fn)(void *value);
   X(EOF, -4009, "end of file")                                                                                 \
   X(EREAPED, -4010, "the child's exit status was collected by somebody else")                                  \
   X(ECRASHED, -4011, "worker process died before its job was done")                                            \
+  X(EBROKEN, -4012, "barrier is broken")                                                                       \
   X(EAI_ADDRFAMILY, -4101, "host has no address of the wanted family")                                         \
   X(EAI_AGAIN, -4102, "name server did not answer; try again later")                                           \
   X(EAI_BADFLAGS, -4103, "bad flags for a name lookup")                                                        \
@@ -649,8 +654,8 @@ ALOOP_API int aloop_future_set_result(aloop_future_t *future, int64_t value, voi
 ALOOP_API int aloop_future_set_error(aloop_future_t *future, int error, const char *message);
 
 /* Future.cancel: stops the operation behind it, at once, and ends the future with ALOOP_ECANCELED. A task is
- * only asked to end, and so is what waits for tasks (gather, wait_for): it stays pending until they have.
- * Returns 1, or 0 if it was already done. [loop] */
+ * only asked to end, and so is what waits for tasks (gather, wait_for) and the wait of a condition: it stays
+ * pending until they have. Returns 1, or 0 if it was already done. [loop] */
 ALOOP_API int aloop_future_cancel(aloop_future_t *future);
 
 /* For makers of operations: `stop(future, arg)` is called once, inside aloop_future_cancel, before the future
@@ -741,10 +746,11 @@ ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *
 /* ---- Locks, events, ... ---------------------------------------------------------------------------------- */
 
 /* asyncio's synchronisation: for tasks and callbacks of one loop, not for threads. All wait in the order of
- * their calls. What a future of these brings (a lock) belongs to whoever reads its result, by aloop_await,
- * aloop_future_result, ...; if nobody does, because it is dropped or its task was cancelled, it goes to the
- * next who waits. Cancelling a future leaves the line at once. *_new: an object of the loop, which outlives
- * aloop_close. Errors: ALOOP_ENOMEM. *_free: whoever waits ends with ALOOP_ECANCELED; NULL is fine. */
+ * their calls. What a future of these brings (a lock, a place, an item) belongs to whoever reads its result, by
+ * aloop_await, aloop_future_result, ...; until then it is set aside, and if nobody reads it, because the future
+ * is dropped or its task was cancelled, it goes to the next who waits. Cancelling a future leaves the line at
+ * once. *_new: an object of the loop, which outlives aloop_close. Errors: ALOOP_ENOMEM. *_free: whoever waits
+ * ends with ALOOP_ECANCELED; NULL is fine. */
 
 /* asyncio.Lock. [loop] */
 ALOOP_API int aloop_lock_new(aloop_t *loop, aloop_lock_t **lock);
@@ -773,6 +779,129 @@ ALOOP_API aloop_future_t *aloop_event_wait(aloop_event_t *event);
 ALOOP_API int aloop_event_set(aloop_event_t *event);
 ALOOP_API int aloop_event_clear(aloop_event_t *event);
 ALOOP_API bool aloop_event_is_set(const aloop_event_t *event);
+
+/* asyncio.Condition: over `lock`, which it keeps alive and others may share, or a new one of its own (NULL).
+ * Free: whoever waits ends as if cancelled. Errors: ALOOP_EOTHERLOOP. [loop] */
+ALOOP_API int aloop_condition_new(aloop_t *loop, aloop_lock_t *lock, aloop_condition_t **condition);
+ALOOP_API void aloop_condition_free(aloop_condition_t *condition);
+
+/* Condition.acquire, release, locked: those of its lock. [loop] */
+ALOOP_API aloop_future_t *aloop_condition_acquire(aloop_condition_t *condition);
+ALOOP_API int aloop_condition_release(aloop_condition_t *condition);
+ALOOP_API bool aloop_condition_locked(const aloop_condition_t *condition);
+
+/* Condition.wait: releases the lock; done with 0 when it was notified and has the lock again. Cancelling is a
+ * request: the future ends when it has the lock, which is the caller's whatever the end is and whether it
+ * is read or not, unless the lock was freed or the loop closed. A notification that a cancelled task misses
+ * goes to the next. Errors: ALOOP_EPERM (the lock is not acquired). [loop] */
+ALOOP_API aloop_future_t *aloop_condition_wait(aloop_condition_t *condition);
+
+/* Condition.wait_for: waits until predicate(arg) holds, which is looked at now and after each notification,
+ * with the lock, inside the call that released it; it only looks. Otherwise as aloop_condition_wait. [loop] */
+ALOOP_API aloop_future_t *aloop_condition_wait_for(aloop_condition_t *condition, bool (*predicate)(void *arg),
+                                                   void *arg);
+
+/* Condition.notify, notify_all: lets the first `count` who wait, or all, go on as soon as they get the lock.
+ * Errors: ALOOP_EPERM (the lock is not acquired). [loop] */
+ALOOP_API int aloop_condition_notify(aloop_condition_t *condition, size_t count);
+ALOOP_API int aloop_condition_notify_all(aloop_condition_t *condition);
+
+/* asyncio.Semaphore, BoundedSemaphore: `value` places; a bounded one never has more. Errors: ALOOP_EINVAL
+ * (negative). [loop] */
+ALOOP_API int aloop_semaphore_new(aloop_t *loop, int64_t value, bool bounded, aloop_semaphore_t **semaphore);
+ALOOP_API void aloop_semaphore_free(aloop_semaphore_t *semaphore);
+
+/* Semaphore.acquire: done with 0 when the caller has a place. Nobody overtakes one who waited and was given his
+ * place but has not read it yet. [loop] */
+ALOOP_API aloop_future_t *aloop_semaphore_acquire(aloop_semaphore_t *semaphore);
+
+/* Semaphore.release: one place more, for the first who waits. Errors: ALOOP_ERANGE (beyond the bound). [loop]
+ */
+ALOOP_API int aloop_semaphore_release(aloop_semaphore_t *semaphore);
+
+/* Semaphore.locked: whether acquire would have to wait; and how many places are free. [loop] */
+ALOOP_API bool aloop_semaphore_locked(const aloop_semaphore_t *semaphore);
+ALOOP_API int64_t aloop_semaphore_value(const aloop_semaphore_t *semaphore);
+
+/* asyncio.Barrier: for `parties` (at least 1). [loop] */
+ALOOP_API int aloop_barrier_new(aloop_t *loop, size_t parties, aloop_barrier_t **barrier);
+ALOOP_API void aloop_barrier_free(aloop_barrier_t *barrier);
+
+/* Barrier.wait: done when `parties` wait, each with another number from 0 to parties - 1, in the order of their
+ * calls. Rounds never mix; cancelling breaks nothing. Errors: ALOOP_EBROKEN (reset or aborted). [loop] */
+ALOOP_API aloop_future_t *aloop_barrier_wait(aloop_barrier_t *barrier);
+
+/* Barrier.reset, abort: whoever waits ends with ALOOP_EBROKEN; after abort, so does everybody else until a
+ * reset. [loop] */
+ALOOP_API int aloop_barrier_reset(aloop_barrier_t *barrier);
+ALOOP_API int aloop_barrier_abort(aloop_barrier_t *barrier);
+
+/* Barrier.parties, n_waiting, broken. [loop] */
+ALOOP_API size_t aloop_barrier_parties(const aloop_barrier_t *barrier);
+ALOOP_API size_t aloop_barrier_n_waiting(const aloop_barrier_t *barrier);
+ALOOP_API bool aloop_barrier_broken(const aloop_barrier_t *barrier);
+
+enum { ALOOP_FIFO = 0, ALOOP_LIFO = 1, ALOOP_PRIORITY = 2 };
+
+typedef struct aloop_queue_options {
+  size_t size;
+  size_t maxsize; /* 0: no limit */
+  int kind;       /* ALOOP_FIFO, ... */
+  /* ALOOP_PRIORITY: negative if a comes out before b; equals come out in the order they went in. It only
+   * compares. */
+  int (*compare)(const void *a, const void *b, void *arg);
+  void *compare_arg;
+  aloop_destroy_fn destroy; /* of items that nobody gets; may be NULL */
+} aloop_queue_options_t;
+
+/* asyncio.Queue, LifoQueue, PriorityQueue of pointers (NULL may be one). `options` may be NULL. Free: items
+ * that are left are destroyed. [loop] */
+ALOOP_API int aloop_queue_new(aloop_t *loop, const aloop_queue_options_t *options, aloop_queue_t **queue);
+ALOOP_API void aloop_queue_free(aloop_queue_t *queue);
+
+/* Queue.put, put_nowait: the item is the queue's once the put ended with 0, otherwise it stays the caller's. A
+ * put that had to wait is in the queue when its result is read, or nobody is left to do so. Errors:
+ * ALOOP_ECLOSED (shut down); put_nowait: ALOOP_EAGAIN (full), ALOOP_ENOMEM. [loop] */
+ALOOP_API aloop_future_t *aloop_queue_put(aloop_queue_t *queue, void *item);
+ALOOP_API int aloop_queue_put_nowait(aloop_queue_t *queue, void *item);
+
+/* Queue.get, get_nowait: the object of the future is the item, for aloop_await_ptr, aloop_future_take_ptr, ...;
+ * which one it is turns out when the result is read, so that urgent items overtake until then and a get
+ * that is cancelled takes none. `out` is the address of a pointer. Errors: ALOOP_ECLOSED (shut down, and
+ * nothing left); get_nowait: ALOOP_EAGAIN (empty). [loop] */
+ALOOP_API aloop_future_t *aloop_queue_get(aloop_queue_t *queue);
+ALOOP_API int aloop_queue_get_nowait(aloop_queue_t *queue, void *out);
+
+/* Queue.task_done, join: an item that was got is done; done with 0 when all that were put are. Errors:
+ * ALOOP_ERANGE (more often than items were put). [loop] */
+ALOOP_API int aloop_queue_task_done(aloop_queue_t *queue);
+ALOOP_API aloop_future_t *aloop_queue_join(aloop_queue_t *queue);
+
+/* Queue.shutdown (3.13): nothing can be put any more, and get fails when the queue is empty; who waits to put
+ * or get ends with ALOOP_ECLOSED. `immediate`: items that are left are destroyed, and count as done. [loop] */
+ALOOP_API int aloop_queue_shutdown(aloop_queue_t *queue, bool immediate);
+
+/* Queue.qsize, with items that somebody was promised; maxsize; empty, full: whether get, put would have to
+ * wait. [loop] */
+ALOOP_API size_t aloop_queue_qsize(const aloop_queue_t *queue);
+ALOOP_API size_t aloop_queue_maxsize(const aloop_queue_t *queue);
+ALOOP_API bool aloop_queue_empty(const aloop_queue_t *queue);
+ALOOP_API bool aloop_queue_full(const aloop_queue_t *queue);
+
+/* Futures in the order in which they end. */
+typedef struct aloop_as_completed aloop_as_completed_t;
+
+/* asyncio.as_completed: goes through `futures` in the order in which they end, for at most `timeout` ns
+ * (ALOOP_FOREVER: no limit). Takes over the references, also when it fails; never cancels them, but when out of
+ * memory, or for a NULL among them (ALOOP_ENOMEM), so that calls nest. Errors: ALOOP_EOTHERLOOP. [loop] */
+ALOOP_API int aloop_as_completed_new(aloop_t *loop, aloop_future_t *const *futures, size_t count,
+                                     int64_t timeout, aloop_as_completed_t **all);
+ALOOP_API void aloop_as_completed_free(aloop_as_completed_t *all);
+
+/* The next future that has ended: the object of this one, with a reference for aloop_future_take_ptr; its value
+ * is the index. Errors: ALOOP_ENOENT (all were given), ALOOP_ETIMEDOUT (once for each that did not end in
+ * time). [loop] */
+ALOOP_API aloop_future_t *aloop_as_completed_next(aloop_as_completed_t *all);
 
 /* ---- Executors ------------------------------------------------------------------------------------------- */
 

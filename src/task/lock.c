@@ -55,6 +55,16 @@ static void promise_to(aloop_lock_t *lock, aloop_future_t *future) {
   aloop__future_finish_promise(future, 0, &promise, lock);
 }
 
+static void give_to(aloop_lock_t *lock, aloop_future_t *next) {
+  aloop__waiter_t *waiter = aloop__waiters_of(next);
+  if (ALOOP_LIKELY(waiter->turn == NULL)) {
+    promise_to(lock, next);
+  } else {
+    lock->state = ALOOP__LOCK_HELD;
+    waiter->turn(waiter);
+  }
+}
+
 /* A future that nobody holds gives the promise back at once: then the loop goes on, instead of a call for each
  * that waits. */
 void aloop__lock_release(aloop_lock_t *lock) {
@@ -62,7 +72,7 @@ void aloop__lock_release(aloop_lock_t *lock) {
   if (lock->passing) return;
   lock->passing = true;
   while (lock->state == ALOOP__LOCK_FREE && !aloop__waiters_empty(&lock->waiters))
-    promise_to(lock, aloop__waiters_next(&lock->waiters));
+    give_to(lock, aloop__waiters_next(&lock->waiters));
   lock->passing = false;
 }
 
@@ -116,17 +126,16 @@ aloop_future_t *aloop_lock_acquire(aloop_lock_t *lock) {
   return future;
 }
 
-/* Whoever tidies up on a closed loop cannot know that his wait for the lock was ended with it. */
-static ALOOP_NOINLINE int refuse_release(const aloop_lock_t *lock) {
+int aloop__lock_refuse(const aloop_lock_t *lock, const char *rule) {
   aloop_t *loop = lock->object.loop;
-  if (loop->guard & ALOOP__GUARD_CLOSED) return ALOOP_EPERM;
-  return aloop__misuse(loop, ALOOP_EPERM, "a lock is released by whoever has acquired it");
+  return loop->guard & ALOOP__GUARD_CLOSED ? ALOOP_EPERM : aloop__misuse(loop, ALOOP_EPERM, rule);
 }
 
 int aloop_lock_release(aloop_lock_t *lock) {
   int rc = enter(lock);
   if (rc < 0) return rc;
-  if (lock->state != ALOOP__LOCK_HELD) return refuse_release(lock);
+  if (lock->state != ALOOP__LOCK_HELD)
+    return aloop__lock_refuse(lock, "a lock is released by whoever has acquired it");
   aloop__lock_release(lock);
   return 0;
 }

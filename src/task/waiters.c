@@ -79,7 +79,10 @@ static void give_block(aloop__waiter_t *waiter) {
 
 void aloop__waiters_destroy(aloop__object_t *object) {
   aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
-  if (aloop__future_release(future)) give_block(aloop__waiters_of(future));
+  aloop__object_t *kept = aloop__waiters_of(future)->keeps;
+  if (!aloop__future_release(future)) return;
+  give_block(aloop__waiters_of(future));
+  if (kept != NULL) aloop__object_unref(kept);
 }
 
 static const aloop__future_kind_t plain = {.object = {.name = "future",
@@ -120,7 +123,9 @@ aloop_future_t *aloop__waiters_join_as(aloop__waiters_t *line, aloop_t *loop, co
   if (waiter == NULL) return NULL;
   aloop__list_init(&waiter->link);
   waiter->line = NULL;
+  waiter->keeps = NULL;
   waiter->item = NULL;
+  waiter->turn = NULL;
   aloop__future_init(&waiter->future, loop, kind, origin);
   if (ALOOP_UNLIKELY(waiter->future.state != ALOOP__PENDING)) return &waiter->future; /* the loop is closed */
   enter_line(waiter, line);

@@ -14,12 +14,19 @@ typedef struct aloop__waiters {
   size_t count;
 } aloop__waiters_t;
 
-typedef struct aloop__waiter {
+typedef struct aloop__waiter aloop__waiter_t;
+struct aloop__waiter {
   aloop_future_t future;
   aloop__list_t link;
   aloop__waiters_t *line; /* NULL: not in one */
-  void *item;             /* the object's */
-} aloop__waiter_t;
+  /* The rest is for what is waited for. */
+  aloop__object_t *keeps; /* a reference, given up at the end of the future's life; or NULL */
+  void *item;
+  void (*turn)(aloop__waiter_t *waiter);
+  bool (*predicate)(void *arg);
+  void *arg;
+  bool notified;
+};
 
 void aloop__waiters_init(aloop__waiters_t *line);
 
@@ -27,7 +34,7 @@ void aloop__waiters_init(aloop__waiters_t *line);
  * that has failed. NULL: out of memory. */
 aloop_future_t *aloop__waiters_join(aloop__waiters_t *line, aloop_t *loop, const char *origin);
 
-/* The same with a cancel of its own (future.h). */
+/* The same with a kind of its own (future.h), for a cancel of its own. */
 aloop_future_t *aloop__waiters_join_as(aloop__waiters_t *line, aloop_t *loop, const aloop__future_kind_t *kind,
                                        const char *origin);
 /* What such a kind is made of. */
