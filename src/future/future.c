@@ -674,7 +674,10 @@ void aloop__future_forsake(aloop_future_t *future) {
   aloop_future_t *source = source_of(future);
   if (!source->promised) return;
   void *giver;
-  take_promise(source, &giver)->forsake(source, giver);
+  const aloop__promise_t *promise = take_promise(source, &giver);
+  source->state = ALOOP__FAILED;
+  source->value = ALOOP_ECANCELED;
+  promise->forsake(source, giver);
 }
 
 static void fail_formatted(aloop_future_t *future, int error, const char *format, va_list arguments) {

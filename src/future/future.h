@@ -171,7 +171,7 @@ int aloop__future_cancel(aloop_future_t *future, const char *message);
 void aloop__future_break(aloop_future_t *future, const char *message);
 
 /* For await: the task does not get to see the end of this future, because it was cancelled meanwhile. What was
- * promised is undone, as if the future had been cancelled in time. */
+ * promised is undone, and whoever else looks sees a cancelled future. */
 void aloop__future_forsake(aloop_future_t *future);
 
 /* Done callbacks of the library: without context, and unwatch also takes back those that are queued. */

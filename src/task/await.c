@@ -8,7 +8,7 @@
  *
  * Between the end of the future and the step that it queued, the task may be cancelled. Then the await ends
  * with ALOOP_ECANCELED and the future is dropped unread: what it would have handed over goes back to where it
- * came from (aloop__future_finish_owned), its error counts as read.
+ * came from (aloop__future_forsake), its error counts as read.
  *
  * Once the loop is being closed nothing waits: each await answers ALOOP_ECLOSED, until a task has had a
  * thousand such answers; then it is left suspended, and dropped by who unwinds it (task.c).
@@ -105,6 +105,7 @@ static ALOOP_NOINLINE int64_t drop(aloop_future_t *future, int rc) {
   if (future == NULL || rc == ALOOP_ENOTLOOPTHREAD) return rc;
   if ((rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) && future->state == ALOOP__FAILED)
     aloop__future_ignore(future);
+  if (rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) aloop__future_forsake(future);
   aloop_future_unref(future);
   return answer(rc);
 }

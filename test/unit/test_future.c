@@ -1053,6 +1053,7 @@ static void a_promise_is_forsaken_through_other_futures(void **state) {
   aloop__future_forsake(future);
   aloop__future_forsake(future);
   assert_promise(&giver, 0, 0, 1);
+  assert_int_equal(aloop_future_result(future), ALOOP_ECANCELED);
   aloop_future_unref(future);
   assert_promise(&giver, 0, 0, 1);
 }
