@@ -59,7 +59,7 @@ static inline void print_addresses(const aloop_server_t *server, const char *bef
   for (size_t i = 0; i < aloop_server_sockets(server); i++) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
-    if (aloop_server_socket(server, i, (struct sockaddr *)&address, &size) == 0)
+    if (aloop_server_socket(server, i, (struct sockaddr *)&address, &size) >= 0)
       print_address((struct sockaddr *)&address, size, before, after);
   }
 }
