@@ -126,6 +126,7 @@ static void set_up(aloop_t *loop, const aloop_options_t *options, const aloop_al
   aloop__list_init(&loop->objects);
   aloop__timers_init(&loop->timers);
   aloop__mailbox_init(&loop->mailbox);
+  aloop__guests_init(&loop->guests);
 }
 
 static void take_down(aloop_t *loop) {
@@ -196,6 +197,7 @@ int aloop_close(aloop_t *loop) {
   loop->guard |= ALOOP__GUARD_CLOSED;
   aloop__mailbox_close(loop);
   close_objects(loop);
+  aloop__guests_close(loop);
   for (int i = ALOOP__ROOMS - 1; i >= 0; i--) {
     if (loop->rooms[i] != NULL) loop->rooms[i]->close(loop, loop->rooms[i]);
     loop->rooms[i] = NULL;

@@ -15,6 +15,7 @@
 #include "aloop.h"
 #include "core/check.h"
 #include "core/context.h"
+#include "core/guest.h"
 #include "core/list.h"
 #include "core/mailbox.h"
 #include "core/object.h"
@@ -103,6 +104,7 @@ struct aloop {
   aloop__watch_t wake; /* readable when another thread wants attention */
   int wake_write;      /* the other end; the same as wake.fd for an eventfd */
 
+  aloop__guests_t guests;
   aloop__list_t objects;
   uint32_t live[ALOOP__KINDS];
   uint32_t holds; /* who needs the loop's memory: its owner until aloop_free, objects, contexts, tokens */
