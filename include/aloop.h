@@ -1104,6 +1104,69 @@ ALOOP_API int aloop_task_cancel(aloop_future_t *task, const char *message);
 ALOOP_API int aloop_task_uncancel(aloop_future_t *task);
 ALOOP_API int aloop_task_cancelling(const aloop_future_t *task);
 
+/* loop.set_task_factory, get_task_factory: `factory` makes the tasks of this loop: any future of the loop, NULL
+ * when out of memory. It gets what aloop_create_task was given, unchecked. Inside of it aloop_create_task makes
+ * one of ours. NULL restores ours, and is what get gives for it. Errors: ALOOP_ENOMEM. [loop] */
+typedef aloop_future_t *(*aloop_task_factory_fn)(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                                 const aloop_task_options_t *options, void *factory_arg);
+ALOOP_API int aloop_set_task_factory(aloop_t *loop, aloop_task_factory_fn factory, void *arg);
+ALOOP_API aloop_task_factory_fn aloop_get_task_factory(const aloop_t *loop, void **arg);
+
+/* For such a factory, a task whose body is elsewhere, in a language runtime: pending until the runtime calls
+ * aloop_future_set_.... cancel(task, arg) is called for each request to end and has to bring the body to its
+ * end; aloop_close calls it too, and does not wait. Of the options it knows name, context and destroy; how it
+ * begins is the factory's affair. [loop] */
+ALOOP_API aloop_future_t *aloop_foreign_task_new(aloop_t *loop, const aloop_task_options_t *options,
+                                                 aloop_done_fn cancel, void *arg);
+
+/* asyncio's _enter_task and _leave_task: the body of a foreign task runs from here to there: it is the current
+ * task, its context the current one. Nests. Errors: ALOOP_EINVAL (not a foreign task), ALOOP_EBUSY (entered
+ * already), ALOOP_EDONE (enter: it has ended), ALOOP_EPERM (leave: another one is current). [loop] */
+ALOOP_API int aloop_task_enter(aloop_future_t *task);
+ALOOP_API int aloop_task_leave(aloop_future_t *task);
+
+typedef struct aloop_run_options {
+  size_t size;
+  const aloop_options_t *loop;      /* for aloop_new; may be NULL */
+  const aloop_task_options_t *task; /* for the main task; may be NULL */
+  int64_t executor_timeout;         /* ns to wait for jobs of the default executor; 0: 300 s, ALOOP_FOREVER */
+  bool keep_sigint;                 /* SIGINT is not touched */
+} aloop_run_options_t;
+
+/* asyncio.run: makes a loop, runs fn(loop, arg) as its main task, cancels the tasks that are left then and
+ * waits for them, closes the generators, shuts the default executor down, and closes the loop. In the main
+ * thread, and if the program leaves SIGINT to the system, the first SIGINT cancels the main task and a second
+ * one ends the run at once. Returns what the main task ends with; ALOOP_EINTR if a SIGINT ended it;
+ * ALOOP_ERUNNING (a loop is running in this thread), ALOOP_ESTOPPED (somebody called aloop_stop), or as
+ * aloop_new. [any] */
+ALOOP_API int64_t aloop_run(aloop_task_fn fn, void *arg, const aloop_run_options_t *options);
+
+typedef struct aloop_sync_future aloop_sync_future_t; /* what other threads know of a task */
+
+/* asyncio.run_coroutine_threadsafe: has the loop, which another thread runs, make a task. *future is one
+ * reference; to give it up early is fine, the task goes on. Errors: ALOOP_ECLOSED, ALOOP_ENOMEM. [any], until
+ * aloop_free begins. */
+ALOOP_API int aloop_run_coroutine_threadsafe(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                             aloop_sync_future_t **future);
+
+/* concurrent.futures.Future.result: waits until the task has ended, at most `timeout` ns (0: only looks,
+ * ALOOP_FOREVER: no limit), and returns its value or error. Errors besides: ALOOP_ETIMEDOUT (the task goes on),
+ * ALOOP_ECLOSED (the loop was closed first), ALOOP_EPERM (in the thread that runs the loop: the wait would
+ * never end). [any]; blocks. */
+ALOOP_API int64_t aloop_sync_wait(aloop_sync_future_t *future, int64_t timeout);
+
+/* Future.cancel: asks the task to end, as aloop_task_cancel; waits go on until it has. Returns 1, or 0 if it
+ * has ended. Errors: ALOOP_ENOMEM. And Future.done. [any] */
+ALOOP_API int aloop_sync_cancel(aloop_sync_future_t *future);
+ALOOP_API bool aloop_sync_done(aloop_sync_future_t *future);
+
+/* Reference counting, atomic; both accept NULL. The last one may come after the loop was freed. [any] */
+ALOOP_API aloop_sync_future_t *aloop_sync_ref(aloop_sync_future_t *future);
+ALOOP_API void aloop_sync_unref(aloop_sync_future_t *future);
+
+/* asyncio.to_thread: aloop_run_in_executor with the default executor. [loop] */
+ALOOP_API aloop_future_t *aloop_to_thread(aloop_t *loop, aloop_job_fn fn, void *arg);
+
 /* ---- Process pools --------------------------------------------------------------------------------------- */
 
 typedef struct aloop_reply aloop_reply_t; /* what a job in another process answers */

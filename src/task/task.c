@@ -111,8 +111,8 @@ void aloop__task_enter(aloop__task_t *task) {
   task->outer = tasks->current;
   task->outer_map = loop->context;
   tasks->current = task;
-  task->entered = task->context != NULL && !aloop__context_is_entered(task->context);
-  if (ALOOP_UNLIKELY(task->entered)) {
+  task->shares = task->context != NULL && !aloop__context_is_entered(task->context);
+  if (ALOOP_UNLIKELY(task->shares)) {
     aloop__context_enter(task->context);
     return;
   }
@@ -124,11 +124,11 @@ void aloop__task_enter(aloop__task_t *task) {
 
 void aloop__task_leave(aloop__task_t *task) {
   aloop_t *loop = loop_of(task);
-  if (ALOOP_UNLIKELY(task->entered))
+  if (ALOOP_UNLIKELY(task->shares))
     aloop__context_leave(task->context);
   else
     task->map = loop->context;
-  task->entered = false;
+  task->shares = false;
   loop->context = task->outer_map;
   aloop__tasks_of(loop)->current = task->outer;
 }
@@ -203,6 +203,15 @@ static void begin(aloop_t *loop, void *arg) {
   }
   task->active = task->coroutine;
   aloop__task_step(task);
+}
+
+/* An eager one, perhaps made by a factory: what it makes is none of the factory's. */
+static void begin_at_once(aloop_t *loop, aloop__task_t *task) {
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  bool in_factory = tasks->in_factory;
+  tasks->in_factory = false;
+  begin(loop, task);
+  tasks->in_factory = in_factory;
 }
 
 /* ---- The kind of future ---------------------------------------------------------------------------------- */
@@ -302,7 +311,7 @@ static void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
   task->stack_size = options->stack_size;
   task->noted = 0;
   task->cancelling = task->refused = 0;
-  task->must_cancel = task->has_ptr = task->foreign = task->entered = false;
+  task->must_cancel = task->has_ptr = task->foreign = task->shares = task->entered = false;
   task->number_name[0] = '\0';
 }
 
@@ -328,8 +337,7 @@ aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *option
   return task;
 }
 
-/* The options in force, or the rule that the caller has broken. */
-static const char *take_options(const aloop_t *loop, const aloop_task_options_t *given,
+const char *aloop__task_options(const aloop_t *loop, const aloop_task_options_t *given,
                                 aloop_task_options_t *options, int *error) {
   *error = ALOOP_EINVAL;
   if (given == NULL) return NULL;
@@ -350,8 +358,7 @@ static const char *take_options(const aloop_t *loop, const aloop_task_options_t 
   return rule;
 }
 
-/* The end of a task that cannot begin. */
-static aloop_future_t *refuse(aloop__task_t *task, int error, const char *rule) {
+aloop_future_t *aloop__task_refuse(aloop__task_t *task, int error, const char *rule) {
   aloop__future_set_message(&task->future, rule);
   task->noted = aloop__misuse(loop_of(task), error, rule);
   aloop__task_end(task, error);
@@ -378,7 +385,7 @@ static aloop_future_t *create(aloop_t *loop, aloop_task_fn fn, void *arg, const 
                               const char *origin) {
   int error;
   aloop_task_options_t options = {.size = sizeof options};
-  const char *rule = take_options(loop, given, &options, &error);
+  const char *rule = aloop__task_options(loop, given, &options, &error);
   if (rule == NULL && fn == NULL) rule = "a task is made with a function";
   aloop__task_t *task = aloop__task_new(loop, &options, origin);
   if (ALOOP_UNLIKELY(task == NULL)) return NULL;
@@ -388,10 +395,10 @@ static aloop_future_t *create(aloop_t *loop, aloop_task_fn fn, void *arg, const 
     aloop__task_let_go(task);
     return &task->future;
   }
-  if (ALOOP_UNLIKELY(rule != NULL)) return refuse(task, error, rule);
+  if (ALOOP_UNLIKELY(rule != NULL)) return aloop__task_refuse(task, error, rule);
   task->future.sealed = true;
   if (options.eager && aloop_running_loop() == loop)
-    begin(loop, task);
+    begin_at_once(loop, task);
   else if (ALOOP_UNLIKELY(!schedule(task)))
     return give_up(task);
   return &task->future;
@@ -399,7 +406,11 @@ static aloop_future_t *create(aloop_t *loop, aloop_task_fn fn, void *arg, const 
 
 aloop_future_t *aloop_create_task_from(aloop_t *loop, aloop_task_fn fn, void *arg,
                                        const aloop_task_options_t *options, const char *origin) {
-  return ALOOP_LIKELY(aloop__loop_ok(loop)) ? create(loop, fn, arg, options, origin) : NULL;
+  if (ALOOP_UNLIKELY(!aloop__loop_ok(loop))) return NULL;
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  if (ALOOP_UNLIKELY(tasks != NULL && tasks->factory != NULL && !tasks->in_factory))
+    return aloop__task_from_factory(tasks, loop, fn, arg, options, origin);
+  return create(loop, fn, arg, options, origin);
 }
 
 aloop_future_t *(aloop_create_task)(aloop_t *loop, aloop_task_fn fn, void *arg,

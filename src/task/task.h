@@ -36,7 +36,8 @@ struct aloop__task {
   bool must_cancel;    /* a request that is still to be delivered */
   bool has_ptr;
   bool foreign;
-  bool entered;
+  bool shares;          /* it has entered `context` */
+  bool entered;         /* foreign: between aloop_task_enter and _leave */
   char number_name[28]; /* "Task-1", once somebody asks */
 };
 
@@ -48,6 +49,9 @@ typedef struct aloop__tasks {
   uint64_t count; /* made so far */
   struct aloop__spare_task *spares;
   uint32_t spares_count;
+  aloop_task_factory_fn factory; /* NULL: ours */
+  void *factory_arg;
+  bool in_factory; /* which makes tasks of ours */
 } aloop__tasks_t;
 
 /* Made on first use. NULL: out of memory, or the loop is closed. */
@@ -86,6 +90,17 @@ int aloop__task_wait(aloop_future_t *future);
 /* A pending task that has not begun, with references for the caller and for itself; or one that has failed. The
  * options were checked. NULL: out of memory. */
 aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *options, const char *origin);
+
+/* What the loop's factory makes instead of a task of ours. */
+aloop_future_t *aloop__task_from_factory(aloop__tasks_t *tasks, aloop_t *loop, aloop_task_fn fn, void *arg,
+                                         const aloop_task_options_t *options, const char *origin);
+
+/* The options in force. Returns NULL, or the rule that the caller has broken and its code in *error. */
+const char *aloop__task_options(const aloop_t *loop, const aloop_task_options_t *given,
+                                aloop_task_options_t *options, int *error);
+
+/* The end of a task that cannot begin. */
+aloop_future_t *aloop__task_refuse(aloop__task_t *task, int error, const char *rule);
 
 /* What the task has taken over goes: arg, context. */
 void aloop__task_let_go(aloop__task_t *task);

@@ -161,6 +161,90 @@ static void a_task_awaits_what_can_end(void **state) {
   in_both_modes_outside(*state, awaits_inside);
 }
 
+/* ---- Factories, runners, threads ------------------------------------------------------------------------------ */
+
+static void never(aloop_future_t *task, void *arg) {
+  (void)task, (void)arg;
+}
+
+static void factories(misuse_t *m) {
+  aloop_task_options_t unsized = {.size = 0};
+  MISTAKE(aloop_set_task_factory(NULL, NULL, NULL), ALOOP_EINVAL);
+  MISTAKE(aloop_get_task_factory(NULL, OUT) == NULL, true);
+  MISTAKE(aloop_foreign_task_new(NULL, NULL, never, NULL), 0);
+  MISTAKE_OF_FUTURE(aloop_foreign_task_new(m->loop, NULL, NULL, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_foreign_task_new(m->loop, &unsized, never, NULL), ALOOP_EINVAL);
+  MISTAKE(aloop_task_enter(NULL), ALOOP_EINVAL);
+  MISTAKE(aloop_task_leave(NULL), ALOOP_EINVAL);
+  aloop_future_t *ours = aloop_create_task(m->loop, nothing, NULL, NULL);
+  MISTAKE(aloop_task_enter(ours), ALOOP_EINVAL);
+  MISTAKE(aloop_task_leave(ours), ALOOP_EINVAL);
+  aloop_future_unref(ours);
+  aloop_future_t *foreign = aloop_foreign_task_new(m->loop, NULL, never, NULL);
+  MISTAKE(aloop_task_leave(foreign), ALOOP_EPERM);
+  assert_int_equal(aloop_task_enter(foreign), 0);
+  MISTAKE(aloop_task_enter(foreign), ALOOP_EBUSY);
+  MISTAKE(aloop_await_keep(foreign), ALOOP_EPERM);
+  aloop_future_set_value(foreign, 0);
+  assert_int_equal(aloop_task_leave(foreign), 0);
+  MISTAKE(aloop_task_enter(foreign), ALOOP_EDONE);
+  aloop_future_unref(foreign);
+}
+
+static void foreign_tasks_have_a_way_to_end(void **state) {
+  in_both_modes(*state, factories);
+}
+
+static void runs(misuse_t *m) {
+  MISTAKE(aloop_run(nothing, NULL, NULL), ALOOP_ERUNNING);
+  MISTAKE(aloop_run_coroutine_threadsafe(NULL, nothing, NULL, OUT), ALOOP_EINVAL);
+  MISTAKE(aloop_run_coroutine_threadsafe(m->loop, NULL, NULL, OUT), ALOOP_EINVAL);
+  MISTAKE(aloop_run_coroutine_threadsafe(m->loop, nothing, NULL, NULL), ALOOP_EINVAL);
+  MISTAKE(aloop_sync_wait(NULL, 0), ALOOP_EINVAL);
+  MISTAKE(aloop_sync_cancel(NULL), ALOOP_EINVAL);
+  MISTAKE(aloop_sync_done(NULL), true);
+  ORDINARY(aloop_sync_ref(NULL), 0);
+  ORDINARY_OF_VOID(aloop_sync_unref(NULL));
+  MISTAKE(aloop_to_thread(NULL, NULL, NULL), 0);
+  MISTAKE_OF_FUTURE(aloop_to_thread(m->loop, NULL, NULL), ALOOP_EINVAL);
+}
+
+static void a_loop_runs_alone_in_its_thread(void **state) {
+  in_both_modes(*state, runs);
+}
+
+static void wait_wrongly(aloop_t *loop, void *arg) {
+  (void)loop;
+  misuse_t *m = arg;
+  aloop_sync_future_t *future = m->arg;
+  MISTAKE(aloop_sync_wait(future, ALOOP_FOREVER), ALOOP_EPERM);
+  MISTAKE(aloop_sync_wait(future, -5), ALOOP_EINVAL);
+  ORDINARY(aloop_sync_wait(future, 0), ALOOP_ETIMEDOUT);
+}
+
+static void waits(misuse_t *m) {
+  aloop_sync_future_t *future;
+  assert_int_equal(aloop_run_coroutine_threadsafe(m->loop, nothing, NULL, &future), 0);
+  m->arg = future;
+  aloop_call_soon(m->loop, wait_wrongly, m);
+  while (!aloop_sync_done(future)) aloop_run_once(m->loop, 0);
+  aloop_sync_unref(future);
+}
+
+static void a_loop_does_not_wait_for_itself(void **state) {
+  in_both_modes_outside(*state, waits);
+}
+
+static void wrong_runs(misuse_t *m) {
+  aloop_run_options_t unsized = {.size = 0}, impatient = {.size = sizeof impatient, .executor_timeout = -2};
+  ORDINARY(aloop_run(nothing, NULL, &unsized), ALOOP_EINVAL); /* there is no loop to tell */
+  ORDINARY(aloop_run(nothing, NULL, &impatient), ALOOP_EINVAL);
+}
+
+static void a_run_has_options_that_make_sense(void **state) {
+  in_both_modes_outside(*state, wrong_runs);
+}
+
 /* ---- Threads ------------------------------------------------------------------------------------------------- */
 
 static void from_a_thread(misuse_t *m) {
@@ -190,4 +274,6 @@ static void other_threads_keep_off(void **state) {
 TESTS(T(tasks_are_made_with_a_function), T(a_context_is_of_the_same_loop),
       T(an_eager_task_needs_a_free_context), T(a_closed_loop_has_no_tasks), T(null_is_no_task),
       T(a_future_is_no_task), T(a_task_ends_with_its_function), T(only_tasks_await),
-      T(a_task_awaits_what_can_end), T(other_threads_keep_off))
+      T(a_task_awaits_what_can_end), T(other_threads_keep_off), T(foreign_tasks_have_a_way_to_end),
+      T(a_loop_runs_alone_in_its_thread), T(a_loop_does_not_wait_for_itself),
+      T(a_run_has_options_that_make_sense))
