@@ -145,17 +145,23 @@ static int bind_to(opener_t *self, int fd, name_t local, const char **reason) {
                           self->options.cleanup >= 0 ? &self->file : NULL, reason);
 }
 
+static int connect_to(int fd, name_t remote) {
+  int rc;
+  do rc = connect(fd, remote.address, remote.size);
+  while (rc < 0 && errno == EINTR);
+  return rc < 0 ? -errno : 0;
+}
+
 /* Binds and connects. Returns 0, or a code that has been noted. */
 static int name_socket(opener_t *self, int fd, name_t local, name_t remote) {
   const char *reason = NULL;
   int rc = local.size > 0 ? bind_to(self, fd, local, &reason) : 0;
   if (rc < 0) {
     note_failure(self, "bind to", local, rc, reason);
-  } else if (remote.size > 0 && !self->options.allow_broadcast &&
-             connect(fd, remote.address, remote.size) < 0) {
-    rc = -errno;
-    note_failure(self, "connect to", remote, rc, NULL);
+    return rc;
   }
+  rc = remote.size > 0 && !self->options.allow_broadcast ? connect_to(fd, remote) : 0;
+  if (rc < 0) note_failure(self, "connect to", remote, rc, NULL);
   return rc;
 }
 

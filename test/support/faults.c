@@ -28,7 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* X(name, a signal interrupts it, it may find that it would have to wait, errors) */
+/* X(name, a signal interrupts it, it may find that it would have to wait, errors). One recvmsg is of a socket that
+ * blocks. */
 #define CALLS(X)                                                                                               \
   X(accept, true, true, EMFILE)                                                                                \
   X(accept4, true, true, EMFILE, ECONNABORTED, ENOMEM, EPERM)                                                  \
@@ -59,11 +60,13 @@
   X(pselect, true, false, ENOMEM)                                                                              \
   X(pwritev2, true, true, EOPNOTSUPP, EPIPE, ENOSYS)                                                           \
   X(read, true, true, EIO)                                                                                     \
-  X(recvmsg, true, false, ENOMEM)                                                                              \
+  X(recvmmsg, true, true, ECONNREFUSED, ENOMEM)                                                                \
+  X(recvmsg, true, false, ENOMEM, ECONNRESET)                                                                  \
   X(recv, true, true, ECONNRESET, ETIMEDOUT, ENOMEM)                                                           \
   X(recvfrom, true, true, ECONNREFUSED, ENOMEM)                                                                \
   X(send, true, true, EPIPE, ECONNRESET, ENOBUFS)                                                              \
   X(sendfile, true, true, EINVAL, EIO, ECONNRESET)                                                             \
+  X(sendmmsg, true, true, ECONNREFUSED, ENOBUFS, EINVAL)                                                       \
   X(sendmsg, true, true, EPIPE, ECONNRESET, ENOMEM)                                                            \
   X(sendto, true, true, ECONNREFUSED, ENOBUFS)                                                                 \
   X(setsockopt, false, false, ENOBUFS, ENOMEM)                                                                 \
@@ -223,8 +226,22 @@ static bool fails(int which) {
   return true;
 }
 
+static bool cuts(void) {
+  return kind == FAULT_SHORT && atomic_load(&armed);
+}
+
 static size_t cut(size_t size) {
-  return kind == FAULT_SHORT && size > 1 && atomic_load(&armed) ? 1 : size;
+  return cuts() && size > 1 ? 1 : size;
+}
+
+int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
+
+/* What is no stream has messages, which move whole or not at all. */
+static bool is_stream(int fd) {
+  int type = SOCK_STREAM;
+  socklen_t size = sizeof type;
+  __real_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  return type == SOCK_STREAM;
 }
 
 /* What is left of the limit for a send. False: the socket is full. */
@@ -307,12 +324,16 @@ WRAP(int, shutdown, int fd, int how) {
 /* ---- Bytes --------------------------------------------------------------------------------------------------- */
 
 WRAP(ssize_t, recv, int fd, void *buffer, size_t size, int flags) {
-  return fails(CALL_recv) ? -1 : __real_recv(fd, buffer, cut(size), flags);
+  if (fails(CALL_recv)) return -1;
+  return __real_recv(fd, buffer, cuts() && is_stream(fd) ? cut(size) : size, flags);
 }
 
 WRAP(ssize_t, send, int fd, const void *buffer, size_t size, int flags) {
-  if (fails(CALL_send) || !take_room(&size)) return -1;
-  return __real_send(fd, buffer, cut(size), flags);
+  if (fails(CALL_send)) return -1;
+  if (limit == 0 && !cuts()) return __real_send(fd, buffer, size, flags);
+  bool stream = is_stream(fd);
+  if (stream && !take_room(&size)) return -1;
+  return __real_send(fd, buffer, stream ? cut(size) : size, flags);
 }
 
 WRAP(ssize_t, recvfrom, int fd, void *buffer, size_t size, int flags, struct sockaddr *from,
@@ -335,12 +356,24 @@ static ssize_t send_first_bytes(int fd, const struct msghdr *message, int flags)
 
 WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
   if (fails(CALL_sendmsg)) return -1;
-  bool whole = !atomic_load(&armed) || (kind != FAULT_SHORT && limit == 0) || message->msg_controllen > 0;
+  bool whole = !atomic_load(&armed) || (kind != FAULT_SHORT && limit == 0) || message->msg_controllen > 0 ||
+               !is_stream(fd);
   return whole ? __real_sendmsg(fd, message, flags) : send_first_bytes(fd, message, flags);
 }
 
 WRAP(ssize_t, recvmsg, int fd, struct msghdr *message, int flags) {
   return fails(CALL_recvmsg) ? -1 : __real_recvmsg(fd, message, flags);
+}
+
+WRAP(int, sendmmsg, int fd, struct mmsghdr *messages, unsigned messages_count, int flags) {
+  if (fails(CALL_sendmmsg)) return -1;
+  return __real_sendmmsg(fd, messages, cuts() ? 1 : messages_count, flags);
+}
+
+WRAP(int, recvmmsg, int fd, struct mmsghdr *messages, unsigned messages_count, int flags,
+     struct timespec *timeout) {
+  if (fails(CALL_recvmmsg)) return -1;
+  return __real_recvmmsg(fd, messages, cuts() ? 1 : messages_count, flags, timeout);
 }
 
 WRAP(ssize_t, sendfile, int fd, int file, off_t *at, size_t size) {
