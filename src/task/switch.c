@@ -2,11 +2,11 @@
  *
  * The switch from one stack to another, per CPU.
  *
- * In the eyes of the compiler aloop__switch_CPU is a call of a C function, so all that has to survive it is
- * what the calling convention makes a callee keep: a few registers, and the control bits (not the sticky flags)
- * of the floating-point unit. They are pushed on the stack that is left; its stack pointer is the mark. A new
- * stack gets the same frame by hand, with the address of a small piece of assembly as the place to return to,
- * which calls the entry function. Loading control registers is slow, so it is only done when they differ.
+ * In the eyes of the compiler aloop__switch_assembly is a call of a C function, so all that has to survive it
+ * is what the calling convention makes a callee keep: a few registers, and the control bits (not the sticky
+ * flags) of the floating-point unit. They are pushed on the stack that is left; its stack pointer is the mark.
+ * A new stack gets the same frame by hand, with the address of a small piece of assembly as the place to return
+ * to, which calls the entry function. Loading control registers is slow, so it is only done when they differ.
  *
  * Debuggers and profilers walk through all this: the unwind information says where the caller's registers are
  * at each instruction, and that there is nothing above the entry; chains of frame pointers end there with 0.
@@ -25,134 +25,101 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__ELF__) && defined(__GNUC__) && !defined(ALOOP_UCONTEXT)
-#if defined(__x86_64__) && defined(__LP64__)
-#define ALOOP_SWITCH_X86_64
-#endif
-#endif
-#if defined(ALOOP_SWITCH_X86_64) || defined(ALOOP_SWITCH_AARCH64)
+#if defined(__GNUC__) && (defined(__ELF__) || defined(__APPLE__)) && defined(__LP64__) &&                      \
+    !defined(ALOOP_UCONTEXT)
+#if defined(__x86_64__) || (defined(__aarch64__) && !defined(__AARCH64EB__))
 #define ALOOP_SWITCH_ASSEMBLY
+#endif
+#endif
+
+/* ---- Assembly -------------------------------------------------------------------------------------------- */
+
+#ifdef ALOOP_SWITCH_ASSEMBLY
+
+void aloop__switch_assembly(void **from, void *to);
+void aloop__switch_entry(void);
+
+/* A function for this library only, with unwind information. */
+#ifdef __APPLE__
+#define BEGIN(name)                                                                                            \
+  ".text\n.globl _" name "\n.private_extern _" name "\n.p2align 4\n_" name ":\n.cfi_startproc\n"
+#define END(name) ".cfi_endproc\n"
+#else
+#define BEGIN(name)                                                                                            \
+  ".text\n.globl " name "\n.hidden " name "\n.type " name ", %function\n.p2align 4\n" name ":\n.cfi_"          \
+  "startproc\n"
+#define END(name) ".cfi_endproc\n.size " name ", . - " name "\n"
+#endif
+
 #endif
 
 /* ---- x86-64, System V ------------------------------------------------------------------------------------ */
 
-#ifdef ALOOP_SWITCH_X86_64
+#if defined(ALOOP_SWITCH_ASSEMBLY) && defined(__x86_64__)
 
 /* What a stack that was left has at its mark. */
 typedef struct frame {
   uint32_t mxcsr;
   uint16_t x87;
   uint16_t unused;
-  uint64_t r15, r14, r13, r12, rbx, rbp;
-  uint64_t rip;
-  uint64_t zero[2]; /* above the entry's call: nothing, and the alignment that a call finds */
+  uint64_t r15, r14, r13, r12, rbx, rbp, rip;
+  uint64_t above[2]; /* what the entry finds: nothing, aligned */
 } frame_t;
 
-void aloop__switch_x86_64(void **from, void *to);
-void aloop__switch_x86_64_entry(void);
+#define PUSH(name) "pushq %" name "\n.cfi_adjust_cfa_offset 8\n.cfi_rel_offset %" name ", 0\n"
+#define POP(name) "popq %" name "\n.cfi_adjust_cfa_offset -8\n.cfi_restore %" name "\n"
 
-__asm__("  .text\n"
-        "  .globl aloop__switch_x86_64\n"
-        "  .hidden aloop__switch_x86_64\n"
-        "  .type aloop__switch_x86_64, @function\n"
-        "  .p2align 4\n"
-        "aloop__switch_x86_64:\n"
-        "  .cfi_startproc\n"
-        "  endbr64\n"
-        "  pushq %rbp\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  .cfi_rel_offset %rbp, 0\n"
-        "  pushq %rbx\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  .cfi_rel_offset %rbx, 0\n"
-        "  pushq %r12\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  .cfi_rel_offset %r12, 0\n"
-        "  pushq %r13\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  .cfi_rel_offset %r13, 0\n"
-        "  pushq %r14\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  .cfi_rel_offset %r14, 0\n"
-        "  pushq %r15\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  .cfi_rel_offset %r15, 0\n"
-        "  subq $8, %rsp\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  stmxcsr (%rsp)\n"
-        "  fnstcw 4(%rsp)\n"
-        "  movl (%rsp), %eax\n"
-        "  movzwl 4(%rsp), %ecx\n"
-        "  movq %rsp, (%rdi)\n"
-        "  movq %rsi, %rsp\n"
-        "  xorl (%rsp), %eax\n"
-        "  testl $0xffc0, %eax\n"
-        "  jne 1f\n"
-        "  cmpw %cx, 4(%rsp)\n"
-        "  jne 1f\n"
+/* It ends with a jump, because the CPU would predict a return to go back to where it was called from, which is
+ * always wrong and costs more than all the rest. */
+/* clang-format off */
+__asm__(BEGIN("aloop__switch_assembly")
+        "endbr64\n"
+        PUSH("rbp") PUSH("rbx") PUSH("r12") PUSH("r13") PUSH("r14") PUSH("r15")
+        "subq $8, %rsp\n"
+        ".cfi_adjust_cfa_offset 8\n"
+        "stmxcsr (%rsp)\n"
+        "fnstcw 4(%rsp)\n"
+        "movl (%rsp), %eax\n"
+        "movzwl 4(%rsp), %ecx\n"
+        "movq %rsp, (%rdi)\n"
+        "movq %rsi, %rsp\n"
+        "xorl (%rsp), %eax\n"
+        "testl $0xffc0, %eax\n" /* the control bits */
+        "jne 1f\n"
+        "cmpw %cx, 4(%rsp)\n"
+        "jne 1f\n"
         "0:\n"
-        "  addq $8, %rsp\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  popq %r15\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  .cfi_restore %r15\n"
-        "  popq %r14\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  .cfi_restore %r14\n"
-        "  popq %r13\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  .cfi_restore %r13\n"
-        "  popq %r12\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  .cfi_restore %r12\n"
-        "  popq %rbx\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  .cfi_restore %rbx\n"
-        "  popq %rbp\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  .cfi_restore %rbp\n"
-        "  ret\n"
+        ".cfi_remember_state\n"
+        "addq $8, %rsp\n"
+        ".cfi_adjust_cfa_offset -8\n"
+        POP("r15") POP("r14") POP("r13") POP("r12") POP("rbx") POP("rbp")
+        "popq %rcx\n"
+        ".cfi_adjust_cfa_offset -8\n"
+        ".cfi_register %rip, %rcx\n"
+        "notrack jmpq *%rcx\n"
         "1:\n"
-        "  .cfi_def_cfa_offset 64\n"
-        "  .cfi_offset %rbp, -16\n"
-        "  .cfi_offset %rbx, -24\n"
-        "  .cfi_offset %r12, -32\n"
-        "  .cfi_offset %r13, -40\n"
-        "  .cfi_offset %r14, -48\n"
-        "  .cfi_offset %r15, -56\n"
-        "  ldmxcsr (%rsp)\n"
-        "  fldcw 4(%rsp)\n"
-        "  jmp 0b\n"
-        "  .cfi_endproc\n"
-        "  .size aloop__switch_x86_64, . - aloop__switch_x86_64\n"
-        "\n"
-        "  .globl aloop__switch_x86_64_entry\n"
-        "  .hidden aloop__switch_x86_64_entry\n"
-        "  .type aloop__switch_x86_64_entry, @function\n"
-        "  .p2align 4\n"
-        "aloop__switch_x86_64_entry:\n"
-        "  .cfi_startproc\n"
-        "  .cfi_undefined %rip\n"
-        "  endbr64\n"
-        "  movq %r12, %rdi\n"
-        "  callq *%r13\n"
-        "  ud2\n"
-        "  .cfi_endproc\n"
-        "  .size aloop__switch_x86_64_entry, . - aloop__switch_x86_64_entry\n");
+        ".cfi_restore_state\n"
+        "ldmxcsr (%rsp)\n"
+        "fldcw 4(%rsp)\n"
+        "jmp 0b\n"
+        END("aloop__switch_assembly")
 
-static void *make_assembly(char *low, char *top, aloop__switch_entry_fn entry, void *arg) {
-  (void)low;
-  frame_t *frame = (frame_t *)(void *)(top - sizeof *frame);
-  memset(frame, 0, sizeof *frame);
+        BEGIN("aloop__switch_entry")
+        ".cfi_undefined %rip\n"
+        "endbr64\n"
+        "movq %r12, %rdi\n"
+        "callq *%r13\n"
+        "ud2\n"
+        END("aloop__switch_entry"));
+/* clang-format on */
+
+static void prepare(frame_t *frame, aloop__switch_entry_fn entry, void *arg) {
   __asm__ volatile("stmxcsr %0" : "=m"(frame->mxcsr));
   __asm__ volatile("fnstcw %0" : "=m"(frame->x87));
   frame->r12 = (uint64_t)(uintptr_t)arg;
   frame->r13 = (uint64_t)(uintptr_t)entry;
-  frame->rip = (uint64_t)(uintptr_t)aloop__switch_x86_64_entry;
-  return frame;
+  frame->rip = (uint64_t)(uintptr_t)aloop__switch_entry;
 }
-
-static const aloop__switch_t assembly = {"x86-64", make_assembly, aloop__switch_x86_64};
 
 /* The instruction does nothing where the CPU keeps no shadow stack. */
 static bool has_shadow_stack(void) {
@@ -160,6 +127,115 @@ static bool has_shadow_stack(void) {
   __asm__ volatile("rdsspq %0" : "+r"(shadow));
   return shadow != 0;
 }
+
+#endif
+
+/* ---- aarch64 --------------------------------------------------------------------------------------------- */
+
+#if defined(ALOOP_SWITCH_ASSEMBLY) && defined(__aarch64__)
+
+/* What a stack that was left has at its mark. */
+typedef struct frame {
+  uint64_t fpcr, unused;
+  uint64_t x19, x20, x21, x22, x23, x24, x25, x26, x27, x28, x29, x30;
+  double d8, d9, d10, d11, d12, d13, d14, d15;
+} frame_t;
+
+#define PAIR(one, two, at)                                                                                     \
+  "stp " one ", " two ", [sp, #" #at "]\n.cfi_rel_offset " one ", " #at "\n.cfi_rel_offset " two ", " #at      \
+  " + 8\n"
+#define UNPAIR(one, two, at)                                                                                   \
+  "ldp " one ", " two ", [sp, #" #at "]\n.cfi_restore " one "\n.cfi_restore " two "\n"
+
+/* It ends with a jump rather than a return that would be predicted wrongly; but where branch targets are
+ * guarded (BTI) only a return may go to the middle of a function. */
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+#define GO_ON "ret\n"
+#else
+#define GO_ON "br x30\n"
+#endif
+
+/* hint #34 is "bti c", which older assemblers do not know. */
+/* clang-format off */
+__asm__(BEGIN("aloop__switch_assembly")
+        "hint #34\n"
+        "sub sp, sp, #176\n"
+        ".cfi_adjust_cfa_offset 176\n"
+        PAIR("x19", "x20", 16)
+        PAIR("x21", "x22", 32)
+        PAIR("x23", "x24", 48)
+        PAIR("x25", "x26", 64)
+        PAIR("x27", "x28", 80)
+        PAIR("x29", "x30", 96)
+        PAIR("d8", "d9", 112)
+        PAIR("d10", "d11", 128)
+        PAIR("d12", "d13", 144)
+        PAIR("d14", "d15", 160)
+        "mrs x9, fpcr\n"
+        "str x9, [sp]\n"
+        "mov x10, sp\n"
+        "str x10, [x0]\n"
+        "mov sp, x1\n"
+        "ldr x10, [sp]\n"
+        "cmp x9, x10\n"
+        "b.ne 1f\n"
+        "0:\n"
+        ".cfi_remember_state\n"
+        UNPAIR("x19", "x20", 16)
+        UNPAIR("x21", "x22", 32)
+        UNPAIR("x23", "x24", 48)
+        UNPAIR("x25", "x26", 64)
+        UNPAIR("x27", "x28", 80)
+        UNPAIR("x29", "x30", 96)
+        UNPAIR("d8", "d9", 112)
+        UNPAIR("d10", "d11", 128)
+        UNPAIR("d12", "d13", 144)
+        UNPAIR("d14", "d15", 160)
+        "add sp, sp, #176\n"
+        ".cfi_adjust_cfa_offset -176\n"
+        GO_ON
+        "1:\n"
+        ".cfi_restore_state\n"
+        "msr fpcr, x10\n"
+        "b 0b\n"
+        END("aloop__switch_assembly")
+
+        BEGIN("aloop__switch_entry")
+        ".cfi_undefined x30\n"
+        "hint #34\n"
+        "mov x0, x19\n"
+        "blr x20\n"
+        "brk #1\n"
+        END("aloop__switch_entry"));
+/* clang-format on */
+
+static void prepare(frame_t *frame, aloop__switch_entry_fn entry, void *arg) {
+  __asm__ volatile("mrs %0, fpcr" : "=r"(frame->fpcr));
+  frame->x19 = (uint64_t)(uintptr_t)arg;
+  frame->x20 = (uint64_t)(uintptr_t)entry;
+  frame->x30 = (uint64_t)(uintptr_t)aloop__switch_entry;
+}
+
+/* "chkfeat x16", which clears bit 0 if there is a guarded control stack, and does nothing on older CPUs. */
+static bool has_shadow_stack(void) {
+  register uint64_t features __asm__("x16") = 1;
+  __asm__ volatile("hint #40" : "+r"(features));
+  return (features & 1) == 0;
+}
+
+#endif
+
+#ifdef ALOOP_SWITCH_ASSEMBLY
+
+static void *make_assembly(char *low, char *top, aloop__switch_entry_fn entry, void *arg) {
+  (void)low;
+  frame_t *frame = (frame_t *)(void *)(top - sizeof *frame);
+  memset(frame, 0, sizeof *frame);
+  prepare(frame, entry, arg);
+  return frame;
+}
+
+static const aloop__switch_t assembly = {"assembly", make_assembly, aloop__switch_assembly};
 
 #endif
 
