@@ -11,24 +11,31 @@
 #include "task/coroutine.h"
 
 #include "core/check.h"
+#include "task/fibers.h"
 
-typedef enum state { SUSPENDED, RUNNING, ENDED } state_t;
+typedef enum state { NEW, SUSPENDED, RUNNING, ENDED } state_t;
 
 struct aloop__coroutine {
   void *mark; /* where it stands while suspended */
   void *back; /* where its resumer stands while it runs */
   void (*switch_to)(void **from, void *to);
+  state_t state;
+#ifdef ALOOP_ASAN
+  bool dropped; /* resumed only to let go of its fake stack */
+#endif
+  aloop__fiber_t fiber;
   aloop__coroutine_fn fn;
   void *arg;
   aloop__stacks_t *stacks;
   aloop__stack_t *stack;
-  state_t state;
 };
 
 static void enter(void *arg) {
   aloop__coroutine_t *self = arg;
+  aloop__fiber_suspended(&self->fiber);
   self->fn(self, self->arg);
   self->state = ENDED;
+  aloop__fiber_suspend(&self->fiber, true);
   self->switch_to(&self->mark, self->back);
 }
 
@@ -39,23 +46,36 @@ int aloop__coroutine_new(aloop__stacks_t *stacks, size_t stack_size, aloop__coro
   if (rc < 0) return rc;
   char *top = stack->top - ((sizeof(aloop__coroutine_t) + 63) & ~(size_t)63);
   aloop__coroutine_t *co = (aloop__coroutine_t *)(void *)top;
-  *co = (aloop__coroutine_t){.fn = fn, .arg = arg, .stacks = stacks, .stack = stack, .state = SUSPENDED};
+  *co = (aloop__coroutine_t){.fn = fn, .arg = arg, .stacks = stacks, .stack = stack, .state = NEW};
   co->switch_to = stacks->how->to;
   co->mark = stacks->how->make(stack->low, top, enter, co);
+  aloop__fiber_init(&co->fiber);
   *out = co;
   return 0;
 }
 
+/* The switch comes last where nobody watches, so that it is a jump. */
 void aloop__coroutine_resume(aloop__coroutine_t *co) {
-  ALOOP_CHECK(co->state == SUSPENDED);
+  ALOOP_CHECK(co->state == NEW || co->state == SUSPENDED);
   co->state = RUNNING;
+  void *fake = aloop__fiber_resume(&co->fiber, co->stack->low, co->stack->top);
   co->switch_to(&co->back, co->mark);
+  aloop__fiber_resumed(fake);
 }
 
 void aloop__coroutine_suspend(aloop__coroutine_t *self) {
   ALOOP_CHECK(self->state == RUNNING);
   self->state = SUSPENDED;
+  aloop__fiber_suspend(&self->fiber, false);
   self->switch_to(&self->mark, self->back);
+#ifdef ALOOP_ASAN
+  if (self->dropped) {
+    aloop__fiber_suspended(&self->fiber);
+    aloop__fiber_suspend(&self->fiber, true);
+    self->switch_to(&self->mark, self->back);
+  }
+#endif
+  aloop__fiber_suspended(&self->fiber);
 }
 
 bool aloop__coroutine_ended(const aloop__coroutine_t *co) {
@@ -65,9 +85,18 @@ bool aloop__coroutine_ended(const aloop__coroutine_t *co) {
 void aloop__coroutine_free(aloop__coroutine_t *co) {
   if (co == NULL) return;
   ALOOP_CHECK(co->state != RUNNING);
+#ifdef ALOOP_ASAN
+  co->dropped = true;
+  if (co->state == SUSPENDED) aloop__coroutine_resume(co);
+#endif
+  aloop__fiber_end(&co->fiber);
   aloop__stacks_give(co->stacks, co->stack);
 }
 
+void aloop__coroutine_set_label(aloop__coroutine_t *co, const char *label) {
+  co->stack->label = label;
+}
+
 size_t aloop__coroutine_stack_size(const aloop__coroutine_t *co) {
-  return (size_t)((const char *)co - co->stack->low);
+  return aloop__stack_size(co->stack);
 }

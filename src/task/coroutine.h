@@ -29,7 +29,10 @@ bool aloop__coroutine_ended(const aloop__coroutine_t *co);
  * are. NULL is fine. */
 void aloop__coroutine_free(aloop__coroutine_t *co);
 
-/* Bytes of stack that its function can use. */
+/* A name for the report of an overflow; borrowed as long as the coroutine lives. */
+void aloop__coroutine_set_label(aloop__coroutine_t *co, const char *label);
+
+/* Bytes of address space of its stack, guard included. */
 size_t aloop__coroutine_stack_size(const aloop__coroutine_t *co);
 
 #endif

@@ -273,6 +273,7 @@ static void *make_ucontext(char *low, char *top, aloop__switch_entry_fn entry, v
 
 static void switch_ucontext(void **from, void *to) {
   ucontext_t here;
+  here.uc_stack = (stack_t){0}; /* the address sanitizer looks at it */
   *from = &here;
   (void)swapcontext(&here, to);
 }

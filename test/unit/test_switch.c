@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "task/fibers.h"
 #include "task/switch.h"
 
 enum { STACK = 65536 };
@@ -45,7 +46,9 @@ static void each_side_goes_on_where_it_was_left(void **state) {
       (*way)->to(&side.main, side.other);
       assert_int_equal(side.count, i);
     }
+#ifndef ALOOP_ASAN /* it has its own place for variables */
     assert_true(side.address > (uintptr_t)stack && side.address < (uintptr_t)stack + STACK);
+#endif
     free(stack);
   }
 }
