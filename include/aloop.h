@@ -1167,6 +1167,85 @@ ALOOP_API void aloop_sync_unref(aloop_sync_future_t *future);
 /* asyncio.to_thread: aloop_run_in_executor with the default executor. [loop] */
 ALOOP_API aloop_future_t *aloop_to_thread(aloop_t *loop, aloop_job_fn fn, void *arg);
 
+/* ---- Time limits and task groups ------------------------------------------------------------------------- */
+
+/* asyncio.timeout: what the task awaits between begin and end is cancelled when the time is over.
+ *
+ *     aloop_timeout_t limit;
+ *     aloop_timeout_begin(&limit, ALOOP_SECONDS(1));
+ *     int64_t rc = work(loop);
+ *     rc = aloop_timeout_end(&limit, rc);     now ALOOP_ETIMEDOUT, if the limit ended the work
+ *
+ * The members are private. */
+typedef struct aloop_timeout {
+  aloop_future_t *inside;
+  aloop_future_t *task;
+  int64_t when;
+  int cancelling;
+  int error;
+  bool expired;
+} aloop_timeout_t;
+
+/* asyncio.timeout, timeout_at: begins a scope of the current task, `delay` ns long (ALOOP_FOREVER: without a
+ * limit so far), or until `when` on aloop_time's clock. A time that is over already cancels the next await that
+ * waits. Scopes nest. The code may be ignored: the end answers with it. Errors: ALOOP_EPERM (outside of tasks),
+ * ALOOP_ENOMEM. [task] */
+ALOOP_API int aloop_timeout_begin(aloop_timeout_t *scope, int64_t delay);
+ALOOP_API int aloop_timeout_begin_at(aloop_timeout_t *scope, int64_t when);
+
+/* Ends it; every begin needs its end. Returns `rc`, the result of what was done inside, but ALOOP_ETIMEDOUT for
+ * an ALOOP_ECANCELED that came from this scope and from nobody else. Errors: ALOOP_EPERM (ended already).
+ * [task] */
+ALOOP_API int64_t aloop_timeout_end(aloop_timeout_t *scope, int64_t rc);
+
+/* Timeout.reschedule: another deadline, ALOOP_FOREVER: none. Errors: ALOOP_EDONE (it has expired), ALOOP_EPERM
+ * (not between begin and end), ALOOP_ENOMEM. Timeout.when: the deadline or ALOOP_FOREVER. Timeout.expired:
+ * whether it was over before the end. [loop] */
+ALOOP_API int aloop_timeout_reschedule(aloop_timeout_t *scope, int64_t when);
+ALOOP_API int64_t aloop_timeout_when(const aloop_timeout_t *scope);
+ALOOP_API bool aloop_timeout_expired(const aloop_timeout_t *scope);
+
+typedef struct aloop_task_group aloop_task_group_t; /* tasks that end before the scope that made them */
+
+/* asyncio.TaskGroup, whose parent is the current task. The first child that fails cancels the others, and the
+ * parent, once, so that it leaves what it is doing:
+ *
+ *     aloop_task_group_t *group;
+ *     int64_t rc = aloop_task_group_begin(loop, &group);
+ *     if (rc < 0) return rc;
+ *     aloop_future_detach(aloop_task_group_create_task(group, worker, arg, NULL));
+ *     rc = aloop_task_group_end(group, work(loop));
+ *     aloop_task_group_free(group);
+ *
+ * Errors: ALOOP_EPERM (outside of tasks), ALOOP_ENOMEM. [task] */
+ALOOP_API int aloop_task_group_begin(aloop_t *loop, aloop_task_group_t **group);
+
+/* TaskGroup.create_task: as aloop_create_task, a child, whose error counts as read. NULL: it is not there, and
+ * the group does not know of it. Errors besides: ALOOP_ECLOSED (the group is being cancelled), ALOOP_EPERM (it
+ * has ended); `destroy` of the options is called then. [loop] */
+ALOOP_API aloop_future_t *aloop_task_group_create_task(aloop_task_group_t *group, aloop_task_fn fn, void *arg,
+                                                       const aloop_task_options_t *options);
+ALOOP_API aloop_future_t *aloop_task_group_create_task_from(aloop_task_group_t *group, aloop_task_fn fn,
+                                                            void *arg, const aloop_task_options_t *options,
+                                                            const char *origin);
+#define aloop_task_group_create_task(group, fn, arg, options)                                                  \
+  aloop_task_group_create_task_from(group, fn, arg, options, ALOOP_HERE)
+
+/* Waits until all children have ended, also while it is being cancelled. A negative `rc`, the result of what
+ * was done between begin and end, cancels them; so does a cancel of the parent. Returns the first error, of a
+ * child or `rc`; else ALOOP_ECANCELED if the parent was cancelled by others than the group; else `rc`. If there
+ * is an error and the parent was cancelled too, its next await that waits ends with that. Errors besides:
+ * ALOOP_EPERM (not the parent, or ended before), ALOOP_ECLOSED (the loop is being closed). [task] */
+ALOOP_API int64_t aloop_task_group_end(aloop_task_group_t *group, int64_t rc);
+
+/* ExceptionGroup.exceptions: how many children failed, and those tasks, in the order of their failures,
+ * borrowed from the group; NULL past the last. [loop] */
+ALOOP_API size_t aloop_task_group_errors(const aloop_task_group_t *group);
+ALOOP_API aloop_future_t *aloop_task_group_error(const aloop_task_group_t *group, size_t index);
+
+/* After its end; NULL is fine. Children that still run are cancelled: that is a mistake. [loop] */
+ALOOP_API void aloop_task_group_free(aloop_task_group_t *group);
+
 /* ---- Process pools --------------------------------------------------------------------------------------- */
 
 typedef struct aloop_reply aloop_reply_t; /* what a job in another process answers */
@@ -1875,30 +1954,6 @@ typedef struct aloop_stream_options {
  * connection_made), ALOOP_ENOMEM, ALOOP_ECLOSED (the loop is closed). [loop] */
 ALOOP_API int aloop_stream_new(aloop_transport_t *transport, const aloop_stream_options_t *options,
                                aloop_stream_t **stream);
-
-/* asyncio.open_connection, open_unix_connection: aloop_create_connection and aloop_create_unix_connection with
- * a stream for result: the object is the aloop_stream_t *, for aloop_await_ptr or aloop_future_take_ptr.
- * `stream_options` may be NULL. Errors: theirs. [loop] */
-ALOOP_API aloop_future_t *aloop_open_connection(aloop_t *loop, const aloop_connect_options_t *options,
-                                                const aloop_stream_options_t *stream_options);
-ALOOP_API aloop_future_t *aloop_open_unix_connection(aloop_t *loop, const aloop_unix_connect_options_t *options,
-                                                     const aloop_stream_options_t *stream_options);
-
-/* What serves a client, in a task of its own; the stream is borrowed. When it returns the stream is closed,
- * after what was written. A negative result is reported to the exception handler, but for ALOOP_ECANCELED and,
- * outside debug mode, what ended the connection. */
-typedef int64_t (*aloop_client_fn)(aloop_t *loop, aloop_stream_t *stream, void *arg);
-
-/* asyncio.start_server, start_unix_server: aloop_create_server and aloop_create_unix_server; each connection
- * gets a stream and a task that calls fn(loop, stream, arg). `arg` must be valid until the server is closed and
- * the last task has ended. Ending clients (aloop_server_close_clients, ..._drain) is the end of their streams;
- * their tasks go on from there. `stream_options` may be NULL. Errors: theirs. [loop] */
-ALOOP_API aloop_future_t *aloop_start_server(aloop_t *loop, aloop_client_fn fn, void *arg,
-                                             const aloop_server_options_t *options,
-                                             const aloop_stream_options_t *stream_options);
-ALOOP_API aloop_future_t *aloop_start_unix_server(aloop_t *loop, aloop_client_fn fn, void *arg,
-                                                  const aloop_unix_server_options_t *options,
-                                                  const aloop_stream_options_t *stream_options);
 
 /* Reference counting; unref accepts NULL. The last one closes the connection (aloop_stream_close). [loop] */
 ALOOP_API aloop_stream_t *aloop_stream_ref(aloop_stream_t *stream);

@@ -55,6 +55,7 @@ static void schedule(aloop_t *const *loops, int count) {
 }
 
 static int64_t task(aloop_t *loop, void *arg) {
+  aloop_future_detach(aloop_task_group_create_task(NULL, task, arg, NULL));
   return aloop_await(aloop_create_task(loop, task, arg, NULL));
 }
 
