@@ -1955,6 +1955,30 @@ typedef struct aloop_stream_options {
 ALOOP_API int aloop_stream_new(aloop_transport_t *transport, const aloop_stream_options_t *options,
                                aloop_stream_t **stream);
 
+/* asyncio.open_connection, open_unix_connection: aloop_create_connection and aloop_create_unix_connection with
+ * a stream for result: the object is the aloop_stream_t *, for aloop_await_ptr or aloop_future_take_ptr.
+ * `stream_options` may be NULL. Errors: theirs. [loop] */
+ALOOP_API aloop_future_t *aloop_open_connection(aloop_t *loop, const aloop_connect_options_t *options,
+                                                const aloop_stream_options_t *stream_options);
+ALOOP_API aloop_future_t *aloop_open_unix_connection(aloop_t *loop, const aloop_unix_connect_options_t *options,
+                                                     const aloop_stream_options_t *stream_options);
+
+/* What serves a client, in a task of its own; the stream is borrowed. When it returns the stream is closed,
+ * after what was written. A negative result is reported to the exception handler, but for ALOOP_ECANCELED and,
+ * outside debug mode, what ended the connection. */
+typedef int64_t (*aloop_client_fn)(aloop_t *loop, aloop_stream_t *stream, void *arg);
+
+/* asyncio.start_server, start_unix_server: aloop_create_server and aloop_create_unix_server; each connection
+ * gets a stream and a task that calls fn(loop, stream, arg). `arg` must be valid until the server is closed and
+ * the last task has ended. Ending clients (aloop_server_close_clients, ..._drain) is the end of their streams;
+ * their tasks go on from there. `stream_options` may be NULL. Errors: theirs. [loop] */
+ALOOP_API aloop_future_t *aloop_start_server(aloop_t *loop, aloop_client_fn fn, void *arg,
+                                             const aloop_server_options_t *options,
+                                             const aloop_stream_options_t *stream_options);
+ALOOP_API aloop_future_t *aloop_start_unix_server(aloop_t *loop, aloop_client_fn fn, void *arg,
+                                                  const aloop_unix_server_options_t *options,
+                                                  const aloop_stream_options_t *stream_options);
+
 /* Reference counting; unref accepts NULL. The last one closes the connection (aloop_stream_close). [loop] */
 ALOOP_API aloop_stream_t *aloop_stream_ref(aloop_stream_t *stream);
 ALOOP_API void aloop_stream_unref(aloop_stream_t *stream);

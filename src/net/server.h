@@ -17,6 +17,7 @@ struct aloop_server {
   const aloop__driver_t *driver; /* of its clients; NULL: the loop's own */
   const aloop_protocol_t *table;
   void *arg;
+  aloop_destroy_fn release; /* of arg, with the server; or NULL */
   aloop__map_t *context;    /* of the call that made it */
   aloop__unix_file_t *file; /* to be unlinked when it closes, or NULL */
   aloop__listener_t *listeners;

@@ -72,20 +72,21 @@ static int check(const aloop__task_t *task, const aloop_future_t *future) {
   return 0;
 }
 
-static ALOOP_NOINLINE int wait_slowly(aloop__task_t *task, aloop_future_t *future) {
+/* All that is unusual about an await, and waiting. */
+static inline int wait_slowly(aloop_future_t *future) {
+  aloop__task_t *task = aloop__task_current();
   int rc = check(task, future);
-  if (rc < 0) return rc;
-  if (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) return refuse_to_wait(task);
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
+  if (ALOOP_UNLIKELY(task->future.object.loop->guard & ALOOP__GUARD_CLOSED)) return refuse_to_wait(task);
   return future->state != ALOOP__PENDING ? 0 : wait_for_end(task, future);
 }
 
-static inline int wait_until_done(aloop_future_t *future) {
-  aloop__task_t *task = aloop__task_current();
-  if (ALOOP_LIKELY(task != NULL) && ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(!task->foreign) &&
-      task->future.object.loop == future->object.loop && future->object.loop->guard == 0 &&
-      future->state != ALOOP__PENDING)
-    return 0;
-  return wait_slowly(task, future);
+/* Whether the future is done, and all is as it should be. */
+static inline bool is_ready(const aloop_future_t *future) {
+  const aloop__task_t *task = aloop__task_current();
+  return ALOOP_LIKELY(task != NULL) && ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(!task->foreign) &&
+         task->future.object.loop == future->object.loop && future->object.loop->guard == 0 &&
+         future->state != ALOOP__PENDING;
 }
 
 /* An await ended without its future: the code is its answer, unless it had too many. */
@@ -96,7 +97,7 @@ static ALOOP_NOINLINE int64_t answer(int rc) {
 }
 
 int aloop__task_wait(aloop_future_t *future) {
-  int rc = wait_until_done(future);
+  int rc = is_ready(future) ? 0 : wait_slowly(future);
   return ALOOP_UNLIKELY(rc < 0) ? (int)answer(rc) : 0;
 }
 
@@ -105,17 +106,25 @@ static ALOOP_NOINLINE int64_t drop(aloop_future_t *future, int rc) {
   if (future == NULL || rc == ALOOP_ENOTLOOPTHREAD) return rc;
   if ((rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) && future->state == ALOOP__FAILED)
     aloop__future_ignore(future);
-  if (rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) aloop__future_forsake(future);
   aloop_future_unref(future);
   return answer(rc);
 }
 
-int64_t aloop_await(aloop_future_t *future) {
-  int rc = wait_until_done(future);
-  if (ALOOP_UNLIKELY(rc < 0)) return drop(future, rc);
+static inline int64_t take(aloop_future_t *future) {
   int64_t value = aloop_future_result(future);
   aloop_future_unref(future);
   return value;
+}
+
+/* Returns to the caller of aloop_await: after a switch every return is one that the CPU did not expect, so there
+ * are as few as possible. */
+static ALOOP_NOINLINE int64_t await_slowly(aloop_future_t *future) {
+  int rc = wait_slowly(future);
+  return ALOOP_UNLIKELY(rc < 0) ? drop(future, rc) : take(future);
+}
+
+int64_t aloop_await(aloop_future_t *future) {
+  return is_ready(future) ? take(future) : await_slowly(future);
 }
 
 static ALOOP_NOINLINE int refuse_place(void) {
@@ -123,7 +132,7 @@ static ALOOP_NOINLINE int refuse_place(void) {
 }
 
 int aloop_await_ptr(aloop_future_t *future, void *out) {
-  int rc = ALOOP_LIKELY(out != NULL) ? wait_until_done(future) : refuse_place();
+  int rc = ALOOP_UNLIKELY(out == NULL) ? refuse_place() : is_ready(future) ? 0 : wait_slowly(future);
   if (ALOOP_UNLIKELY(rc < 0)) return (int)drop(future, rc);
   rc = aloop_future_take_ptr(future, out);
   aloop_future_unref(future);
@@ -131,7 +140,7 @@ int aloop_await_ptr(aloop_future_t *future, void *out) {
 }
 
 int64_t aloop_await_keep(aloop_future_t *future) {
-  int rc = wait_until_done(future);
+  int rc = is_ready(future) ? 0 : wait_slowly(future);
   return ALOOP_UNLIKELY(rc < 0) ? answer(rc) : aloop_future_result(future);
 }
 

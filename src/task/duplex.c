@@ -76,9 +76,11 @@ static void resume_writing(aloop_transport_t *transport, void *protocol) {
   aloop__waiters_finish_all(&stream->drains, 0);
 }
 
-/* What a write or drain answers once the connection is lost. */
-static int lost_with(const aloop_stream_t *stream) {
-  return stream->error < 0 ? stream->error : ALOOP_ECLOSED;
+/* What a write or drain answers once the connection has ended, be that told or not; 0: it has not. */
+static int ended_with(const aloop_stream_t *stream) {
+  const aloop_transport_t *transport = stream->transport;
+  if (ALOOP_LIKELY(transport->state < ALOOP__ENDING)) return 0;
+  return transport->error < 0 ? transport->error : ALOOP_ECLOSED;
 }
 
 static void connection_lost(aloop_transport_t *transport, void *protocol, int error) {
@@ -88,7 +90,7 @@ static void connection_lost(aloop_transport_t *transport, void *protocol, int er
   stream->flags |= ALOOP__DUPLEX_LOST | (error == 0 ? ALOOP__DUPLEX_EOF : 0u);
   stream->error = error;
   aloop__reading_go_on(stream);
-  aloop__waiters_fail_all(&stream->drains, lost_with(stream), NULL);
+  aloop__waiters_fail_all(&stream->drains, ended_with(stream), NULL);
   if (error < 0)
     aloop__waiters_fail_all(&stream->closers, error, NULL);
   else
@@ -247,16 +249,14 @@ int aloop_stream_error(const aloop_stream_t *stream) {
 
 int aloop_stream_write(aloop_stream_t *stream, const void *data, size_t size) {
   int rc = aloop__duplex_enter(stream);
-  if (ALOOP_UNLIKELY(rc < 0)) return rc;
-  if (ALOOP_UNLIKELY(stream->flags & ALOOP__DUPLEX_LOST)) return lost_with(stream);
-  return aloop_transport_write(stream->transport, data, size);
+  if (ALOOP_LIKELY(rc == 0)) rc = ended_with(stream);
+  return ALOOP_LIKELY(rc == 0) ? aloop_transport_write(stream->transport, data, size) : rc;
 }
 
 int aloop_stream_writev(aloop_stream_t *stream, const struct iovec *iov, int count) {
   int rc = aloop__duplex_enter(stream);
-  if (ALOOP_UNLIKELY(rc < 0)) return rc;
-  if (ALOOP_UNLIKELY(stream->flags & ALOOP__DUPLEX_LOST)) return lost_with(stream);
-  return aloop_transport_writev(stream->transport, iov, count);
+  if (ALOOP_LIKELY(rc == 0)) rc = ended_with(stream);
+  return ALOOP_LIKELY(rc == 0) ? aloop_transport_writev(stream->transport, iov, count) : rc;
 }
 
 int aloop_stream_write_eof(aloop_stream_t *stream) {
@@ -278,10 +278,10 @@ static aloop_future_t *done_with(aloop_t *loop, int rc, const char *origin) {
 aloop_future_t *aloop_stream_drain(aloop_stream_t *stream) {
   static const char origin[] = "aloop_stream_drain";
   if (aloop__duplex_enter(stream) < 0) return NULL;
-  if (stream->flags & ALOOP__DUPLEX_LOST) return done_with(stream->object.loop, lost_with(stream), origin);
-  if (stream->flags & ALOOP__DUPLEX_FULL)
+  int rc = ended_with(stream);
+  if (rc == 0 && (stream->flags & ALOOP__DUPLEX_FULL))
     return aloop__waiters_join(&stream->drains, stream->object.loop, origin);
-  return done_with(stream->object.loop, 0, origin);
+  return done_with(stream->object.loop, rc, origin);
 }
 
 void aloop_stream_close(aloop_stream_t *stream) {

@@ -333,6 +333,25 @@ static void jobs(options_t *options) {
   free(times);
 }
 
+static void tasks(options_t *options) {
+  if (peer_tasks == NULL) return;
+  if (options->count == 0) options->count = 500000;
+  long rounds = options->repeat + 1;
+  size_t size = (size_t)rounds * sizeof(int64_t);
+  bench_tasks_t times = {bench_alloc(size), bench_alloc(size), bench_alloc(size), bench_alloc(size)};
+  peer_tasks(options->count, rounds, &times);
+  printf("%s tasks", peer_name);
+  print_times("create_ns", times.create, rounds, options->count);
+  print_times("ready_ns", times.ready, rounds, options->count);
+  print_times("pending_ns", times.pending, rounds, options->count);
+  print_times("future_ns", times.future, rounds, options->count);
+  putchar('\n');
+  free(times.create);
+  free(times.ready);
+  free(times.pending);
+  free(times.future);
+}
+
 static int64_t measure_pipe(const options_t *options) {
   return peer_pipe(options->size, options->depth, options->count / options->depth * options->depth);
 }
@@ -625,10 +644,10 @@ static void idle(options_t *options) {
 static const struct {
   const char *name;
   void (*run)(options_t *options);
-} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},
-                 {"rearm", rearm}, {"posts", posts},   {"lookup", lookup}, {"jobs", jobs},
-                 {"pipe", pipes},  {"udp", datagrams}, {"spawn", spawn},   {"loop", loop},
-                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"serve", serve}};
+} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},  {"rearm", rearm},
+                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"pipe", pipes}, {"udp", datagrams},
+                 {"spawn", spawn}, {"loop", loop},     {"tasks", tasks},   {"echo", echo},  {"churn", churn},
+                 {"idle", idle},   {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

@@ -69,6 +69,14 @@ int64_t peer_datagrams(long size, long depth, long count) __attribute__((weak));
  * at any moment. Missing where a library has no such call. */
 int64_t peer_spawn(long count, long depth) __attribute__((weak));
 
+/* On one loop, `rounds` times each: makes `count` tasks that return at once, 100 in each turn; awaits `count` futures
+ * that are done; awaits `count` that are done a turn later; and, to compare with, makes and reads `count` done
+ * futures without a task. Libraries without tasks leave it out. */
+typedef struct bench_tasks {
+  int64_t *create, *ready, *pending, *future;
+} bench_tasks_t;
+void peer_tasks(long count, long rounds, const bench_tasks_t *times) __attribute__((weak));
+
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);
 void peer_loop_turn(void *loop);

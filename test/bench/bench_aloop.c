@@ -305,6 +305,62 @@ void peer_jobs(long burst, long count, long rounds, int64_t *times) {
   aloop_free(loop);
 }
 
+/* ---- Tasks ----------------------------------------------------------------------------------------------- */
+
+static int64_t do_nothing_there(aloop_t *loop, void *arg) {
+  (void)loop, (void)arg;
+  return 0;
+}
+
+static int64_t create(aloop_t *loop, void *arg) {
+  for (long i = 1; i <= *(long *)arg; i++) {
+    aloop_future_detach(aloop_create_task(loop, do_nothing_there, NULL, NULL));
+    if (i % 100 == 0) aloop_await(aloop_sleep(loop, 0));
+  }
+  return aloop_await(aloop_sleep(loop, 0));
+}
+
+static int64_t await_ready(aloop_t *loop, void *arg) {
+  for (long i = 0; i < *(long *)arg; i++) {
+    aloop_future_t *future = aloop_future_new(loop);
+    aloop_future_set_value(future, 1);
+    aloop_await(future);
+  }
+  return 0;
+}
+
+static int64_t await_pending(aloop_t *loop, void *arg) {
+  for (long i = 0; i < *(long *)arg; i++) aloop_await(aloop_sleep(loop, 0));
+  return 0;
+}
+
+static int64_t read_ready(aloop_t *loop, void *arg) {
+  for (long i = 0; i < *(long *)arg; i++) {
+    aloop_future_t *future = aloop_future_new(loop);
+    aloop_future_set_value(future, 1);
+    aloop_future_result(future);
+    aloop_future_unref(future);
+  }
+  return 0;
+}
+
+static void measure_task(aloop_task_fn fn, long count, long rounds, int64_t *times) {
+  aloop_t *loop = new_loop();
+  for (long i = 0; i < rounds; i++) {
+    int64_t start = bench_cpu();
+    aloop_run_until_complete(loop, aloop_create_task(loop, fn, &count, NULL));
+    times[i] = bench_cpu() - start;
+  }
+  aloop_free(loop);
+}
+
+void peer_tasks(long count, long rounds, const bench_tasks_t *times) {
+  measure_task(create, count, rounds, times->create);
+  measure_task(await_ready, count, rounds, times->ready);
+  measure_task(await_pending, count, rounds, times->pending);
+  measure_task(read_ready, count, rounds, times->future);
+}
+
 /* ---- Pipes ----------------------------------------------------------------------------------------------- */
 
 typedef struct pipes {

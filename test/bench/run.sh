@@ -82,6 +82,7 @@ in_process() {
     for depth in 1 16; do rotate "spawn/$depth/$size" spawn --depth $depth --size $size --count 32 --repeat "$1"; done
   done
   rotate loop loop
+  rotate tasks tasks --repeat "$1"
 }
 
 echo_cell() { rotate "echo/$1/$2/$3" echo --connections "$1" --size "$2" --depth "$3" --seconds "$seconds"; }

@@ -267,6 +267,17 @@ static void drains_fail_when_the_connection_is_lost(void **state) {
   }
 }
 
+static void a_failing_write_is_answered_by_the_next_call(void **state) {
+  env_t *env = *state;
+  int peer;
+  aloop_stream_t *stream = open_stream(env, 0, &peer);
+  close(peer);
+  assert_int_equal(aloop_stream_write(stream, "x", 1), 0);
+  assert_int_equal(aloop_stream_write(stream, "x", 1), ALOOP_EPIPE);
+  assert_int_equal(finish(env->loop, aloop_stream_drain(stream)), ALOOP_EPIPE);
+  end_stream(stream, -1);
+}
+
 static void a_reset_by_the_peer_is_answered_by_every_later_call(void **state) {
   env_t *env = *state;
   int fds[2];
@@ -314,12 +325,12 @@ static void wait_closed_waits_for_the_last_byte(void **state) {
   end_stream(stream, peer);
 }
 
-static void after_close_a_drain_hears_of_the_end_only(void **state) {
+static void after_close_a_drain_hears_of_the_end(void **state) {
   env_t *env = *state;
   int peer;
   aloop_stream_t *stream = open_stream(env, 0, &peer);
   aloop_stream_close(stream);
-  assert_int_equal(finish(env->loop, aloop_stream_drain(stream)), 0);
+  assert_int_equal(finish(env->loop, aloop_stream_drain(stream)), ALOOP_ECLOSED);
   settle(env->loop);
   assert_int_equal(finish(env->loop, aloop_stream_drain(stream)), ALOOP_ECLOSED);
   assert_true(aloop_stream_is_closing(stream));
@@ -414,6 +425,6 @@ TESTS(T(a_stream_talks_in_both_directions), T(the_last_reference_closes_after_wh
       T(a_full_write_buffer_of_before_is_waited_for),
       T(over_a_closing_or_lost_transport_a_stream_is_at_its_end), T(write_eof_ends_one_direction),
       T(drains_wait_over_the_high_mark_until_the_low_one), T(drains_fail_when_the_connection_is_lost),
-      T(a_reset_by_the_peer_is_answered_by_every_later_call), T(wait_closed_waits_for_the_last_byte),
-      T(after_close_a_drain_hears_of_the_end_only), T(closing_in_any_state_leaves_nothing),
-      T(the_dump_tells_of_streams), T(out_of_memory_anywhere))
+      T(a_failing_write_is_answered_by_the_next_call), T(a_reset_by_the_peer_is_answered_by_every_later_call),
+      T(wait_closed_waits_for_the_last_byte), T(after_close_a_drain_hears_of_the_end),
+      T(closing_in_any_state_leaves_nothing), T(the_dump_tells_of_streams), T(out_of_memory_anywhere))

@@ -96,6 +96,49 @@ static void calls_of_another_thread(misuse_t *m) {
   MISTAKE(aloop_stream_error(stream), ALOOP_ENOTLOOPTHREAD);
 }
 
+static int64_t serve(aloop_t *loop, aloop_stream_t *stream, void *arg) {
+  (void)loop, (void)stream, (void)arg;
+  return 0;
+}
+
+static void opening_and_serving(misuse_t *m) {
+  aloop_stream_options_t unsized = {0};
+  aloop_connect_options_t somewhere = {.size = sizeof somewhere, .host = "127.0.0.1", .port = 1}, nowhere = {0};
+  aloop_unix_connect_options_t file = {.size = sizeof file, .path = "/nope/nope"}, no_file = {0};
+  aloop_server_options_t server = {.size = sizeof server, .host = "127.0.0.1"}, no_server = {0};
+  aloop_unix_server_options_t unix_server = {.size = sizeof unix_server, .path = "/nope/nope"}, none = {0};
+  MISTAKE(aloop_open_connection(NULL, &somewhere, NULL), 0);
+  MISTAKE(aloop_open_unix_connection(NULL, &file, NULL), 0);
+  MISTAKE(aloop_start_server(NULL, serve, NULL, &server, NULL), 0);
+  MISTAKE(aloop_start_unix_server(NULL, serve, NULL, &unix_server, NULL), 0);
+  MISTAKE_OF_FUTURE(aloop_open_connection(m->loop, &nowhere, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_open_connection(m->loop, NULL, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_open_connection(m->loop, &somewhere, &unsized), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_open_unix_connection(m->loop, &no_file, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_open_unix_connection(m->loop, &file, &unsized), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_start_server(m->loop, serve, NULL, &no_server, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_start_server(m->loop, serve, NULL, &server, &unsized), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_start_server(m->loop, NULL, NULL, &server, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_start_unix_server(m->loop, serve, NULL, &none, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_start_unix_server(m->loop, serve, NULL, &unix_server, &unsized), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_start_unix_server(m->loop, NULL, NULL, &unix_server, NULL), ALOOP_EINVAL);
+}
+
+static void in_a_closed_loop(misuse_t *m) {
+  aloop_connect_options_t somewhere = {.size = sizeof somewhere, .host = "127.0.0.1", .port = 1};
+  aloop_server_options_t server = {.size = sizeof server, .host = "127.0.0.1"};
+  assert_int_equal(aloop_close(m->loop), 0);
+  MISTAKE_OF_FUTURE(aloop_open_connection(m->loop, &somewhere, NULL), ALOOP_ECLOSED);
+  MISTAKE_OF_FUTURE(aloop_start_server(m->loop, serve, NULL, &server, NULL), ALOOP_ECLOSED);
+}
+
+static void opening_in_another_thread(misuse_t *m) {
+  MISTAKE(aloop_open_connection(m->loop, NULL, NULL), 0);
+  MISTAKE(aloop_open_unix_connection(m->loop, NULL, NULL), 0);
+  MISTAKE(aloop_start_server(m->loop, serve, NULL, NULL, NULL), 0);
+  MISTAKE(aloop_start_unix_server(m->loop, serve, NULL, NULL, NULL), 0);
+}
+
 /* ---- The tests ------------------------------------------------------------------------------------------- */
 
 static void of_nothing(void **state) {
@@ -133,6 +176,15 @@ static void beginnings(void **state) {
 
 static void another_thread(void **state) {
   on_a_stream(*state, calls_of_another_thread, true);
+  on_a_stream(*state, opening_in_another_thread, true);
+}
+
+static void connections_and_servers(void **state) {
+  in_both_modes(*state, opening_and_serving);
+}
+
+static void closed_loops(void **state) {
+  in_both_modes_outside(*state, in_a_closed_loop);
 }
 
 static void reading_from_a_write_pipe(misuse_t *m) {
@@ -170,4 +222,5 @@ static void pipes(void **state) {
   }
 }
 
-TESTS(T(of_nothing), T(reads), T(writes), T(beginnings), T(another_thread), T(pipes))
+TESTS(T(of_nothing), T(reads), T(writes), T(beginnings), T(another_thread), T(connections_and_servers),
+      T(closed_loops), T(pipes))
