@@ -82,14 +82,15 @@ typedef struct aloop_stream aloop_stream_t;       /* a connection that is read f
 typedef struct aloop_context aloop_context_t;     /* a set of context variables */
 typedef struct aloop_var aloop_var_t;             /* a context variable */
 typedef struct aloop_var_token aloop_var_token_t; /* the value a variable had before it was set */
-typedef struct aloop_executor aloop_executor_t;   /* threads or processes that run jobs */
-typedef struct aloop_job aloop_job_t;             /* one piece of work, as an executor sees it */
-typedef struct aloop_lock aloop_lock_t;           /* what only one may have at a time */
-typedef struct aloop_event aloop_event_t;         /* a flag that can be waited for */
-typedef struct aloop_condition aloop_condition_t; /* a lock, and waiting for what somebody else changes */
-typedef struct aloop_semaphore aloop_semaphore_t; /* what only so many may have at a time */
-typedef struct aloop_barrier aloop_barrier_t;     /* where all wait for all */
-typedef struct aloop_queue aloop_queue_t;         /* items on their way from some to others */
+typedef struct aloop_tls_context aloop_tls_context_t; /* certificates and rules for TLS connections */
+typedef struct aloop_executor aloop_executor_t;       /* threads or processes that run jobs */
+typedef struct aloop_job aloop_job_t;                 /* one piece of work, as an executor sees it */
+typedef struct aloop_lock aloop_lock_t;               /* what only one may have at a time */
+typedef struct aloop_event aloop_event_t;             /* a flag that can be waited for */
+typedef struct aloop_condition aloop_condition_t;     /* a lock, and waiting for what somebody else changes */
+typedef struct aloop_semaphore aloop_semaphore_t;     /* what only so many may have at a time */
+typedef struct aloop_barrier aloop_barrier_t;         /* where all wait for all */
+typedef struct aloop_queue aloop_queue_t;             /* items on their way from some to others */
 
 /* A scheduled callback. A plain value: copy it, drop it, keep it after the callback ran; it never refers to
  * another. */
@@ -173,6 +174,10 @@ typedef void (*aloop_destroy_fn)(void *value);
   X(EREAPED, -4010, "the child's exit status was collected by somebody else")                                  \
   X(ECRASHED, -4011, "worker process died before its job was done")                                            \
   X(EBROKEN, -4012, "barrier is broken")                                                                       \
+  X(ETLS, -4021, "TLS failed")                                                                                 \
+  X(ETLS_VERIFY, -4022, "the peer's certificate was not accepted")                                             \
+  X(ETLS_ALERT, -4023, "the peer refused to go on with TLS")                                                   \
+  X(ETLS_TRUNCATED, -4024, "the peer's TLS stream was cut off")                                                \
   X(EAI_ADDRFAMILY, -4101, "host has no address of the wanted family")                                         \
   X(EAI_AGAIN, -4102, "name server did not answer; try again later")                                           \
   X(EAI_BADFLAGS, -4103, "bad flags for a name lookup")                                                        \
@@ -1483,8 +1488,12 @@ typedef struct aloop_connect_options {
   int interleave;         /* addresses of the first family before one of the other; 0: 1, or all of them in the
                            * resolver's order if happy_eyeballs_delay is ALOOP_FOREVER */
   int64_t timeout;        /* for everything together; 0: none (beyond asyncio) */
-  int64_t happy_eyeballs_delay; /* the next address is tried beside the last after so long; 0: 250 ms;
+  int64_t happy_eyeballs_delay;  /* the next address is tried beside the last after so long; 0: 250 ms;
                                  * ALOOP_FOREVER: only when the last has failed */
+  aloop_tls_context_t *tls;      /* of a client; NULL: no TLS. It is kept for as long as it is needed */
+  const char *server_hostname;   /* whom the peer's certificate is to name; NULL: host; "": nobody */
+  int64_t tls_handshake_timeout; /* 0: 60 s */
+  int64_t tls_shutdown_timeout;  /* 0: 10 s; see "TLS" */
 } aloop_connect_options_t;
 
 /* loop.create_connection: resolves, connects to the addresses by RFC 8305 (happy eyeballs: IPv6 and IPv4 take
@@ -1496,10 +1505,19 @@ typedef struct aloop_connect_options {
 ALOOP_API aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
                                                   const aloop_connect_options_t *options);
 
+typedef struct aloop_accepted_options {
+  size_t size;
+  aloop_tls_context_t *tls;      /* of a server; NULL: no TLS */
+  int64_t tls_handshake_timeout; /* as in aloop_connect_options_t */
+  int64_t tls_shutdown_timeout;
+} aloop_accepted_options_t;
+
 /* loop.connect_accepted_socket: makes a transport for a socket accepted elsewhere; as create_connection with
- * fd. On failure the descriptor stays the caller's. [loop] */
+ * fd. `options` may be NULL. On failure the descriptor stays the caller's; a TLS handshake that fails comes too
+ * late for that. [loop] */
 ALOOP_API aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protocol_t *protocol,
-                                                        void *arg, int fd);
+                                                        void *arg, int fd,
+                                                        const aloop_accepted_options_t *options);
 
 /* ---- Pipes ----------------------------------------------------------------------------------------------- */
 
@@ -1536,6 +1554,9 @@ typedef struct aloop_server_options {
   bool reuse_port;
   bool keep_alive;
   size_t max_clients; /* connections at one time; more wait in the backlog; 0: no limit (beyond asyncio) */
+  aloop_tls_context_t *tls;      /* of a server; NULL: no TLS */
+  int64_t tls_handshake_timeout; /* as in aloop_connect_options_t */
+  int64_t tls_shutdown_timeout;
 } aloop_server_options_t;
 
 /* loop.create_server: binds one socket per address and, by default, listens; the result is the aloop_server_t
@@ -1751,7 +1772,11 @@ typedef struct aloop_unix_connect_options {
   size_t path_size; /* in bytes, without a zero at the end; 0: that of a string */
   int fd;   /* a connected Unix socket of such a type, if path is NULL; owned by the transport on success */
   int type; /* 0 or SOCK_STREAM; SOCK_SEQPACKET: messages */
-  int64_t timeout; /* 0: none (beyond asyncio) */
+  int64_t timeout;             /* 0: none (beyond asyncio) */
+  aloop_tls_context_t *tls;    /* as in aloop_connect_options_t */
+  const char *server_hostname; /* whom the peer's certificate is to name; "": nobody */
+  int64_t tls_handshake_timeout;
+  int64_t tls_shutdown_timeout;
 } aloop_unix_connect_options_t;
 
 /* loop.create_unix_connection: as create_connection, to the Unix socket of that name. When the server's
@@ -1773,6 +1798,9 @@ typedef struct aloop_unix_server_options {
   size_t max_clients; /* as in aloop_server_options_t */
   mode_t mode;        /* permissions of the file, whatever the umask; 0: what the umask leaves */
   int cleanup;        /* 0: unlink the file when the server closes; -1: leave it */
+  aloop_tls_context_t *tls; /* as in aloop_server_options_t */
+  int64_t tls_handshake_timeout;
+  int64_t tls_shutdown_timeout;
 } aloop_unix_server_options_t;
 
 /* loop.create_unix_server: as create_server. A socket file that is in the way is replaced if no socket is bound
@@ -1811,6 +1839,195 @@ ALOOP_API int aloop_transport_write_fds(aloop_transport_t *transport, const void
  * connection_lost has returned, which closes it. If more than 253 wait the connection ends with ALOOP_ENOBUFS,
  * if this process has no room for one with ALOOP_EMFILE. Errors: ALOOP_ENOTSUP (as write_fds). [loop] */
 ALOOP_API int aloop_transport_take_fd(aloop_transport_t *transport);
+
+/* ---- TLS ------------------------------------------------------------------------------------------------- */
+
+/* asyncio's ssl= is the member `tls` of the option structs above, which makes the transport of a connection
+ * a TLS transport: connection_made comes after the handshake, and never if that fails. The write buffer's
+ * size counts what is not yet encrypted and what is not yet sent together. A stream that the peer ends
+ * without saying so (a cut, perhaps made by an attacker) has no eof_received: connection_lost gets
+ * ALOOP_ETLS_TRUNCATED. close sends what is unsent and the end of the stream, and does not wait for the
+ * peer's: connection_lost follows, with ALOOP_ETIMEDOUT if the peer takes nothing at all for the shutdown
+ * timeout. Before TLS 1.3 a stream has no half ends: can_write_eof is false, write_eof ALOOP_ENOTSUP, and
+ * eof_received cannot keep the connection. */
+
+enum { ALOOP_TLS_CLIENT = 0, ALOOP_TLS_SERVER = 1 };
+enum { ALOOP_TLS_1_2 = 0x0303, ALOOP_TLS_1_3 = 0x0304 };
+
+/* Whom to believe. */
+enum {
+  ALOOP_TLS_VERIFY_DEFAULT = 0, /* clients: the server's certificate and its name; servers: nobody */
+  ALOOP_TLS_VERIFY_NONE,        /* anybody: a client then talks to whoever is in between */
+  ALOOP_TLS_VERIFY_CHAIN,       /* of clients: any name will do */
+  ALOOP_TLS_VERIFY_OPTIONAL,    /* of servers: a client may show a certificate, which must then be good */
+  ALOOP_TLS_VERIFY_REQUIRED     /* of servers: it must */
+};
+
+/* A context's rules. Texts are PEM; a file or a block of memory, not both. All of it is copied. */
+typedef struct aloop_tls_options {
+  size_t size;
+  int role;                     /* ALOOP_TLS_CLIENT or ALOOP_TLS_SERVER */
+  int verify;                   /* ALOOP_TLS_VERIFY_... */
+  const char *certificate_file; /* the own certificate first, then those that lead to the CA; servers need it */
+  const void *certificate;
+  size_t certificate_size;
+  const char *key_file; /* NULL, as `key`: the private key stands with the certificate */
+  const void *key;
+  size_t key_size;
+  const char *key_password; /* of an encrypted key */
+  const char *ca_file;      /* who is believed */
+  const char *ca_dir;       /* as c_rehash makes it */
+  const void *ca;
+  size_t ca_size;
+  int system_ca;        /* the system's CAs are believed: 0: if no others are named; 1: as well; -1: never */
+  int min_version;      /* ALOOP_TLS_1_2 (0), ALOOP_TLS_1_3 */
+  int max_version;      /* 0: the latest */
+  int tickets;          /* a server gives a client: 0: 2; -1: none, and no session is resumed */
+  const char *crl_file; /* revoked certificates, of every CA of the chain */
+  const char *ciphers;  /* of TLS 1.2, as the engine names them; NULL: its own choice */
+  const char *ciphersuites; /* of TLS 1.3 */
+  const char *const *alpn;  /* protocols, best first; a server refuses a client that has none of them */
+  size_t alpn_count;
+  int session_cache; /* of clients: sessions remembered, to be resumed; 0: 256; -1: none */
+  int ktls;          /* encryption in the kernel where engine and kernel can: 0: no; 1: yes */
+  const void
+      *ticket_key; /* 80 secret bytes for servers that are to resume each other's sessions; NULL: random */
+  size_t ticket_key_size;
+  const char *keylog_file; /* secrets are appended to it, for tools that look into recorded traffic */
+  char *message;           /* where to say in words why a context could not be made; NULL: nowhere */
+  size_t message_size;
+} aloop_tls_options_t;
+
+typedef struct aloop_tls_engine aloop_tls_engine_t;
+
+/* ssl.SSLContext: made by an engine (aloop_tls_openssl()), fixed from then on but for names, and shared by as
+ * many loops in as many threads as you like. Errors: ALOOP_EINVAL, ALOOP_ENOENT, ALOOP_EACCES (of a file),
+ * ALOOP_ETLS (no such certificate, key, cipher: `message` says which). [any] */
+ALOOP_API int aloop_tls_context_new(const aloop_tls_engine_t *engine, const aloop_tls_options_t *options,
+                                    aloop_tls_context_t **context);
+
+/* Reference counting; connections and servers keep their context. unref accepts NULL. [any] */
+ALOOP_API aloop_tls_context_t *aloop_tls_context_ref(aloop_tls_context_t *context);
+ALOOP_API void aloop_tls_context_unref(aloop_tls_context_t *context);
+
+/* SSLContext.sni_callback, for what it is used for: a client that asks a server for `name` ("example.org",
+ * "*.example.org" for one label more) gets the certificate and rules of `other`, a server's context of the same
+ * engine; NULL: no more. A name may be set anew while connections are made; they keep what they have. Errors:
+ * ALOOP_EINVAL, ALOOP_ENOENT (nothing to take away). [any] */
+ALOOP_API int aloop_tls_context_add_name(aloop_tls_context_t *context, const char *name,
+                                         aloop_tls_context_t *other);
+
+typedef struct aloop_start_tls_options {
+  size_t size;
+  aloop_tls_context_t *tls;    /* of a client or of a server: that decides which side this is */
+  const char *server_hostname; /* of a client, as in aloop_unix_connect_options_t */
+  int64_t tls_handshake_timeout;
+  int64_t tls_shutdown_timeout;
+} aloop_start_tls_options_t;
+
+/* loop.start_tls: shakes hands over a live transport, behind what was written to it; the result is the TLS
+ * transport, as that of create_connection. `transport` is of no use from now on: its calls answer
+ * ALOOP_ECLOSED, its protocol, or `protocol` with its object if a table is given, gets the events of the new
+ * one, with connection_made taken as done: connection_lost comes once whatever happens, also when the
+ * handshake fails. Reading goes on even if it was paused. Bytes that data_received was given before this
+ * call are the protocol's to throw away: they are no part of what is encrypted. Cancelling it ends the
+ * connection. Errors: ALOOP_EINVAL, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile), ALOOP_EPIPE (after write_eof or
+ * EOF), ALOOP_ENOTSUP (a pipe of one direction); of the handshake: ALOOP_ETLS..., ALOOP_ETIMEDOUT,
+ * ALOOP_ECONNRESET. [loop] */
+ALOOP_API aloop_future_t *aloop_start_tls(aloop_transport_t *transport, const aloop_protocol_t *protocol,
+                                          void *object, const aloop_start_tls_options_t *options);
+
+/* What a handshake has agreed on. Texts live as long as the transport; NULL: none. */
+typedef struct aloop_tls_info {
+  size_t size;
+  const char *version;     /* "TLSv1.3" */
+  const char *cipher;      /* as the engine names it */
+  const char *alpn;        /* the protocol chosen */
+  const char *server_name; /* the client asked for */
+  const char *verify_text; /* what is wrong with the peer's certificate, where it was not refused */
+  int verify_error;        /* 0: it is good, or was not looked at; else the engine's number */
+  int reused;              /* 1: a session was resumed */
+  size_t certificates;     /* how many the peer showed */
+  int ktls_send;           /* 1: the kernel encrypts, decrypts */
+  int ktls_receive;
+} aloop_tls_info_t;
+
+/* Transport.get_extra_info of ssl_object, cipher, compression, ...: fills in as many members as `info->size`
+ * says. Errors: ALOOP_ENOTSUP (no TLS transport), ALOOP_ENOTCONN (no handshake yet), ALOOP_ECLOSED once lost.
+ * [loop] */
+ALOOP_API int aloop_transport_tls_info(const aloop_transport_t *transport, aloop_tls_info_t *info);
+
+/* get_extra_info("peercert"): the index-th certificate of the peer's chain in DER, the peer's own first, valid
+ * as long as the transport. Errors: ALOOP_ENOENT past the last, those of aloop_transport_tls_info. [loop] */
+ALOOP_API int aloop_transport_tls_certificate(const aloop_transport_t *transport, size_t index,
+                                              const void **der, size_t *size);
+
+/* SSLObject.get_channel_binding: "tls-unique" (TLS 1.2 only), "tls-exporter" or "tls-server-end-point" into
+ * `data`; *size is the room on entry and the length on return. Errors: ALOOP_ENOTSUP (no such binding here),
+ * ALOOP_ENOBUFS (64 bytes do), those of aloop_transport_tls_info. [loop] */
+ALOOP_API int aloop_transport_tls_binding(const aloop_transport_t *transport, const char *type, void *data,
+                                          size_t *size);
+
+/* Why TLS has ended the connection, in words ("certificate verify failed: certificate has expired"), also
+ * inside connection_lost and later; NULL if it has not. [loop] */
+ALOOP_API const char *aloop_transport_tls_error(const aloop_transport_t *transport);
+
+/* ---- TLS engines ----------------------------------------------------------------------------------------- */
+
+/* An engine is TLS without I/O: bytes in, bytes out. Each call may take received bytes from the front of
+ * `input` (it moves both members on) and hand bytes for the peer to output(), which takes all of them: 0, or
+ * ALOOP_ENOMEM, with which the call then fails. */
+typedef struct aloop_tls_wire {
+  const unsigned char *input;
+  size_t input_size;
+  int (*output)(struct aloop_tls_wire *wire, const void *data, size_t size);
+} aloop_tls_wire_t;
+
+/* What a session is made for. Valid during session_new, but for `choose`. */
+typedef struct aloop_tls_session {
+  size_t size;
+  const char *server_hostname; /* of a client: to be asked for and to be verified; NULL: neither */
+  /* Of a server: the engine's context for the name a client asked for, NULL: the session's own. Valid as
+   * long as the session. To be called at most once. */
+  void *(*choose)(void *arg, const char *name);
+  void *arg;
+} aloop_tls_session_t;
+
+/* Contexts are used by several threads at once, a session by one. No call may block. A code that is a failure
+ * ends the connection: ALOOP_ETLS, ALOOP_ETLS_VERIFY, ALOOP_ETLS_ALERT, ALOOP_ENOMEM; what output() was given
+ * before is sent first, so that the peer is told, too. */
+struct aloop_tls_engine {
+  size_t size;
+  const char *name;
+  /* `options` are those of aloop_tls_context_new, with every member there is; the role and whether texts are
+   * given twice was checked. A reason in words goes to `options->message`, if there is one. */
+  int (*context_new)(const aloop_tls_options_t *options, void **context);
+  void (*context_free)(void *context);
+  int (*session_new)(void *context, const aloop_tls_session_t *how, void **session);
+  void (*session_free)(void *session);
+  /* Returns 1 when it is done, 0 when it needs more input, or a code. */
+  int (*handshake)(void *session, aloop_tls_wire_t *wire);
+  /* Decrypts: the number of bytes, 0 when it needs more input, ALOOP_EOF at the end of the peer's stream, or a
+   * code. */
+  ssize_t (*read)(void *session, aloop_tls_wire_t *wire, void *buffer, size_t size);
+  /* Encrypts all of at most 16384 bytes: 0 or a code. */
+  int (*write)(void *session, aloop_tls_wire_t *wire, const void *data, size_t size);
+  /* Tells the peer that the stream ends: 0 or a code. Reading may go on. */
+  int (*shutdown)(void *session, aloop_tls_wire_t *wire);
+  /* Whether read would return bytes without more input. */
+  bool (*pending)(void *session);
+  /* Why the last call failed, in words; *text stays as it is if it is not known. */
+  void (*reason)(void *session, char *text, size_t size);
+  /* As the functions of transports, after the handshake. half_close: whether one direction may end alone. */
+  void (*info)(void *session, aloop_tls_info_t *info);
+  int (*certificate)(void *session, size_t index, const void **der, size_t *size);
+  int (*binding)(void *session, const char *type, void *data, size_t *size);
+  bool (*half_close)(void *session);
+};
+
+/* The engine of OpenSSL (3, or 1.1.1), a constant. It is the only symbol of libaloop-openssl: link that as well
+ * (pkg-config aloop-openssl, CMake aloop::openssl). [any] */
+ALOOP_API const aloop_tls_engine_t *aloop_tls_openssl(void);
 
 /* ---- Subprocesses ---------------------------------------------------------------------------------------- */
 

@@ -73,6 +73,11 @@ int main(void) { return 0; }\n' >"$out/probe.c"
     cc -I/opt/homebrew/include "$out/probe.c" -o "$out/probe" -L/opt/homebrew/lib -lcmocka >/dev/null 2>&1
 }
 
+has_openssl() {
+  printf '#include <openssl/ssl.h>\nint main(void) { return SSL_CTX_new(TLS_method()) == 0; }\n' >"$out/probe.c"
+  has openssl && cc "$out/probe.c" -o "$out/probe" -lssl -lcrypto >/dev/null 2>&1
+}
+
 has_new_cmake() {
   echo 'cmake_minimum_required(VERSION 3.20)' >"$out/probe.cmake"
   has cmake && has ctest && cmake -P "$out/probe.cmake" >/dev/null 2>&1
@@ -97,6 +102,7 @@ look_around() {
     has clang || needed="$needed clang"
     works clang -fsanitize=address,undefined || needed="$needed libclang-rt-dev"
   fi
+  has_openssl || useful="$useful libssl-dev openssl"
   has clang || useful="$useful clang"
   has g++ || useful="$useful g++"
   for tool in pkg-config curl socat wrk strace; do
@@ -142,14 +148,15 @@ if [ -n "$needed" ]; then
 Some of what the tests are built with is not here. In Debian's names: $needed
 Please install:
   Debian, Ubuntu:  apt-get install gcc g++ clang libclang-rt-dev cmake ninja-build libcmocka-dev pkg-config \\
-                     curl socat netcat-openbsd bind9-dnsutils wrk strace
+                     curl socat netcat-openbsd bind9-dnsutils wrk strace libssl-dev openssl
   Fedora:          dnf install gcc gcc-c++ clang compiler-rt libasan libubsan libtsan cmake ninja-build \\
-                     libcmocka-devel pkgconf curl socat netcat bind-utils wrk strace
-  Arch:            pacman -S gcc clang compiler-rt cmake ninja cmocka pkgconf curl socat openbsd-netcat bind strace
+                     libcmocka-devel pkgconf curl socat netcat bind-utils wrk strace openssl-devel openssl
+  Arch:            pacman -S gcc clang compiler-rt cmake ninja cmocka pkgconf curl socat openbsd-netcat bind strace \\
+                     openssl
   Alpine:          apk add gcc g++ clang compiler-rt musl-dev linux-headers cmake ninja cmocka-dev pkgconf \\
-                     curl socat netcat-openbsd bind-tools wrk strace util-linux
+                     curl socat netcat-openbsd bind-tools wrk strace util-linux openssl-dev openssl
   FreeBSD:         pkg install gcc cmake ninja cmocka pkgconf curl socat bind-tools wrk
-  macOS:           xcode-select --install; brew install cmake ninja cmocka pkgconf curl socat wrk
+  macOS:           xcode-select --install; brew install cmake ninja cmocka pkgconf curl socat wrk openssl
 END
   give_up "missing:$needed"
 fi

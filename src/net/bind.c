@@ -51,10 +51,18 @@ typedef struct binder {
   const char *hosts[];            /* followed by the strings */
 } binder_t;
 
+static aloop__layer_t layer_of(const aloop_server_options_t *options) {
+  return (aloop__layer_t){.context = options->tls,
+                          .handshake_timeout = options->tls_handshake_timeout,
+                          .shutdown_timeout = options->tls_shutdown_timeout};
+}
+
 /* ---- Ends ------------------------------------------------------------------------------------------------ */
 
 static void release(binder_t *self) {
   if (self->lookup != NULL) aloop__resolve_cancel(self->lookup);
+  aloop__layer_t layer = layer_of(&self->options);
+  aloop__layer_drop(&layer);
   aloop__memory_release(self->loop, self->addresses);
   aloop__map_unref(self->loop, self->context);
   aloop__memory_release(self->loop, self);
@@ -136,6 +144,8 @@ void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *op
   server->context = aloop__map_ref(server->object.loop->context);
   server->backlog = options->backlog > 0 ? options->backlog : DEFAULT_BACKLOG;
   server->max_clients = options->max_clients;
+  aloop__layer_t layer = layer_of(options);
+  server->layer = aloop__layer_keep(&layer);
 }
 
 static void note_fault(binder_t *self, const aloop__address_t *address, int error) {
@@ -273,6 +283,8 @@ static binder_t *new_binder(aloop_t *loop, const aloop_server_options_t *options
   self->loop = loop;
   self->options = *options;
   self->options.hosts_count = count;
+  aloop__layer_t layer = layer_of(options);
+  aloop__layer_keep(&layer);
   self->context = aloop__map_ref(loop->context);
   self->resolved = resolved;
   return self;
@@ -377,7 +389,8 @@ static const char *fault_of(const aloop_server_options_t *options) {
   if (options->family != AF_UNSPEC && options->family != AF_INET && options->family != AF_INET6)
     return "options.family is AF_INET, AF_INET6 or 0";
   if (options->backlog < 0) return "options.backlog is negative";
-  return NULL;
+  aloop__layer_t layer = layer_of(options);
+  return aloop__layer_fault(&layer, true);
 }
 
 aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,

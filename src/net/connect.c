@@ -32,6 +32,7 @@
 #include "core/report.h"
 #include "future/future.h"
 #include "net/candidates.h"
+#include "net/layer.h"
 #include "net/resolve.h"
 #include "net/stream.h"
 
@@ -72,6 +73,7 @@ struct connector {
   aloop_handle_t timer;   /* for everything */
   aloop_handle_t pause;   /* until the next attempt */
   int error;              /* of the first failed attempt */
+  aloop__layer_t layer;
   aloop_connect_options_t options;
   char strings[]; /* of the options */
 };
@@ -105,6 +107,7 @@ static void release(connector_t *self) {
   aloop_cancel(loop, &self->timer);
   aloop_cancel(loop, &self->pause);
   aloop__candidates_clear(loop, &self->candidates);
+  aloop__layer_drop(&self->layer);
   aloop__memory_release(loop, self->local);
   aloop__map_unref(loop, self->context);
   aloop__memory_release(loop, self);
@@ -163,7 +166,8 @@ static void timed_out(aloop_t *loop, void *arg) {
 
 static void succeed(connector_t *self, int fd) {
   aloop__stream_set_nodelay(fd);
-  if (aloop__stream_hand_over(self->loop, NULL, fd, self->table, self->arg, self->future, ORIGIN) != NULL) {
+  if (aloop__stream_hand_over(self->loop, NULL, fd, self->table, self->arg, self->future, &self->layer,
+                              ORIGIN) != NULL) {
     release(self);
     return;
   }
@@ -403,13 +407,27 @@ static void start(connector_t *self) {
 
 /* ---- Public ---------------------------------------------------------------------------------------------- */
 
+static aloop__layer_t layer_of(const aloop_connect_options_t *options) {
+  const char *name = options->server_hostname;
+  if (name == NULL && options->tls != NULL) name = options->host;
+  return (aloop__layer_t){.context = options->tls,
+                          .server_hostname = name,
+                          .handshake_timeout = options->tls_handshake_timeout,
+                          .shutdown_timeout = options->tls_shutdown_timeout};
+}
+
+static const char *fault_of_layer(const aloop_connect_options_t *options) {
+  aloop__layer_t layer = layer_of(options);
+  return aloop__layer_fault(&layer, false);
+}
+
 /* Why the options cannot be used, or NULL. */
 static const char *fault_of(const aloop_connect_options_t *options) {
   if (options->host == NULL) {
     if (options->port != 0) return "a port needs a host: set options.host";
     if (options->local_host != NULL || options->local_port != 0)
       return "a connected fd has its local address: unset local_host and local_port";
-    return NULL;
+    return fault_of_layer(options);
   }
   if (options->fd > 0) return "set either options.host or options.fd, not both";
   if (options->host[0] == '\0') return "options.host is empty";
@@ -420,18 +438,22 @@ static const char *fault_of(const aloop_connect_options_t *options) {
   if (options->timeout < ALOOP_FOREVER) return "options.timeout is negative";
   if (options->happy_eyeballs_delay < ALOOP_FOREVER) return "options.happy_eyeballs_delay is negative";
   if (options->interleave < 0) return "options.interleave is negative";
-  return NULL;
+  return fault_of_layer(options);
 }
 
 static connector_t *new_connector(aloop_t *loop, const aloop_connect_options_t *options) {
   size_t host = strlen(options->host) + 1;
   size_t local = options->local_host != NULL ? strlen(options->local_host) + 1 : 0;
-  connector_t *self = aloop__memory_zero(loop, sizeof *self + host + local);
+  aloop__layer_t layer = layer_of(options);
+  size_t name = layer.server_hostname != NULL ? strlen(layer.server_hostname) + 1 : 0;
+  connector_t *self = aloop__memory_zero(loop, sizeof *self + host + local + name);
   if (self == NULL) return NULL;
   self->loop = loop;
   self->options = *options;
   self->options.host = memcpy(self->strings, options->host, host);
   if (local > 0) self->options.local_host = memcpy(self->strings + host, options->local_host, local);
+  if (name > 0) layer.server_hostname = memcpy(self->strings + host + local, layer.server_hostname, name);
+  self->layer = aloop__layer_keep(&layer);
   self->context = aloop__map_ref(loop->context);
   self->attempt_ops = &attempt_ops;
   self->go_on = head_start_is_over;
@@ -477,7 +499,7 @@ static int check_connected(const aloop_t *loop, const aloop__driver_t *driver, i
 }
 
 aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, const aloop_protocol_t *table,
-                                  void *arg, int fd, const char *origin) {
+                                  void *arg, int fd, const aloop__layer_t *layer, const char *origin) {
   const char *reason = NULL;
   aloop_future_t *future = aloop__future_new(loop, origin);
   if (future == NULL || aloop_future_done(future)) return future;
@@ -487,11 +509,11 @@ aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, 
     aloop__future_fail(future, rc, "fd %d: %s", fd, reason);
     return future;
   }
-  aloop_transport_t *transport = aloop__stream_hand_over(loop, driver, fd, table, arg, future, origin);
+  aloop_transport_t *transport = aloop__stream_hand_over(loop, driver, fd, table, arg, future, layer, origin);
   if (transport == NULL)
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
   else
-    transport->flags |= ALOOP__BORROWED;
+    aloop__stream_bottom(transport)->flags |= ALOOP__BORROWED;
   return future;
 }
 
@@ -507,15 +529,26 @@ aloop_future_t *aloop_create_connection(aloop_t *loop, const aloop_protocol_t *p
                                  "set options.size to sizeof(aloop_connect_options_t)");
   const char *fault = fault_of(&copy);
   if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
-  if (copy.host == NULL) return aloop__connect_fd(loop, NULL, protocol, arg, copy.fd, ORIGIN);
+  aloop__layer_t layer = layer_of(&copy);
+  if (copy.host == NULL) return aloop__connect_fd(loop, NULL, protocol, arg, copy.fd, &layer, ORIGIN);
   return connect_host(loop, protocol, arg, &copy);
 }
 
 aloop_future_t *aloop_connect_accepted_socket(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
-                                              int fd) {
+                                              int fd, const aloop_accepted_options_t *options) {
+  static const char origin[] = "aloop_connect_accepted_socket";
+  aloop_accepted_options_t copy = {.size = sizeof copy};
   if (aloop__loop_thread(loop) < 0) return NULL;
   if (aloop__stream_check_protocol(protocol) < 0)
-    return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL,
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL,
                                  "a connection needs a protocol table with its size set");
-  return aloop__connect_fd(loop, NULL, protocol, arg, fd, ORIGIN);
+  if (options != NULL && aloop__memory_copy_options(&copy, sizeof copy, options) < 0)
+    return aloop__future_refused(loop, origin, ALOOP_EINVAL,
+                                 "set options.size to sizeof(aloop_accepted_options_t)");
+  aloop__layer_t layer = {.context = copy.tls,
+                          .handshake_timeout = copy.tls_handshake_timeout,
+                          .shutdown_timeout = copy.tls_shutdown_timeout};
+  const char *fault = aloop__layer_fault(&layer, true);
+  if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
+  return aloop__connect_fd(loop, NULL, protocol, arg, fd, &layer, origin);
 }

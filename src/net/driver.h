@@ -52,6 +52,24 @@ struct aloop__driver {
   /* Tells the peer that nothing more comes; the outbox is empty. */
   int (*send_eof)(aloop_transport_t *transport);
 
+  /* ---- Of a driver that is a transport over another; NULL in those over descriptors ---- */
+
+  /* Bytes that have left the outbox and that the transport beneath has not sent yet. */
+  size_t (*beneath)(const aloop_transport_t *transport);
+
+  /* Whether the write side can be closed alone. NULL: yes. */
+  bool (*can_send_eof)(const aloop_transport_t *transport);
+
+  /* close was called; and, closing, the outbox is empty: the driver ends the transport now or later. */
+  void (*closing)(aloop_transport_t *transport);
+  void (*finish)(aloop_transport_t *transport);
+
+  /* The transport with the descriptor. */
+  aloop_transport_t *(*bottom)(aloop_transport_t *transport);
+
+  /* The last reference went. */
+  void (*destroy)(aloop_transport_t *transport);
+
   /* Calls aloop__sendfile_go_on once the socket takes bytes again. */
   int (*await_room)(aloop_transport_t *transport);
 

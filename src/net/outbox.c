@@ -30,6 +30,7 @@ struct aloop__chunk {
   const char *data; /* the first unsent byte */
   size_t size;
   size_t room; /* free bytes behind the data; 0 in a chunk of the caller's memory */
+  bool copied; /* the data lies in `bytes` */
   aloop_destroy_fn release;
   void *arg;
   char bytes[];
@@ -46,7 +47,7 @@ static void link_last(aloop__outbox_t *outbox, aloop__chunk_t *chunk) {
 
 static aloop__chunk_t *make_chunk(aloop_t *loop, size_t room) {
   aloop__chunk_t *chunk = aloop__memory_new(loop, sizeof *chunk + room);
-  if (chunk != NULL) *chunk = (aloop__chunk_t){.data = chunk->bytes, .room = room};
+  if (chunk != NULL) *chunk = (aloop__chunk_t){.data = chunk->bytes, .room = room, .copied = room > 0};
   return chunk;
 }
 
@@ -121,8 +122,15 @@ int aloop__outbox_peek(const aloop__outbox_t *outbox, struct iovec *iov, int roo
   return n;
 }
 
+/* A memset that the compiler does not know to be of no use. */
+static void clear(aloop__chunk_t *chunk) {
+  static void *(*const volatile set)(void *, int, size_t) = memset;
+  set(chunk->bytes, 0, (size_t)(chunk->data - chunk->bytes) + chunk->size);
+}
+
 static void drop_first(aloop_t *loop, aloop__outbox_t *outbox) {
   aloop__chunk_t *chunk = outbox->first;
+  if (outbox->secret && chunk->copied) clear(chunk);
   outbox->first = chunk->next;
   if (outbox->first == NULL) outbox->last = NULL;
   if (chunk->release != NULL) chunk->release(chunk->arg);

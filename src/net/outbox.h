@@ -16,6 +16,7 @@ typedef struct aloop__outbox {
   aloop__chunk_t *first;
   aloop__chunk_t *last;
   size_t size; /* bytes not yet sent */
+  bool secret; /* copies are cleared when they have gone */
 } aloop__outbox_t;
 
 /* Appends copies of all parts but their first `skip` bytes. All or nothing: ALOOP_ENOMEM. */

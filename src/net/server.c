@@ -117,6 +117,7 @@ static void destroy(aloop__object_t *object) {
   aloop_server_t *server = of_object(object);
   ALOOP_CHECK(server->closed && server->clients == 0 && aloop__list_empty(&server->waiters));
   if (server->release != NULL) server->release(server->arg);
+  aloop__layer_drop(&server->layer);
   aloop__map_unref(object->loop, server->context);
   aloop__memory_release(object->loop, server->listeners);
   aloop__object_end(object, server);

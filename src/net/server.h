@@ -9,6 +9,7 @@
 #include "aloop.h"
 #include "core/loop.h"
 #include "net/driver.h"
+#include "net/layer.h"
 #include "net/listener.h"
 #include "net/unix.h"
 
@@ -23,6 +24,7 @@ struct aloop_server {
   aloop__listener_t *listeners;
   size_t listeners_count;
   size_t clients;
+  aloop__layer_t layer;
   size_t max_clients; /* 0: no limit */
   int backlog;
   bool serving; /* the sockets listen */

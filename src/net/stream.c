@@ -27,6 +27,7 @@
 #include "core/report.h"
 #include "future/future.h"
 #include "net/driver.h"
+#include "net/layer.h"
 #include "net/relay.h"
 #include "net/write.h"
 
@@ -37,17 +38,22 @@ static aloop_transport_t *of_object(const aloop__object_t *object) {
 /* ---- The end -------------------------------------------------------------------------------------------- */
 
 /* The waiter's connect came to nothing before connection_made. */
-static void fail_waiter(aloop_transport_t *transport, int error) {
+void aloop__stream_fail_waiter(aloop_transport_t *transport, int error, const char *message) {
   aloop_future_t *waiter = transport->waiter;
   transport->waiter = NULL;
-  if (waiter != NULL && !aloop_future_done(waiter)) aloop_future_set_error(waiter, error, NULL);
+  if (waiter != NULL && !aloop_future_done(waiter)) aloop_future_set_error(waiter, error, message);
   aloop_future_unref(waiter);
 }
 
-static void finish(aloop_transport_t *transport) {
+static void fail_waiter(aloop_transport_t *transport, int error) {
+  aloop__stream_fail_waiter(transport, error, NULL);
+}
+
+void aloop__stream_finish(aloop_transport_t *transport) {
   aloop_server_t *server = transport->server;
   transport->state = ALOOP__LOST;
-  if ((transport->flags & ALOOP__MADE) && transport->table->connection_lost != NULL)
+  fail_waiter(transport, transport->error < 0 ? transport->error : ALOOP_ECANCELED);
+  if ((transport->flags & (ALOOP__MADE | ALOOP__CARRIER)) && transport->table->connection_lost != NULL)
     transport->table->connection_lost(transport, transport->protocol, transport->error);
   transport->driver->close(transport);
   transport->fd = -1;
@@ -59,7 +65,7 @@ static void finish(aloop_transport_t *transport) {
 static void lost(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
   loop->context = aloop__map_ref(transport->context);
-  finish(transport);
+  aloop__stream_finish(transport);
 }
 
 /* Always behind connection_made. */
@@ -72,8 +78,7 @@ static void queue_lost(aloop_transport_t *transport) {
   aloop__loop_armed(transport->object.loop);
 }
 
-/* Everything about an end but its announcement. Returns false if it has ended before. */
-static bool stop(aloop_transport_t *transport, int error) {
+bool aloop__stream_stop(aloop_transport_t *transport, int error) {
   if (transport->state >= ALOOP__ENDING) return false;
   transport->state = ALOOP__ENDING;
   transport->flags |= ALOOP__SHUT;
@@ -88,7 +93,7 @@ static bool stop(aloop_transport_t *transport, int error) {
 }
 
 void aloop__stream_end(aloop_transport_t *transport, int error) {
-  if (!stop(transport, error)) return;
+  if (!aloop__stream_stop(transport, error)) return;
   queue_lost(transport);
   if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
 }
@@ -130,20 +135,26 @@ static void finish_waiter(aloop_transport_t *transport) {
   aloop_future_unref(waiter);
 }
 
+/* Nobody waits for it any more, or what it was to carry has ended. */
+static bool is_unwanted(const aloop_transport_t *transport) {
+  if (transport->flags & ALOOP__CARRIER) return transport->state >= ALOOP__ENDING;
+  return transport->waiter != NULL && aloop_future_done(transport->waiter);
+}
+
 static void made(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
   loop->context = aloop__map_ref(transport->context);
-  bool unwanted = transport->waiter != NULL && aloop_future_done(transport->waiter);
-  int rc = unwanted ? ALOOP_ECANCELED : begin(transport);
+  int rc = is_unwanted(transport) ? ALOOP_ECANCELED : transport->flags & ALOOP__MADE ? 0 : begin(transport);
   if (rc < 0) {
     fail_waiter(transport, rc);
     /* If it has ended already, the queued end does the rest, without a call. */
-    if (stop(transport, ALOOP_ECANCELED)) finish(transport);
+    if (aloop__stream_stop(transport, rc)) aloop__stream_finish(transport);
     return;
   }
+  bool first = (transport->flags & ALOOP__MADE) == 0;
   transport->flags |= ALOOP__MADE;
   if (transport->state == ALOOP__OPENING) transport->state = ALOOP__OPEN;
-  if (transport->table->connection_made != NULL)
+  if (first && transport->table->connection_made != NULL)
     transport->table->connection_made(transport, transport->protocol);
   aloop__stream_update_reading(transport);
   finish_waiter(transport);
@@ -165,7 +176,8 @@ static bool resume(aloop__object_t *object) {
 static void close_object(aloop__object_t *object) {
   aloop_transport_t *transport = of_object(object);
   if (transport->state == ALOOP__LOST) return;
-  if (transport->state < ALOOP__CLOSING && (object->loop->guard & ALOOP__GUARD_DEBUG)) {
+  if (transport->state < ALOOP__CLOSING && (transport->flags & ALOOP__CARRIER) == 0 &&
+      (object->loop->guard & ALOOP__GUARD_DEBUG)) {
     aloop_error_context_t context =
         aloop__report_context("a transport was still open when its loop was closed", 0);
     context.transport = transport;
@@ -177,10 +189,10 @@ static void close_object(aloop__object_t *object) {
   aloop_t *loop = object->loop;
   aloop__map_t *outer = loop->context;
   loop->context = aloop__map_ref(transport->context);
-  stop(transport, ALOOP_ECLOSED);
+  aloop__stream_stop(transport, ALOOP_ECLOSED);
   if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, ALOOP_ECLOSED);
   fail_waiter(transport, ALOOP_ECLOSED);
-  finish(transport);
+  aloop__stream_finish(transport);
   aloop__map_clear(loop, &loop->context);
   loop->context = outer;
 }
@@ -188,6 +200,7 @@ static void close_object(aloop__object_t *object) {
 static void destroy(aloop__object_t *object) {
   aloop_transport_t *transport = of_object(object);
   ALOOP_CHECK(transport->state == ALOOP__LOST);
+  if (transport->driver->destroy != NULL) transport->driver->destroy(transport);
   aloop__map_unref(object->loop, transport->context);
   aloop__memory_release(object->loop, transport->extras);
   aloop__object_end(object, transport);
@@ -196,8 +209,9 @@ static void destroy(aloop__object_t *object) {
 static void describe(const aloop__object_t *object, char *text, size_t size) {
   static const char *const names[] = {"opening", "open", "closing", "ending", "lost"};
   const aloop_transport_t *transport = of_object(object);
-  snprintf(text, size, "fd %d, %s%s%s%s%s, %zu bytes to send", transport->fd, names[transport->state],
+  snprintf(text, size, "fd %d, %s%s%s%s%s%s, %zu bytes to send", transport->fd, names[transport->state],
            aloop__relay_of(transport) != NULL ? ", relayed" : "",
+           transport->flags & ALOOP__CARRIER ? ", carries TLS" : "",
            transport->flags & ALOOP__PAUSED ? ", reading paused" : "",
            transport->flags & ALOOP__EOF_RECEIVED ? ", EOF received" : "",
            transport->flags & ALOOP__WRITE_PAUSED ? ", writing paused" : "", transport->outbox.size);
@@ -244,9 +258,8 @@ static aloop_transport_t *allocate(aloop_t *loop, const aloop__driver_t *driver)
   return transport;
 }
 
-aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *driver, int fd,
-                                     const aloop_protocol_t *table, void *arg, aloop_server_t *server,
-                                     aloop_future_t *waiter, const char *origin) {
+aloop_transport_t *aloop__stream_prepare(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                         const aloop_protocol_t *table, void *arg, const char *origin) {
   aloop_transport_t *transport = allocate(loop, driver);
   if (transport == NULL) return NULL;
   transport->watch.fd = -1;
@@ -259,14 +272,38 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *drive
     aloop__object_end(&transport->object, transport);
     return NULL;
   }
+  transport->context = aloop__map_ref(loop->context);
+  return transport;
+}
+
+void aloop__stream_discard(aloop_transport_t *transport) {
+  aloop_t *loop = transport->object.loop;
+  transport->driver->detach(transport);
+  aloop__map_unref(loop, transport->context);
+  aloop__object_end(&transport->object, transport);
+}
+
+void aloop__stream_announce(aloop_transport_t *transport) {
+  if (!aloop__ready_push(transport->object.loop, made, transport)) {
+    transport->flags |= ALOOP__MADE_DUE;
+    aloop__object_stall(&transport->object);
+  }
+  transport->flags |= ALOOP__ANNOUNCED;
+  aloop__loop_armed(transport->object.loop);
+}
+
+aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                     const aloop_protocol_t *table, void *arg, aloop_server_t *server,
+                                     aloop_future_t *waiter, const char *origin) {
+  aloop_transport_t *transport = aloop__stream_prepare(loop, driver, fd, table, arg, origin);
+  if (transport == NULL) return NULL;
   if (!aloop__ready_push(loop, made, transport)) {
-    transport->driver->detach(transport);
-    aloop__object_end(&transport->object, transport);
+    aloop__stream_discard(transport);
     return NULL;
   }
+  transport->flags |= ALOOP__ANNOUNCED;
   transport->server = server;
   transport->waiter = waiter;
-  transport->context = aloop__map_ref(loop->context);
   aloop__loop_armed(loop);
   return transport;
 }
@@ -281,12 +318,16 @@ static void drop_transport(aloop_future_t *future, void *arg) {
 
 aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t *driver, int fd,
                                            const aloop_protocol_t *table, void *arg, aloop_future_t *future,
-                                           const char *origin) {
-  aloop_transport_t *transport = aloop__stream_new(loop, driver, fd, table, arg, NULL, future, origin);
+                                           const aloop__layer_t *layer, const char *origin) {
+  aloop_transport_t *transport = aloop__layer_new(loop, driver, fd, table, arg, NULL, future, layer, origin);
   if (transport == NULL) return NULL;
   aloop_future_ref(future);
   aloop__future_set_operation(future, drop_transport, transport);
   return transport;
+}
+
+aloop_transport_t *aloop__stream_bottom(aloop_transport_t *transport) {
+  return transport->driver->bottom != NULL ? transport->driver->bottom(transport) : transport;
 }
 
 /* ---- What arrives --------------------------------------------------------------------------------------- */
@@ -336,7 +377,9 @@ void aloop__stream_drained(aloop_transport_t *transport) {
       return;
     }
   }
-  if (transport->state == ALOOP__CLOSING)
+  if (transport->state == ALOOP__CLOSING && transport->driver->finish != NULL)
+    transport->driver->finish(transport);
+  else if (transport->state == ALOOP__CLOSING)
     aloop__stream_end(transport, 0);
   else if (aloop__relay_of(transport) != NULL)
     aloop__relay_drained(transport);
@@ -346,28 +389,38 @@ void aloop__stream_drained(aloop_transport_t *transport) {
 
 int aloop__stream_refuse(const aloop_transport_t *transport) {
   if (transport == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the transport is NULL");
-  return aloop__loop_thread(transport->object.loop);
+  int rc = aloop__loop_thread(transport->object.loop);
+  return rc == 0 && (transport->flags & ALOOP__CARRIER) ? ALOOP_ECLOSED : rc;
+}
+
+/* A reference may be taken and given back whatever has become of the connection. */
+static bool may_count(const aloop_transport_t *transport) {
+  return transport != NULL && aloop__loop_thread(transport->object.loop) == 0;
 }
 
 aloop_transport_t *aloop_transport_ref(aloop_transport_t *transport) {
-  if (transport == NULL || aloop__stream_enter(transport) < 0) return NULL;
+  if (!may_count(transport)) return NULL;
   aloop__object_ref(&transport->object);
   return transport;
 }
 
 void aloop_transport_unref(aloop_transport_t *transport) {
-  if (transport != NULL && aloop__stream_enter(transport) == 0) aloop__object_unref(&transport->object);
+  if (may_count(transport)) aloop__object_unref(&transport->object);
 }
 
-void aloop_transport_close(aloop_transport_t *transport) {
-  if (aloop__stream_enter(transport) < 0) return;
+void aloop__stream_close(aloop_transport_t *transport) {
   if (aloop__relay_of(transport) != NULL) aloop__relay_closed(transport);
   if (transport->state >= ALOOP__CLOSING) return;
   transport->state = ALOOP__CLOSING;
   transport->flags |= ALOOP__SHUT;
+  if (transport->driver->closing != NULL) transport->driver->closing(transport);
   aloop__stream_update_reading(transport);
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);
+}
+
+void aloop_transport_close(aloop_transport_t *transport) {
+  if (aloop__stream_enter(transport) == 0) aloop__stream_close(transport);
 }
 
 void aloop_transport_abort_error(aloop_transport_t *transport, int error) {

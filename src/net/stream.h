@@ -36,14 +36,17 @@ enum {
   ALOOP__BORROWED = 8192, /* the descriptor is a caller's until connection_made */
   ALOOP__NO_READ = 16384, /* one direction only: a pipe's write end */
   ALOOP__NO_WRITE = 32768,
-  ALOOP__SHUT = 2048,      /* closing or later: the state in a bit, for the one test that each write makes */
-  ALOOP__HELD = 65536,     /* not read from: the other side of a relay is full */
-  ALOOP__MESSAGES = 131072 /* each write is a message of its own: never joined, cut or corked */
+  ALOOP__SHUT = 2048,  /* closing or later, or a carrier: in a bit, for the one test that each write makes */
+  ALOOP__HELD = 65536, /* not read from: the other side of a relay is full */
+  ALOOP__MESSAGES = 131072,   /* each write is a message of its own: never joined, cut or corked */
+  ALOOP__ANNOUNCED = 1048576, /* connection_made was queued */
+  ALOOP__CARRIER = 2097152    /* it belongs to the transport above it: public calls answer ALOOP_ECLOSED */
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
 typedef struct aloop__relay aloop__relay_t;
 typedef struct aloop__driver aloop__driver_t;
+struct aloop__layer;
 
 /* What most connections never need: made on first use. */
 typedef struct aloop__stream_extras {
@@ -88,11 +91,14 @@ aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *drive
  * from the loop at once. NULL: out of memory, and nothing has changed. */
 aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t *driver, int fd,
                                            const aloop_protocol_t *table, void *arg, aloop_future_t *future,
-                                           const char *origin);
+                                           const struct aloop__layer *layer, const char *origin);
+
+/* The one with the descriptor: the transport itself, or the one at the bottom of what lies beneath. */
+aloop_transport_t *aloop__stream_bottom(aloop_transport_t *transport);
 
 /* connect.c: a transport over a caller's connected descriptor, which is not touched before connection_made. */
 aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, const aloop_protocol_t *table,
-                                  void *arg, int fd, const char *origin);
+                                  void *arg, int fd, const struct aloop__layer *layer, const char *origin);
 
 /* 0, or ALOOP_EINVAL for a table that cannot be used. */
 int aloop__stream_check_protocol(const aloop_protocol_t *table);
@@ -104,6 +110,26 @@ int aloop__stream_check_descriptor(const aloop_t *loop, const aloop__driver_t *d
 
 /* No delay for small writes (TCP_NODELAY); without effect on other sockets. */
 void aloop__stream_set_nodelay(int fd);
+
+/* ---- For a transport over another (layer.h) ---- */
+
+/* aloop__stream_new in two steps, for one whose connection_made comes later, or never: end it as any other.
+ * Before the second step it can be discarded as if it had never been. */
+aloop_transport_t *aloop__stream_prepare(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                         const aloop_protocol_t *table, void *arg, const char *origin);
+void aloop__stream_discard(aloop_transport_t *transport);
+void aloop__stream_announce(aloop_transport_t *transport);
+
+/* aloop__stream_end in two steps: everything but connection_lost (false: it has ended before), and what comes
+ * then, from the ready deque only. */
+bool aloop__stream_stop(aloop_transport_t *transport, int error);
+void aloop__stream_finish(aloop_transport_t *transport);
+
+/* Ends the future of whoever waits for connection_made, if anybody does. */
+void aloop__stream_fail_waiter(aloop_transport_t *transport, int error, const char *message);
+
+/* aloop_transport_close, of a carrier too. */
+void aloop__stream_close(aloop_transport_t *transport);
 
 /* ---- Called by the I/O driver ---- */
 
@@ -129,11 +155,13 @@ static inline bool aloop__stream_wants_read(const aloop_transport_t *transport) 
 
 /* ---- Shared by the files of this room ---- */
 
-/* What public calls on a transport begin with: 0, ALOOP_EINVAL for NULL, or ALOOP_ENOTLOOPTHREAD. */
+/* What public calls on a transport begin with: 0, ALOOP_EINVAL for NULL, ALOOP_ENOTLOOPTHREAD, or ALOOP_ECLOSED
+ * for one that carries another. */
 int aloop__stream_refuse(const aloop_transport_t *transport);
 
 static inline int aloop__stream_enter(const aloop_transport_t *transport) {
-  bool usual = ALOOP_LIKELY(transport != NULL) && ALOOP_LIKELY(transport->object.loop->guard == 0);
+  bool usual = ALOOP_LIKELY(transport != NULL) &&
+               ALOOP_LIKELY((transport->object.loop->guard | (transport->flags & ALOOP__CARRIER)) == 0);
   return usual ? 0 : aloop__stream_refuse(transport);
 }
 

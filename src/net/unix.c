@@ -17,12 +17,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/memory.h"
 #include "core/report.h"
 #include "future/future.h"
 #include "net/driver.h"
+#include "net/layer.h"
 #include "net/server.h"
 
 #define CONNECT_ORIGIN "aloop_create_unix_connection"
@@ -43,7 +45,9 @@ typedef struct connector {
   int64_t timeout;
   int type; /* of the socket */
   int fd;
+  aloop__layer_t layer;
   aloop__unix_name_t name;
+  char server_hostname[];
 } connector_t;
 
 /* ---- Shared ---------------------------------------------------------------------------------------------- */
@@ -76,7 +80,8 @@ static int type_of(const char *path, int fd, int wanted) {
   return type;
 }
 
-static const char *fault_of_type(const char *path, int fd, int wanted) {
+static const char *fault_of_type(const char *path, int fd, int wanted, bool tls) {
+  if (tls && type_of(path, fd, wanted) == SOCK_SEQPACKET) return "TLS needs a stream, not messages";
   if (wanted == 0) return NULL;
   if (wanted != SOCK_STREAM && wanted != SOCK_SEQPACKET)
     return "options.type is 0, SOCK_STREAM or SOCK_SEQPACKET";
@@ -95,6 +100,7 @@ static void release(connector_t *self) {
   aloop_cancel(self->loop, &self->timer);
   aloop_cancel(self->loop, &self->retry);
   if (self->fd >= 0) close(self->fd);
+  aloop__layer_drop(&self->layer);
   aloop__memory_release(self->loop, self);
 }
 
@@ -120,7 +126,7 @@ static void fail(connector_t *self, int error) {
 
 static void succeed(connector_t *self) {
   if (aloop__stream_hand_over(self->loop, driver_of(self->type), self->fd, self->table, self->arg, self->future,
-                              CONNECT_ORIGIN) == NULL) {
+                              &self->layer, CONNECT_ORIGIN) == NULL) {
     fail(self, ALOOP_ENOMEM);
     return;
   }
@@ -166,12 +172,21 @@ static int start(connector_t *self) {
   return aloop_handle_error(self->timer);
 }
 
+static aloop__layer_t layer_of(const aloop_unix_connect_options_t *options) {
+  return (aloop__layer_t){.context = options->tls,
+                          .server_hostname = options->server_hostname,
+                          .handshake_timeout = options->tls_handshake_timeout,
+                          .shutdown_timeout = options->tls_shutdown_timeout};
+}
+
 static aloop_future_t *connect_name(aloop_t *loop, const aloop_protocol_t *table, void *arg,
                                     const aloop__unix_name_t *name,
                                     const aloop_unix_connect_options_t *options) {
   aloop_future_t *future = aloop__future_new(loop, CONNECT_ORIGIN);
   if (future == NULL || aloop_future_done(future)) return future;
-  connector_t *self = aloop__memory_zero(loop, sizeof *self);
+  aloop__layer_t layer = layer_of(options);
+  size_t size = layer.server_hostname != NULL ? strlen(layer.server_hostname) + 1 : 0;
+  connector_t *self = aloop__memory_zero(loop, sizeof *self + size);
   if (self == NULL) {
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return future;
@@ -179,6 +194,8 @@ static aloop_future_t *connect_name(aloop_t *loop, const aloop_protocol_t *table
   *self = (connector_t){.loop = loop, .future = future, .table = table, .arg = arg};
   self->timeout = options->timeout;
   self->type = type_of(options->path, -1, options->type);
+  if (size > 0) layer.server_hostname = memcpy(self->server_hostname, layer.server_hostname, size);
+  self->layer = aloop__layer_keep(&layer);
   self->name = *name;
   self->try_again = try_again;
   aloop__future_set_operation(future, stop, self);
@@ -195,7 +212,10 @@ static const char *fault_of_connect(const aloop_unix_connect_options_t *options)
   if (options->path != NULL && options->fd > 0) return "set either options.path or options.fd, not both";
   if (options->path == NULL && options->path_size > 0) return "options.path_size needs options.path";
   if (options->path == NULL && is_other_family(options->fd)) return "options.fd is not a unix socket";
-  return fault_of_type(options->path, options->fd, options->type);
+  aloop__layer_t layer = layer_of(options);
+  const char *fault = aloop__layer_fault(&layer, false);
+  return fault != NULL ? fault
+                       : fault_of_type(options->path, options->fd, options->type, layer.context != NULL);
 }
 
 aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
@@ -212,8 +232,10 @@ aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol
                                  "set options.size to sizeof(aloop_unix_connect_options_t)");
   const char *fault = fault_of_connect(&copy);
   if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
+  aloop__layer_t layer = layer_of(&copy);
   if (copy.path == NULL)
-    return aloop__connect_fd(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, copy.fd, origin);
+    return aloop__connect_fd(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, copy.fd, &layer,
+                             origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0)
     return aloop__unix_refused(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
@@ -263,7 +285,7 @@ static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, 
 }
 
 static const char *fault_of_server(const aloop_unix_server_options_t *options) {
-  const char *fault = fault_of_type(options->path, options->fd, options->type);
+  const char *fault = fault_of_type(options->path, options->fd, options->type, options->tls != NULL);
   if (fault != NULL) return fault;
   if (options->backlog < 0) return "options.backlog is negative";
   if ((options->mode & ~(mode_t)07777) != 0) return "options.mode has bits that are no permissions";
@@ -289,12 +311,19 @@ aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *
     return aloop__future_refused(loop, origin, ALOOP_EINVAL,
                                  "set options.size to sizeof(aloop_unix_server_options_t)");
   const char *fault = fault_of_server(&copy);
+  aloop__layer_t layer = {.context = copy.tls,
+                          .handshake_timeout = copy.tls_handshake_timeout,
+                          .shutdown_timeout = copy.tls_shutdown_timeout};
+  if (fault == NULL) fault = aloop__layer_fault(&layer, true);
   if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
   aloop_server_options_t common = {.fds = &copy.fd,
                                    .fds_count = 1,
                                    .backlog = copy.backlog,
                                    .start_serving = copy.start_serving,
-                                   .max_clients = copy.max_clients};
+                                   .max_clients = copy.max_clients,
+                                   .tls = copy.tls,
+                                   .tls_handshake_timeout = copy.tls_handshake_timeout,
+                                   .tls_shutdown_timeout = copy.tls_shutdown_timeout};
   if (copy.path == NULL)
     return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, &common, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);

@@ -30,14 +30,14 @@
 /* ---- Water marks ---------------------------------------------------------------------------------------- */
 
 void aloop__write_check_high(aloop_transport_t *transport) {
-  if ((transport->flags & ALOOP__WRITE_PAUSED) || transport->outbox.size <= transport->high) return;
+  if ((transport->flags & ALOOP__WRITE_PAUSED) || aloop__stream_unsent(transport) <= transport->high) return;
   if (transport->state >= ALOOP__ENDING) return;
   transport->flags |= ALOOP__WRITE_PAUSED;
   if (transport->table->pause_writing != NULL) transport->table->pause_writing(transport, transport->protocol);
 }
 
 void aloop__write_check_low(aloop_transport_t *transport) {
-  if ((transport->flags & ALOOP__WRITE_PAUSED) == 0 || transport->outbox.size > transport->low) return;
+  if ((transport->flags & ALOOP__WRITE_PAUSED) == 0 || aloop__stream_unsent(transport) > transport->low) return;
   if (transport->state >= ALOOP__ENDING) return;
   transport->flags &= ~(uint32_t)ALOOP__WRITE_PAUSED;
   if (transport->table->resume_writing != NULL)
@@ -88,7 +88,11 @@ static int send_or_keep(aloop_transport_t *transport, const struct iovec *iov, i
   ssize_t n = 0;
   if (transport->outbox.size == 0) {
     n = try_send(transport, iov, count);
-    if (n < 0 || ALOOP_LIKELY((size_t)n == total)) return 0;
+    if (n < 0) return 0;
+    if (ALOOP_LIKELY((size_t)n == total)) {
+      if (ALOOP_UNLIKELY(transport->driver->beneath != NULL)) aloop__write_check_high(transport);
+      return 0;
+    }
   }
   return keep_rest(transport, iov, count, (size_t)n);
 }
@@ -237,14 +241,14 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   aloop_t *loop = transport->object.loop;
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
-  if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__CARRIER)) return ALOOP_ECLOSED;
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "a write to a read pipe");
   if (transport->flags & ALOOP__EOF_WANTED) return aloop__misuse(loop, ALOOP_EPIPE, "a write after write_eof");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "a write during sendfile");
   if (aloop__relay_of(transport) != NULL) return aloop__misuse(loop, ALOOP_EBUSY, aloop__relay_rule);
   size_t cap = transport->extras != NULL ? transport->extras->cap : 0;
   if (size == 0 && (transport->flags & ALOOP__MESSAGES)) size = 1;
-  size_t unsent = transport->outbox.size + aloop__cork_size(transport);
+  size_t unsent = aloop__stream_unsent(transport) + aloop__cork_size(transport);
   if (cap > 0 && (size > cap || unsent > cap - size)) return ALOOP_ENOBUFS;
   return 0;
 }
@@ -358,6 +362,7 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
     n = try_send(transport, &part, 1);
   if (n < 0 || (size_t)n == size || transport->state >= ALOOP__CLOSING) {
     if (release != NULL) release(arg);
+    if (transport->driver->beneath != NULL) aloop__write_check_high(transport);
   } else {
     note_first_unsent(transport);
     rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, data, size, (size_t)n, release,
@@ -373,6 +378,10 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   return rc;
 }
 
+static bool can_send_eof(const aloop_transport_t *transport) {
+  return transport->driver->can_send_eof == NULL || transport->driver->can_send_eof(transport);
+}
+
 int aloop_transport_write_eof(aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
@@ -381,6 +390,7 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "write_eof of a read pipe");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
   if (aloop__relay_of(transport) != NULL) return aloop__misuse(loop, ALOOP_EBUSY, aloop__relay_rule);
+  if (!can_send_eof(transport)) return ALOOP_ENOTSUP;
   transport->flags |= ALOOP__EOF_WANTED;
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);
@@ -388,7 +398,8 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
 }
 
 bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
-  return aloop__stream_enter(transport) == 0 && (transport->flags & ALOOP__NO_WRITE) == 0;
+  return aloop__stream_enter(transport) == 0 && (transport->flags & ALOOP__NO_WRITE) == 0 &&
+         can_send_eof(transport);
 }
 
 /* ---- Public limits -------------------------------------------------------------------------------------- */
@@ -438,5 +449,6 @@ int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t by
 }
 
 size_t aloop_transport_get_write_buffer_size(const aloop_transport_t *transport) {
-  return aloop__stream_enter(transport) == 0 ? transport->outbox.size + aloop__cork_size(transport) : 0;
+  return aloop__stream_enter(transport) == 0 ? aloop__stream_unsent(transport) + aloop__cork_size(transport)
+                                             : 0;
 }

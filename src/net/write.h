@@ -29,6 +29,13 @@ static inline void aloop__cork_empty(aloop__cork_t *cork) {
 void aloop__write_default_limits(uint32_t *high, uint32_t *low);
 int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_high, uint32_t *new_low);
 
+/* Bytes that were accepted and not yet sent, but for gathered ones: in the outbox, and in a transport
+ * beneath. */
+static inline size_t aloop__stream_unsent(const aloop_transport_t *transport) {
+  size_t size = transport->outbox.size;
+  return ALOOP_LIKELY(transport->driver->beneath == NULL) ? size : size + transport->driver->beneath(transport);
+}
+
 /* Gathered bytes of this transport. */
 size_t aloop__cork_size(const aloop_transport_t *transport);
 

@@ -85,7 +85,7 @@ static aloop_future_t *connect_pipe(aloop_t *loop, const aloop_protocol_t *table
     return future;
   }
   aloop_transport_t *transport =
-      aloop__stream_hand_over(loop, &aloop__driver_pipe, fd, table, arg, future, origin);
+      aloop__stream_hand_over(loop, &aloop__driver_pipe, fd, table, arg, future, NULL, origin);
   if (transport == NULL)
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
   else

@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh symbols.sh BUILD SOURCE: what libaloop.so exports and needs. The exported symbols are exactly those of symbols.txt,
+# sh symbols.sh BUILD SOURCE: what libaloop.so exports and needs, and libaloop-openssl.so exports. The exported symbols are exactly those of symbols.txt,
 # each with its version, and exactly the functions that aloop.h declares. After a change of the API renew the list:
 #
 #     nm -D --defined-only build/libaloop.so | awk '$2 != "A" { print $3 }' | LC_ALL=C sort > test/package/symbols.txt
@@ -24,8 +24,23 @@ if ! diff "$source/test/package/symbols.txt" "$temporary/exported" >&2; then
   status=1
 fi
 
+# The engine has a library of its own with one symbol, which is there if OpenSSL is.
+engine=$build/libaloop-openssl.so
+if [ -e "$engine" ]; then
+  nm -D --defined-only "$engine" | awk '$2 != "A" { print $3 }' >"$temporary/engine"
+  if [ "$(cat "$temporary/engine")" != "aloop_tls_openssl@@ALOOP_0.1" ]; then
+    echo "symbols: libaloop-openssl.so exports more or less than aloop_tls_openssl" >&2
+    status=1
+  fi
+  if ! readelf -d "$engine" | grep -q 'SONAME.*\[libaloop-openssl\.so\.0\]'; then
+    echo "symbols: SONAME is not libaloop-openssl.so.0" >&2
+    status=1
+  fi
+fi
+
 # The name of a declaration is the word before its first parenthesis. A macro of the same name does not declare.
-awk '/^ALOOP_API / { sub(/[(].*/, ""); sub(/.*[ *]/, ""); print }' "$source/include/aloop.h" | sort -u >"$temporary/declared"
+awk '/^ALOOP_API / { sub(/[(].*/, ""); sub(/.*[ *]/, ""); print }' "$source/include/aloop.h" |
+  grep -vx aloop_tls_openssl | sort -u >"$temporary/declared"
 sed 's/@.*//' "$temporary/exported" >"$temporary/names"
 if ! diff "$temporary/declared" "$temporary/names" >&2; then
   echo "symbols: exported symbols (>) differ from the functions declared in aloop.h (<)" >&2

@@ -497,7 +497,7 @@ static void change_ones_mind(stage_t *stage, const aloop_connect_options_t *opti
 static void adopt(stage_t *stage, int fd) {
   run_t *run = stage->run;
   side_t *side = new_side(stage);
-  int64_t adopted = run_end_of(run, aloop_connect_accepted_socket(run->loop, &silent_protocol, side, fd));
+  int64_t adopted = run_end_of(run, aloop_connect_accepted_socket(run->loop, &silent_protocol, side, fd, NULL));
   NORMALLY(run, adopted == 0);
   if (adopted == 0) aloop_transport_abort(side->transport);
   if (side->made > 0) return;

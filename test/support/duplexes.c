@@ -10,7 +10,7 @@ aloop_stream_t *stream_over(aloop_t *loop, int fd, size_t limit) {
   aloop_stream_options_t options = {.size = sizeof options, .limit = limit};
   aloop_transport_t *transport = NULL;
   aloop_stream_t *stream = NULL;
-  aloop_future_t *future = aloop_connect_accepted_socket(loop, &nothing, NULL, fd);
+  aloop_future_t *future = aloop_connect_accepted_socket(loop, &nothing, NULL, fd, NULL);
   assert_int_equal(run_future(loop, future), 0);
   assert_int_equal(aloop_future_take_ptr(future, &transport), 0);
   aloop_future_unref(future);

@@ -40,16 +40,21 @@ static void keep(tape_t *tape, const void *data, size_t size) {
   tape->size += size;
 }
 
-static void on_made(aloop_transport_t *transport, void *protocol) {
-  tape_t *tape = protocol;
+/* A tape without transport takes the first it hears of: after start_tls that is another one. */
+static void hear(tape_t *tape, aloop_transport_t *transport) {
   if (tape->transport == NULL) tape->transport = aloop_transport_ref(transport);
   assert_ptr_equal(tape->transport, transport);
+}
+
+static void on_made(aloop_transport_t *transport, void *protocol) {
+  tape_t *tape = protocol;
+  hear(tape, transport);
   called(tape, MADE, 'M');
 }
 
 static int on_data(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   assert_true(size > 0);
   assert_false(tape->lost);
   keep(tape, data, size);
@@ -60,7 +65,7 @@ static int on_data(aloop_transport_t *transport, void *protocol, const void *dat
 
 static int on_buffer(aloop_transport_t *transport, void *protocol, size_t hint, void **buffer, size_t *size) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   assert_true(hint > 0);
   *buffer = tape->buffer;
   *size = tape->offer_nothing ? 0 : tape->offer > 0 ? tape->offer : sizeof tape->buffer;
@@ -69,7 +74,7 @@ static int on_buffer(aloop_transport_t *transport, void *protocol, size_t hint, 
 
 static int on_updated(aloop_transport_t *transport, void *protocol, size_t size) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   assert_true(size > 0 && size <= sizeof tape->buffer);
   assert_false(tape->lost);
   keep(tape, tape->buffer, size);
@@ -80,26 +85,26 @@ static int on_updated(aloop_transport_t *transport, void *protocol, size_t size)
 
 static int on_eof(aloop_transport_t *transport, void *protocol) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   tape->eof = true;
   return called(tape, AT_EOF, 'E');
 }
 
 static void on_pause(aloop_transport_t *transport, void *protocol) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   called(tape, PAUSE, 'P');
 }
 
 static void on_resume(aloop_transport_t *transport, void *protocol) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   called(tape, RESUME, 'R');
 }
 
 static void on_lost(aloop_transport_t *transport, void *protocol, int error) {
   tape_t *tape = protocol;
-  assert_ptr_equal(tape->transport, transport);
+  hear(tape, transport);
   assert_true(aloop_transport_fd(transport) >= 0);
   tape->lost = true;
   tape->error = error;

@@ -666,7 +666,7 @@ static void takes_an_accepted_socket(void **state) {
   recorder_t client = {0}, served = {0};
   aloop_transport_t *transport = taken(env, start(env, &client, to("127.0.0.1", port)));
   int fd = accept(listener, NULL, NULL);
-  aloop_transport_t *other = taken(env, aloop_connect_accepted_socket(env->loop, &table, &served, fd));
+  aloop_transport_t *other = taken(env, aloop_connect_accepted_socket(env->loop, &table, &served, fd, NULL));
   assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
   assert_true(on);
   finish(env, &served, other);
@@ -676,7 +676,7 @@ static void takes_an_accepted_socket(void **state) {
 
 static void expect_bad_fd(env_t *env, int fd, int error, const char *word) {
   char text[1024];
-  assert_int_equal(failure(env, aloop_connect_accepted_socket(env->loop, &table, NULL, fd), text), error);
+  assert_int_equal(failure(env, aloop_connect_accepted_socket(env->loop, &table, NULL, fd, NULL), text), error);
   if (strstr(text, word) == NULL) fail_msg("\"%s\" does not speak of %s", text, word);
 }
 
@@ -698,7 +698,7 @@ static void unusable_descriptors_are_refused_and_left_alone(void **state) {
   expect_bad_fd(env, unconnected, ALOOP_ENOTCONN, "not connected");
   assert_untouched(unconnected);
   close(unconnected);
-  assert_int_equal(failure(env, aloop_connect_accepted_socket(env->loop, NULL, NULL, STDIN_FILENO), NULL),
+  assert_int_equal(failure(env, aloop_connect_accepted_socket(env->loop, NULL, NULL, STDIN_FILENO, NULL), NULL),
                    ALOOP_EINVAL);
 }
 
@@ -723,7 +723,7 @@ static void a_cancelled_connect_gives_the_descriptor_back_at_once(void **state) 
   int fds[2];
   blocking_pair(fds);
   recorder_t recorder = {0};
-  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &table, &recorder, fds[0]);
+  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &table, &recorder, fds[0], NULL);
   assert_int_equal(aloop_future_cancel(future), 1);
   assert_int_equal(aloop_add_reader(env->loop, fds[0], ignore, NULL), 0); /* free again */
   aloop_future_unref(future);
@@ -739,7 +739,7 @@ static void a_refused_protocol_gives_the_descriptor_back(void **state) {
   env_t *env = *state;
   int fds[2];
   blocking_pair(fds);
-  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &refusing_table, NULL, fds[0]);
+  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &refusing_table, NULL, fds[0], NULL);
   assert_int_equal(failure(env, future, NULL), ALOOP_ENOMEM);
   run_turns(env->loop, 2);
   assert_untouched(fds[0]);
@@ -752,7 +752,7 @@ static void closing_the_loop_gives_the_descriptor_back(void **state) {
   int fds[2];
   blocking_pair(fds);
   recorder_t recorder = {0};
-  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &table, &recorder, fds[0]);
+  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &table, &recorder, fds[0], NULL);
   assert_int_equal(aloop_close(env->loop), 0);
   assert_true(aloop_future_result(future) < 0);
   aloop_future_unref(future);

@@ -387,7 +387,7 @@ static void short_of_memory(env_t *env) {
   char byte;
   make_socketpair(fds);
   aloop_transport_t *transport = NULL;
-  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &plain_protocol, &tape, fds[0]);
+  aloop_future_t *future = aloop_connect_accepted_socket(env->loop, &plain_protocol, &tape, fds[0], NULL);
   for (int i = 0; future != NULL && !aloop_future_done(future) && i < 100; i++) aloop_run_once(env->loop, 0);
   bool made = future != NULL && aloop_future_take_ptr(future, &transport) == 0;
   aloop_future_unref(future);

@@ -72,7 +72,7 @@ static void answers_of_the_system(misuse_t *m) {
 }
 
 static aloop_future_t *adopt(misuse_t *m, int fd) {
-  return aloop_connect_accepted_socket(m->loop, &protocol, m, fd);
+  return aloop_connect_accepted_socket(m->loop, &protocol, m, fd, NULL);
 }
 
 static void descriptors_of_connections(misuse_t *m) {
@@ -82,9 +82,9 @@ static void descriptors_of_connections(misuse_t *m) {
   make_socketpair(pair);
   make_pipe(pipes);
   close(gone);
-  MISTAKE(aloop_connect_accepted_socket(NULL, &protocol, m, pair[0]), 0);
-  MISTAKE_OF_FUTURE(aloop_connect_accepted_socket(m->loop, NULL, m, pair[0]), ALOOP_EINVAL);
-  MISTAKE_OF_FUTURE(aloop_connect_accepted_socket(m->loop, &unsized, m, pair[0]), ALOOP_EINVAL);
+  MISTAKE(aloop_connect_accepted_socket(NULL, &protocol, m, pair[0], NULL), 0);
+  MISTAKE_OF_FUTURE(aloop_connect_accepted_socket(m->loop, NULL, m, pair[0], NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_connect_accepted_socket(m->loop, &unsized, m, pair[0], NULL), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(adopt(m, -1), ALOOP_EBADF);
   MISTAKE_OF_FUTURE(adopt(m, gone), ALOOP_EBADF);
   MISTAKE_OF_FUTURE(adopt(m, pipes[0]), ALOOP_ENOTSOCK);

@@ -234,7 +234,7 @@ void open_conn(void) {
   conn->file = files[at];
   conn->refuse = (how & 0xf8) == 0xf8;
   conn->context = current_context();
-  conn->connect = aloop_connect_accepted_socket(w.loop, how & 1 ? &plain : &buffered, conn, fds[0]);
+  conn->connect = aloop_connect_accepted_socket(w.loop, how & 1 ? &plain : &buffered, conn, fds[0], NULL);
   MUST(conn->connect != NULL || w.starved);
 }
 

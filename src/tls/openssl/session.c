@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sessions of OpenSSL: one SSL per connection, with a BIO of our own beneath.
+ *
+ * The BIO knows the wire only while a call of the engine runs. Reading takes received bytes from where the
+ * transport has put them, and asks to be called again when there are none; writing always succeeds, so that
+ * OpenSSL never waits for room and no call has to be repeated with the same arguments. Both directions are one
+ * BIO without state, of a method that each context makes for its sessions.
+ *
+ * An idle session gives its record buffers back (SSL_MODE_RELEASE_BUFFERS). A handshake that asks for another
+ * name goes on with the context of that name from its very first message: that decides about versions, client
+ * certificates and which tickets are good, so a session of one name is never resumed under the rules of
+ * another.
+ */
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tls/openssl/openssl.h"
+
+typedef aloop__openssl_session_t session_t;
+typedef aloop__openssl_context_t context_t;
+
+/* ---- The BIO --------------------------------------------------------------------------------------------- */
+
+static int bio_read(BIO *bio, char *data, int size) {
+  session_t *session = BIO_get_data(bio);
+  aloop_tls_wire_t *wire = session->wire;
+  BIO_clear_retry_flags(bio);
+  if (size <= 0 || wire == NULL) return 0;
+  if (wire->input_size == 0) {
+    BIO_set_retry_read(bio);
+    return -1;
+  }
+  size_t n = wire->input_size < (size_t)size ? wire->input_size : (size_t)size;
+  memcpy(data, wire->input, n);
+  wire->input += n;
+  wire->input_size -= n;
+  return (int)n;
+}
+
+static int bio_write(BIO *bio, const char *data, int size) {
+  session_t *session = BIO_get_data(bio);
+  BIO_clear_retry_flags(bio);
+  if (size <= 0 || session->wire == NULL) return 0;
+  int rc = session->wire->output(session->wire, data, (size_t)size);
+  if (rc == 0) return size;
+  session->failure = rc;
+  return -1;
+}
+
+static long bio_control(BIO *bio, int command, long number, void *data) {
+  (void)bio, (void)number, (void)data;
+  return command == BIO_CTRL_FLUSH;
+}
+
+static int bio_create(BIO *bio) {
+  BIO_set_init(bio, 1);
+  return 1;
+}
+
+BIO_METHOD *aloop__openssl_bio(void) {
+  BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "aloop");
+  if (method == NULL) return NULL;
+  BIO_meth_set_create(method, bio_create);
+  BIO_meth_set_read(method, bio_read);
+  BIO_meth_set_write(method, bio_write);
+  BIO_meth_set_ctrl(method, bio_control);
+  return method;
+}
+
+/* ---- Life ------------------------------------------------------------------------------------------------ */
+
+/* Whom a client wants: an address is compared with addresses, and is not asked for by name. */
+static bool set_name(session_t *session, const char *wanted) {
+  SSL *ssl = session->ssl;
+  size_t size = strlen(wanted);
+  session->name = strdup(wanted);
+  if (session->name == NULL) return false;
+  if (size > 1 && session->name[size - 1] == '.') session->name[size - 1] = '\0';
+  X509_VERIFY_PARAM *rules = SSL_get0_param(ssl);
+  if (X509_VERIFY_PARAM_set1_ip_asc(rules, session->name)) return true;
+  ERR_clear_error();
+  if (!SSL_set_tlsext_host_name(ssl, session->name)) return false;
+  if (session->context->verify != ALOOP_TLS_VERIFY_DEFAULT) return true;
+  SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  return SSL_set1_host(ssl, session->name);
+}
+
+static int set_up(session_t *session, const aloop_tls_session_t *how) {
+  context_t *context = session->context;
+  session->ssl = SSL_new(context->ctx);
+  BIO *bio = session->ssl != NULL ? BIO_new(context->bio) : NULL;
+  if (bio == NULL) return ALOOP_ENOMEM;
+  BIO_set_data(bio, session);
+  SSL_set_bio(session->ssl, bio, bio);
+  if (SSL_set_app_data(session->ssl, session) == 0) return ALOOP_ENOMEM;
+  if (context->role == ALOOP_TLS_SERVER) {
+    SSL_set_accept_state(session->ssl);
+    return 0;
+  }
+  SSL_set_connect_state(session->ssl);
+  if (how->server_hostname == NULL) return 0;
+  if (!set_name(session, how->server_hostname)) return session->name != NULL ? ALOOP_ETLS : ALOOP_ENOMEM;
+  aloop__openssl_resume(session);
+  return 0;
+}
+
+void aloop__openssl_session_free(void *arg) {
+  session_t *session = arg;
+  /* Otherwise OpenSSL takes a session that was not ended politely for one that must not be resumed. */
+  if (session->ssl != NULL && session->shaken && session->error == 0)
+    SSL_set_shutdown(session->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+  SSL_free(session->ssl);
+  for (size_t i = 0; i < session->ders_count; i++) OPENSSL_free(session->ders[i]);
+  free(session->ders);
+  free(session->alpn);
+  free(session->name);
+  free(session);
+  ERR_clear_error();
+}
+
+int aloop__openssl_session_new(void *arg, const aloop_tls_session_t *how, void **made) {
+  session_t *session = calloc(1, sizeof *session);
+  if (session == NULL) return ALOOP_ENOMEM;
+  session->context = arg;
+  session->choose = how->choose;
+  session->arg = how->arg;
+  ERR_clear_error();
+  int rc = set_up(session, how);
+  ERR_clear_error();
+  if (rc < 0)
+    aloop__openssl_session_free(session);
+  else
+    *made = session;
+  return rc;
+}
+
+/* ---- Calls ----------------------------------------------------------------------------------------------- */
+
+static session_t *enter(void *arg, aloop_tls_wire_t *wire) {
+  session_t *session = arg;
+  session->wire = wire;
+  session->failure = 0;
+  ERR_clear_error();
+  return session;
+}
+
+/* What kind of failure it is. */
+static int code_of(unsigned long error) {
+  int reason = ERR_GET_REASON(error);
+  if (reason == ERR_R_MALLOC_FAILURE) return ALOOP_ENOMEM;
+  if (ERR_GET_LIB(error) != ERR_LIB_SSL) return ALOOP_ETLS;
+  if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) return ALOOP_ETLS_VERIFY;
+  return reason > SSL_AD_REASON_OFFSET ? ALOOP_ETLS_ALERT : ALOOP_ETLS;
+}
+
+/* What a result of OpenSSL's means here: 0: more input is needed; ALOOP_EOF; or a code. */
+static int fault_of(session_t *session, int result) {
+  switch (SSL_get_error(session->ssl, result)) {
+  case SSL_ERROR_WANT_READ:
+    return 0;
+  case SSL_ERROR_ZERO_RETURN:
+    return ALOOP_EOF;
+  default:
+    session->error = ERR_peek_error();
+    ERR_clear_error();
+    if (session->failure < 0) return session->failure;
+    return code_of(session->error);
+  }
+}
+
+int aloop__openssl_handshake(void *arg, aloop_tls_wire_t *wire) {
+  session_t *session = enter(arg, wire);
+  int rc = SSL_do_handshake(session->ssl);
+  session->shaken = rc == 1;
+  if (rc != 1) rc = fault_of(session, rc);
+  session->wire = NULL;
+  return rc == ALOOP_EOF ? ALOOP_ETLS : rc;
+}
+
+ssize_t aloop__openssl_read(void *arg, aloop_tls_wire_t *wire, void *buffer, size_t size) {
+  size_t n = 0;
+  session_t *session = enter(arg, wire);
+  int rc = SSL_read_ex(session->ssl, buffer, size, &n);
+  if (rc != 1) rc = fault_of(session, rc);
+  session->wire = NULL;
+  return rc == 1 ? (ssize_t)n : rc;
+}
+
+int aloop__openssl_write(void *arg, aloop_tls_wire_t *wire, const void *data, size_t size) {
+  size_t n = 0;
+  session_t *session = enter(arg, wire);
+  int rc = SSL_write_ex(session->ssl, data, size, &n);
+  if (rc != 1) rc = fault_of(session, rc);
+  session->wire = NULL;
+  if (rc == 1 && n == size) return 0;
+  return rc < 0 && rc != ALOOP_EOF ? rc : ALOOP_ETLS;
+}
+
+int aloop__openssl_shutdown(void *arg, aloop_tls_wire_t *wire) {
+  session_t *session = enter(arg, wire);
+  int rc = SSL_shutdown(session->ssl);
+  if (rc < 0) rc = fault_of(session, rc);
+  session->wire = NULL;
+  return rc < 0 && rc != ALOOP_EOF ? rc : 0;
+}
+
+bool aloop__openssl_pending(void *arg) {
+  session_t *session = arg;
+  return SSL_has_pending(session->ssl) == 1;
+}
+
+bool aloop__openssl_half_close(void *arg) {
+  session_t *session = arg;
+  return SSL_version(session->ssl) >= TLS1_3_VERSION;
+}
