@@ -116,8 +116,8 @@ static inline int64_t take(aloop_future_t *future) {
   return value;
 }
 
-/* Returns to the caller of aloop_await: after a switch every return is one that the CPU did not expect, so there
- * are as few as possible. */
+/* Returns to the caller of aloop_await: after a switch every return is one that the CPU did not expect, so
+ * there are as few as possible. */
 static ALOOP_NOINLINE int64_t await_slowly(aloop_future_t *future) {
   int rc = wait_slowly(future);
   return ALOOP_UNLIKELY(rc < 0) ? drop(future, rc) : take(future);

@@ -34,6 +34,25 @@ The answer? 42"
 prints future_set_after "hello ...
 ... world"
 
+prints hello_task "hello
+world
+in 2 seconds"
+
+prints tasks_and_timeouts "one: begins
+one: given up before part 3, tidied up
+one: ETIMEDOUT
+two: ETIMEDOUT
+three: begins
+four: begins
+four: given up before part 1, tidied up
+four: changed my mind
+three: no such file"
+
+prints worker_thread "asked; meanwhile this thread does as it likes
+2 * 2 = 4
+3 * 3 = 9
+4 * 4: cancelled"
+
 prints run_in_executor "default thread pool: 100 random bytes
 a pool of my own: 333332833333500000
 the loop went on ticking"
