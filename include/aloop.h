@@ -2196,6 +2196,21 @@ ALOOP_API aloop_future_t *aloop_start_unix_server(aloop_t *loop, aloop_client_fn
                                                   const aloop_unix_server_options_t *options,
                                                   const aloop_stream_options_t *stream_options);
 
+/* asyncio.create_subprocess_exec, create_subprocess_shell: aloop_subprocess_exec and aloop_subprocess_shell
+ * without protocol, for a process whose pipes are streams. `stream_options` may be NULL. What is written to the
+ * child's stdin it reads until aloop_stream_close; a child whose output nobody reads waits when the pipe and
+ * the stream are full. aloop_process_communicate takes what the streams have not given yet, and ends them
+ * (ALOOP_EBUSY while a read waits). Errors: theirs. [loop] */
+ALOOP_API aloop_future_t *aloop_create_subprocess_exec(aloop_t *loop, const aloop_process_options_t *options,
+                                                       const aloop_stream_options_t *stream_options);
+ALOOP_API aloop_future_t *aloop_create_subprocess_shell(aloop_t *loop, const char *command,
+                                                        const aloop_process_options_t *options,
+                                                        const aloop_stream_options_t *stream_options);
+
+/* Process.stdin (0), stdout (1), stderr (2): borrowed from a process so made; NULL if that is no pipe. The
+ * stream lives as long as somebody refers to the process or to it. [loop] */
+ALOOP_API aloop_stream_t *aloop_process_stream(const aloop_process_t *process, int fd);
+
 /* Reference counting; unref accepts NULL. The last one closes the connection (aloop_stream_close). [loop] */
 ALOOP_API aloop_stream_t *aloop_stream_ref(aloop_stream_t *stream);
 ALOOP_API void aloop_stream_unref(aloop_stream_t *stream);

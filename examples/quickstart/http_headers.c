@@ -49,10 +49,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   page_t page = {argv[1], argc > 2 ? (int)strtol(argv[2], NULL, 10) : 80, argc > 3 ? argv[3] : "/"};
-  aloop_t *loop;
-  if (aloop_new(NULL, &loop) < 0) return 1;
-  int64_t rc = aloop_run_until_complete(loop, aloop_create_task(loop, show_page, &page, NULL));
+  int64_t rc = aloop_run(show_page, &page, NULL);
   if (rc < 0) fprintf(stderr, "%s: %s\n", page.host, aloop_strerror(rc));
-  aloop_free(loop);
   return rc < 0 ? 1 : 0;
 }

@@ -169,11 +169,23 @@ static const char *fault_of(const aloop_process_t *process, const void *input, s
   *error = ALOOP_EBUSY;
   if (process->table != NULL) return "a process with a protocol gives its output to that, not to communicate";
   if (process->flags & ALOOP__PROCESS_COMMUNICATED) return "communicate was called before";
+  if (process->lodger != NULL && process->lodger->ops->is_busy(process->lodger))
+    return "a read of the process's stdout or stderr is under way";
   *error = ALOOP_EINVAL;
   if (size > 0 && input == NULL) return "the input of communicate is NULL";
   if (size > 0 && process->pipes[0].transport == NULL)
     return "communicate has input, but stdin of the process is not a pipe";
   return NULL;
+}
+
+/* Takes the pipes back from whoever has them, with what was read from them and not used. May end it all. */
+static void reclaim(aloop_process_t *process) {
+  for (int i = 1; i < 3 && process->lodger != NULL; i++) {
+    const void *data;
+    size_t size = process->lodger->ops->give_back(process->lodger, i, &data);
+    aloop__process_reclaim_pipe(process, i);
+    if (size > 0 && process->exchange != NULL) aloop__communicate_received(process, i, data, size);
+  }
 }
 
 static int begin(aloop_process_t *process, aloop_future_t *future, const void *input, size_t size,
@@ -206,6 +218,7 @@ aloop_future_t *aloop_process_communicate(aloop_process_t *process, const void *
   }
   process->flags |= ALOOP__PROCESS_COMMUNICATED;
   aloop__future_set_operation(future, stop, process);
+  reclaim(process);
   aloop__communicate_ended(process, -1, 0);
   return future;
 }

@@ -239,11 +239,23 @@ static const aloop_protocol_t pipe_table = {
     .connection_lost = pipe_lost,
 };
 
+void aloop__process_reclaim_pipe(aloop_process_t *process, int fd) {
+  aloop__process_pipe_t *pipe = &process->pipes[fd];
+  if (pipe->open) aloop_transport_set_protocol(pipe->transport, &pipe_table, pipe);
+}
+
+static void release_lodger(aloop_process_t *process) {
+  aloop__lodger_t *lodger = process->lodger;
+  process->lodger = NULL;
+  if (lodger != NULL) lodger->ops->release(lodger);
+}
+
 /* A process without protocol whose child has ended and whose owner is gone: nobody can read its pipes, but for
  * those that were given another protocol. */
 static void close_if_abandoned(aloop_process_t *process) {
   if (process->table != NULL || process->exchange != NULL || process->object.refs > 1) return;
   if (!aloop__process_has_ended(process) || (process->flags & ALOOP__PROCESS_MADE) == 0) return;
+  release_lodger(process);
   for (int i = 0; i < 3; i++) {
     aloop__process_pipe_t *pipe = &process->pipes[i];
     if (pipe->open && pipe->transport->table == &pipe_table) aloop__stream_end(pipe->transport, 0);
@@ -366,6 +378,7 @@ static void close_object(aloop__object_t *object) {
 static void destroy(aloop__object_t *object) {
   aloop_process_t *process = of_object(object);
   ALOOP_CHECK(process->flags & ALOOP__PROCESS_LOST);
+  release_lodger(process);
   for (int i = 0; i < 3; i++) aloop_transport_unref(process->pipes[i].transport);
   aloop__map_unref(object->loop, process->context);
   aloop__object_end(object, process);

@@ -10,6 +10,22 @@
 #include "process/child.h"
 
 typedef struct aloop__exchange aloop__exchange_t;
+typedef struct aloop__lodger aloop__lodger_t;
+
+/* What a higher room keeps with a process without protocol, whose pipes it has taken over. */
+typedef struct aloop__lodger_ops {
+  /* The process goes, or nobody can reach it any more and the child has ended. */
+  void (*release)(aloop__lodger_t *lodger);
+  /* Whether it is at work on stdout or stderr. */
+  bool (*is_busy)(aloop__lodger_t *lodger);
+  /* Lets go of the pipe. Returns how many bytes of it were received and not used; they are valid until the
+   * lodger is released. */
+  size_t (*give_back)(aloop__lodger_t *lodger, int fd, const void **data);
+} aloop__lodger_ops_t;
+
+struct aloop__lodger {
+  const aloop__lodger_ops_t *ops;
+};
 
 /* A pipe to or from the child. */
 typedef struct aloop__process_pipe {
@@ -39,6 +55,7 @@ struct aloop_process {
   aloop_future_t *starting;    /* of the call, until connection_made */
   aloop__list_t waiters;       /* of aloop_process_wait */
   aloop__exchange_t *exchange; /* of communicate; NULL: none is under way */
+  aloop__lodger_t *lodger;     /* or NULL */
   aloop__process_pipe_t pipes[3];
   int unmade; /* pipes whose connection_made is yet to come */
   unsigned flags;
@@ -51,6 +68,9 @@ static inline bool aloop__process_has_ended(const aloop_process_t *process) {
 
 /* What public calls begin with: 0, ALOOP_EINVAL (NULL) or ALOOP_ENOTLOOPTHREAD. */
 int aloop__process_enter(const aloop_process_t *process);
+
+/* The pipe tells the process again, whatever protocol it had. */
+void aloop__process_reclaim_pipe(aloop_process_t *process, int fd);
 
 /* communicate.c: bytes came from stdout or stderr; a pipe or the child ended; the loop is being closed. */
 void aloop__communicate_received(aloop_process_t *process, int fd, const void *data, size_t size);

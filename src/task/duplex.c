@@ -170,6 +170,20 @@ void aloop__duplex_connect(aloop_stream_t *stream, aloop_transport_t *transport)
   aloop__object_ref(&stream->object);
 }
 
+size_t aloop__duplex_leave(aloop_stream_t *stream, const void **data) {
+  aloop__inbox_t *inbox = &stream->inbox;
+  bool connected = (stream->flags & ALOOP__DUPLEX_CONNECTED) != 0;
+  aloop__inbox_settle(inbox, false);
+  size_t size = aloop__inbox_size(inbox);
+  *data = size > 0 ? inbox->block + inbox->head : NULL;
+  inbox->taken = size;
+  stream->flags &= ~(unsigned)(ALOOP__DUPLEX_CONNECTED | ALOOP__DUPLEX_FULL);
+  stream->flags |= ALOOP__DUPLEX_LOST | ALOOP__DUPLEX_EOF;
+  aloop__waiters_finish_all(&stream->closers, 0);
+  if (connected) aloop__object_unref(&stream->object);
+  return size;
+}
+
 void aloop__duplex_unref(void *stream) {
   aloop_stream_unref(stream);
 }

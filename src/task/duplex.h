@@ -56,6 +56,11 @@ aloop_stream_t *aloop__duplex_new(aloop_t *loop, size_t limit, const char *origi
 /* Takes over a transport whose protocol it is, or is made. */
 void aloop__duplex_connect(aloop_stream_t *stream, aloop_transport_t *transport);
 
+/* Leaves its transport to others: the stream is at its end. Returns how many bytes were received and not read,
+ * which are valid until the next read or the end of the stream. Nothing waits to be read, and the caller holds
+ * a reference. */
+size_t aloop__duplex_leave(aloop_stream_t *stream, const void **data);
+
 /* For futures whose object is a stream. */
 void aloop__duplex_unref(void *stream);
 

@@ -25,6 +25,17 @@ prints run_command "['echo hello; exit 3' exited with 3]
 [stdout]
 hello" 'echo hello; exit 3'
 
+prints run_commands "APPLE
+FIG
+PEAR
+'printf 'pear\\nfig\\napple\\n'' wrote 3 lines and exited with 0
+'sort' wrote 3 lines and exited with 0
+'tr a-z A-Z' wrote 3 lines and exited with 0"
+
+# The last command does not read all: those before it are ended by the broken pipe, or told and exit.
+check_has "a pipeline that ends early" "^'head -n 2' wrote 2 lines and exited with 0" \
+  "$("$examples/run_commands" 'seq 1000000' 'cat' 'head -n 2' 2>/dev/null)"
+
 prints sock_ops "$(printf 'HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r')"
 
 prints udp_client "try 1

@@ -124,6 +124,21 @@ static void opening_and_serving(misuse_t *m) {
   MISTAKE_OF_FUTURE(aloop_start_unix_server(m->loop, NULL, NULL, &unix_server, NULL), ALOOP_EINVAL);
 }
 
+static void programs_of_streams(misuse_t *m) {
+  static const char *const argv[] = {"true", NULL};
+  aloop_stream_options_t unsized = {0};
+  aloop_process_options_t options = {.size = sizeof options, .argv = argv}, nothing = {.size = sizeof nothing};
+  MISTAKE(aloop_create_subprocess_exec(NULL, &options, NULL), 0);
+  MISTAKE(aloop_create_subprocess_shell(NULL, "true", NULL, NULL), 0);
+  MISTAKE_OF_FUTURE(aloop_create_subprocess_exec(m->loop, NULL, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_create_subprocess_exec(m->loop, &nothing, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_create_subprocess_exec(m->loop, &options, &unsized), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_create_subprocess_shell(m->loop, NULL, NULL, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_create_subprocess_shell(m->loop, "true", &options, NULL), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(aloop_create_subprocess_shell(m->loop, "true", NULL, &unsized), ALOOP_EINVAL);
+  MISTAKE(aloop_process_stream(NULL, 0), 0);
+}
+
 static void in_a_closed_loop(misuse_t *m) {
   aloop_connect_options_t somewhere = {.size = sizeof somewhere, .host = "127.0.0.1", .port = 1};
   aloop_server_options_t server = {.size = sizeof server, .host = "127.0.0.1"};
@@ -133,6 +148,8 @@ static void in_a_closed_loop(misuse_t *m) {
 }
 
 static void opening_in_another_thread(misuse_t *m) {
+  MISTAKE(aloop_create_subprocess_exec(m->loop, NULL, NULL), 0);
+  MISTAKE(aloop_create_subprocess_shell(m->loop, "true", NULL, NULL), 0);
   MISTAKE(aloop_open_connection(m->loop, NULL, NULL), 0);
   MISTAKE(aloop_open_unix_connection(m->loop, NULL, NULL), 0);
   MISTAKE(aloop_start_server(m->loop, serve, NULL, NULL, NULL), 0);
@@ -181,6 +198,7 @@ static void another_thread(void **state) {
 
 static void connections_and_servers(void **state) {
   in_both_modes(*state, opening_and_serving);
+  in_both_modes(*state, programs_of_streams);
 }
 
 static void closed_loops(void **state) {
