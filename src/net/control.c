@@ -49,6 +49,7 @@ static void read_v4(const struct cmsghdr *item, aloop_message_t *message, struct
     struct in_pktinfo info;
     struct sockaddr_in *address = (struct sockaddr_in *)(void *)local;
     memcpy(&info, CMSG_DATA(item), sizeof info);
+    memset(address, 0, sizeof *address);
     address->sin_family = AF_INET;
     address->sin_port = port;
     address->sin_addr = info.ipi_addr;
@@ -99,7 +100,7 @@ static void read_udp(const struct cmsghdr *item, aloop_message_t *message) {
 
 void aloop__control_read(struct msghdr *header, aloop_message_t *message, struct sockaddr_storage *local,
                          uint16_t port) {
-  memset(local, 0, sizeof *local);
+  local->ss_family = AF_UNSPEC;
   for (struct cmsghdr *item = CMSG_FIRSTHDR(header); item != NULL; item = CMSG_NXTHDR(header, item)) {
     if (item->cmsg_level == IPPROTO_IP) read_v4(item, message, local, port);
     if (item->cmsg_level == IPPROTO_IPV6) read_v6(item, message, local, port);

@@ -18,6 +18,7 @@
 #include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -28,6 +29,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,10 +39,14 @@ extern char **environ;
 typedef struct options {
   long count, size, connections, depth, repeat, producers;
   double seconds;
-  bool report; /* serve: answer questions about memory on standard input */
+  bool report;      /* serve: answer questions about memory on standard input */
+  bool datagrams;   /* ... count datagrams, and answer with their number */
+  const char *path; /* ... on this Unix socket */
 } options_t;
 
 char bench_bytes[BENCH_BUFFER];
+const char *bench_path;
+volatile long bench_received;
 
 /* ---- Helpers for peers ----------------------------------------------------------------------------------- */
 
@@ -84,7 +90,24 @@ void bench_nodelay(int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
+int bench_datagram_socket(void) {
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0) bench_die("bind");
+  return fd;
+}
+
+static int listen_at(const char *path) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, BENCH_BACKLOG) != 0)
+    bench_die("listen");
+  return fd;
+}
+
 int bench_listen(void) {
+  if (bench_path != NULL) return listen_at(bench_path);
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, BENCH_BACKLOG) != 0)
@@ -94,7 +117,7 @@ int bench_listen(void) {
 
 int bench_accept(int listener) {
   int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd >= 0) bench_nodelay(fd);
+  if (fd >= 0 && bench_path == NULL) bench_nodelay(fd);
   return fd;
 }
 
@@ -495,12 +518,15 @@ static void allow_many_descriptors(void) {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* Answers each byte on standard input with "ALLOCATED RESIDENT". */
-static void *report_memory(void *arg) {
-  (void)arg;
+/* Answers each byte on standard input with "ALLOCATED RESIDENT", or "DATAGRAMS 0". */
+static void *report(void *arg) {
+  const options_t *options = arg;
   char byte;
   while (read(STDIN_FILENO, &byte, 1) == 1) {
-    printf("%zu %zu\n", allocated(), resident());
+    if (options->datagrams)
+      printf("%ld 0\n", bench_received);
+    else
+      printf("%zu %zu\n", allocated(), resident());
     fflush(stdout);
   }
   _exit(0);
@@ -519,8 +545,12 @@ static void serve(options_t *options) {
   allow_many_descriptors();
   bind_to_cpu(0);
   pthread_t thread;
-  if (options->report && pthread_create(&thread, NULL, report_memory, NULL) != 0) bench_die("pthread_create");
-  peer_serve(options->report);
+  if (options->report && pthread_create(&thread, NULL, report, options) != 0) bench_die("pthread_create");
+  bench_path = options->path;
+  if (options->datagrams)
+    peer_receive();
+  else
+    peer_serve(options->report);
 }
 
 typedef struct server {
@@ -529,16 +559,17 @@ typedef struct server {
   FILE *ask, *answer; /* its standard input and output */
 } server_t;
 
-static server_t start_server(bool report) {
+/* With up to two further options of `serve`. */
+static server_t start_server(const char *option, const char *value) {
   int in[2], out[2];
   if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) bench_die("pipe2");
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  char *argv[] = {(char[]){"bench"}, (char[]){"serve"}, report ? (char[]){"--report"} : NULL, NULL};
+  const char *argv[] = {"bench", "serve", option, value, NULL};
   server_t server;
-  errno = posix_spawn(&server.pid, "/proc/self/exe", &actions, NULL, argv, environ);
+  errno = posix_spawn(&server.pid, "/proc/self/exe", &actions, NULL, (char *const *)argv, environ);
   if (errno != 0) bench_die("posix_spawn");
   posix_spawn_file_actions_destroy(&actions);
   close(in[0]);
@@ -571,8 +602,9 @@ static void run_client(char *const argv[]) {
   waitpid(pid, NULL, 0);
 }
 
-static void measure_server(const char *mode, const char *label, const options_t *options) {
-  server_t server = start_server(false);
+/* On a Unix socket, if there is a path. */
+static void measure_server(const char *mode, const char *label, const options_t *options, const char *path) {
+  server_t server = start_server(path != NULL ? "--path" : NULL, path);
   char text[7][32];
   snprintf(text[0], sizeof text[0], "%d", server.port);
   snprintf(text[1], sizeof text[1], "%ld", (long)server.pid);
@@ -580,9 +612,25 @@ static void measure_server(const char *mode, const char *label, const options_t 
   snprintf(text[3], sizeof text[3], "%ld", options->size);
   snprintf(text[4], sizeof text[4], "%ld", options->depth);
   snprintf(text[5], sizeof text[5], "%g", options->seconds);
-  const char *argv[] = {"bench_client", mode,    "--label",       label,   "--port", text[0],
-                        "--pid",        text[1], "--connections", text[2], "--size", text[3],
-                        "--depth",      text[4], "--seconds",     text[5], NULL};
+  const char *argv[] = {"bench_client",
+                        mode,
+                        "--label",
+                        label,
+                        "--port",
+                        text[0],
+                        "--pid",
+                        text[1],
+                        "--connections",
+                        text[2],
+                        "--size",
+                        text[3],
+                        "--depth",
+                        text[4],
+                        "--seconds",
+                        text[5],
+                        path != NULL ? "--path" : NULL,
+                        path,
+                        NULL};
   run_client((char *const *)argv);
   stop_server(&server);
 }
@@ -593,7 +641,21 @@ static void echo(options_t *options) {
   char label[96];
   snprintf(label, sizeof label, "%s echo/%ld/%ld/%ld", peer_name, options->connections, options->size,
            options->depth);
-  measure_server("echo", label, options);
+  measure_server("echo", label, options, NULL);
+}
+
+/* The same over a Unix socket. */
+static void unix_echo(options_t *options) {
+  if (options->connections == 0) options->connections = 50;
+  if (options->size == 0) options->size = 64;
+  char label[96], folder[] = "/tmp/aloop-bench-XXXXXX", path[64];
+  if (mkdtemp(folder) == NULL) bench_die("mkdtemp");
+  snprintf(path, sizeof path, "%s/echo", folder);
+  snprintf(label, sizeof label, "%s unix/%ld/%ld/%ld", peer_name, options->connections, options->size,
+           options->depth);
+  measure_server("echo", label, options, path);
+  unlink(path);
+  rmdir(folder);
 }
 
 static void churn(options_t *options) {
@@ -601,7 +663,7 @@ static void churn(options_t *options) {
   options->size = 1;
   char label[96];
   snprintf(label, sizeof label, "%s churn", peer_name);
-  measure_server("churn", label, options);
+  measure_server("churn", label, options, NULL);
 }
 
 static void ask_memory(server_t *server, size_t *heap, size_t *resident_bytes) {
@@ -626,7 +688,7 @@ static int used_connection(int port) {
 static void idle(options_t *options) {
   long count = options->connections ? options->connections : 10000;
   allow_many_descriptors();
-  server_t server = start_server(true);
+  server_t server = start_server("--report", NULL);
   int *fds = bench_alloc((size_t)count * sizeof *fds);
   size_t heap[2], pages[2];
   ask_memory(&server, &heap[0], &pages[0]);
@@ -639,15 +701,91 @@ static void idle(options_t *options) {
   stop_server(&server);
 }
 
+/* ---- Datagrams one way ----------------------------------------------------------------------------------- */
+
+enum { BLAST_CALL = 32 }; /* messages in a system call */
+
+typedef struct blast {
+  struct mmsghdr messages[BLAST_CALL];
+  struct iovec part;
+  size_t control[8]; /* one control message */
+  int fd;
+} blast_t;
+
+/* Messages of `depth` datagrams each, which the kernel cuts if it has to. */
+static void prepare_blast(blast_t *blast, int port, const options_t *options) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  address.sin_port = htons((uint16_t)port);
+  blast->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (blast->fd < 0 || connect(blast->fd, (struct sockaddr *)&address, sizeof address) != 0)
+    bench_die("connect");
+  blast->part = (struct iovec){.iov_base = bench_bytes, .iov_len = (size_t)(options->size * options->depth)};
+  for (int i = 0; i < BLAST_CALL; i++)
+    blast->messages[i].msg_hdr = (struct msghdr){.msg_iov = &blast->part, .msg_iovlen = 1};
+  if (options->depth == 1) return;
+  uint16_t segment = (uint16_t)options->size;
+  struct cmsghdr *header = (struct cmsghdr *)blast->control;
+  *header = (struct cmsghdr){.cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT};
+  header->cmsg_len = CMSG_LEN(sizeof segment);
+  memcpy(CMSG_DATA(header), &segment, sizeof segment);
+  for (int i = 0; i < BLAST_CALL; i++) {
+    blast->messages[i].msg_hdr.msg_control = blast->control;
+    blast->messages[i].msg_hdr.msg_controllen = CMSG_SPACE(sizeof segment);
+  }
+}
+
+/* Sends as fast as it can. Returns how many messages. */
+static long send_until(blast_t *blast, int64_t until) {
+  long sent = 0;
+  while (bench_now() < until) {
+    int n = sendmmsg(blast->fd, blast->messages, BLAST_CALL, 0);
+    if (n < 0 && errno != ENOBUFS && errno != EAGAIN) bench_die("sendmmsg");
+    sent += n > 0 ? n : 0;
+  }
+  return sent;
+}
+
+static void ask_received(server_t *server, clockid_t clock, size_t *received, int64_t *cpu) {
+  size_t zero;
+  ask_memory(server, received, &zero);
+  *cpu = read_clock(clock);
+}
+
+static void blast(options_t *options) {
+  if (peer_receive == NULL) return;
+  if (options->size == 0) options->size = 64;
+  if (options->size * options->depth > 65000) options->depth = 65000 / options->size;
+  server_t server = start_server("--report", "--datagrams");
+  clockid_t clock;
+  blast_t *blast = bench_alloc(sizeof *blast);
+  size_t received[2];
+  int64_t cpu[2];
+  bind_to_cpu(1);
+  if (clock_getcpuclockid(server.pid, &clock) != 0) bench_die("clock_getcpuclockid");
+  prepare_blast(blast, server.port, options);
+  send_until(blast, bench_now() + (int64_t)(options->seconds * 2e8));
+  ask_received(&server, clock, &received[0], &cpu[0]);
+  int64_t start = bench_now();
+  double sent = (double)(send_until(blast, start + (int64_t)(options->seconds * 1e9)) * options->depth);
+  double seconds = (double)(bench_now() - start) / 1e9;
+  ask_received(&server, clock, &received[1], &cpu[1]);
+  double count = (double)(received[1] - received[0]);
+  printf("%s blast/%ld/%ld per_s=%.1f cpu_ns=%.1f lost=%.1f\n", peer_name, options->size, options->depth,
+         count / seconds, (double)(cpu[1] - cpu[0]) / count, 100 * (1 - count / sent));
+  close(blast->fd);
+  free(blast);
+  stop_server(&server);
+}
+
 /* ---- The command line ------------------------------------------------------------------------------------ */
 
 static const struct {
   const char *name;
   void (*run)(options_t *options);
-} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},  {"rearm", rearm},
-                 {"posts", posts}, {"lookup", lookup}, {"jobs", jobs},     {"pipe", pipes}, {"udp", datagrams},
-                 {"spawn", spawn}, {"loop", loop},     {"tasks", tasks},   {"echo", echo},  {"churn", churn},
-                 {"idle", idle},   {"serve", serve}};
+} scenarios[] = {{"chain", chain}, {"burst", burst},    {"timers", timers}, {"fire", fire},  {"rearm", rearm},
+                 {"posts", posts}, {"lookup", lookup},  {"jobs", jobs},     {"pipe", pipes}, {"udp", datagrams},
+                 {"blast", blast}, {"unix", unix_echo}, {"spawn", spawn},   {"loop", loop},  {"tasks", tasks},
+                 {"echo", echo},   {"churn", churn},    {"idle", idle},     {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,
@@ -668,10 +806,15 @@ static options_t parse(int argc, char **argv) {
       {"--count", &options.count}, {"--size", &options.size},     {"--connections", &options.connections},
       {"--depth", &options.depth}, {"--repeat", &options.repeat}, {"--producers", &options.producers}};
   for (int i = 2; i < argc; i++) {
-    bool known = strcmp(argv[i], "--report") == 0;
+    bool known = strcmp(argv[i], "--report") == 0, datagrams = strcmp(argv[i], "--datagrams") == 0;
     options.report |= known;
-    if (known) continue;
+    options.datagrams |= datagrams;
+    if (known || datagrams) continue;
     if (i + 1 == argc) usage();
+    if (strcmp(argv[i], "--path") == 0) {
+      options.path = argv[++i];
+      continue;
+    }
     if (strcmp(argv[i], "--seconds") == 0) {
       options.seconds = atof(argv[++i]);
       continue;

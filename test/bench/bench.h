@@ -82,11 +82,18 @@ void *peer_loop_new(void);
 void peer_loop_turn(void *loop);
 void peer_loop_free(void *loop);
 
-/* An echo server on 127.0.0.1, port 0: calls bench_listening, then serves until the process is killed.
+/* A UDP socket on 127.0.0.1, port 0, that counts in bench_received what it receives, until the process is
+ * killed; calls bench_listening first. Libraries without datagrams leave it out. */
+void peer_receive(void) __attribute__((weak));
+
+/* An echo server on 127.0.0.1, port 0, or on the Unix socket bench_path: calls bench_listening, then serves until the process is killed.
  * `for_memory`: where the library offers a choice, the form that takes least memory for an idle connection. */
 void peer_serve(bool for_memory);
 
 /* ---- What bench.c offers to peers ------------------------------------------------------------------------ */
+
+extern const char *bench_path; /* NULL: TCP */
+extern volatile long bench_received;
 
 int64_t bench_now(void);
 int64_t bench_cpu(void); /* of this thread: other programs on the machine disturb it little */
@@ -94,7 +101,9 @@ void bench_sleep_until(int64_t when);
 void bench_die(const char *what) __attribute__((noreturn));
 void *bench_alloc(size_t bytes);
 
-/* A non-blocking listening socket on 127.0.0.1 with a port chosen by the kernel. */
+/* A non-blocking listening socket on 127.0.0.1 with a port chosen by the kernel, or on bench_path; a UDP socket
+ * on such a port. */
+int bench_datagram_socket(void);
 int bench_listen(void);
 int bench_accept(int listener); /* non-blocking, TCP_NODELAY; negative: none left */
 void bench_nodelay(int fd);

@@ -476,6 +476,27 @@ int64_t peer_datagrams(long size, long depth, long count) {
   return took;
 }
 
+static void count_datagrams(aloop_datagram_t *endpoint, void *protocol, const aloop_message_t *messages,
+                            size_t count) {
+  (void)endpoint, (void)protocol;
+  for (size_t i = 0; i < count; i++) {
+    size_t segment = messages[i].segment;
+    bench_received += segment == 0 ? 1 : (long)((messages[i].size + segment - 1) / segment);
+  }
+}
+
+void peer_receive(void) {
+  static const aloop_datagram_protocol_t counter = {.size = sizeof counter,
+                                                    .datagrams_received = count_datagrams};
+  aloop_t *loop = new_loop();
+  aloop_datagram_options_t options = {.size = sizeof options, .local_host = "127.0.0.1", .want_segments = true};
+  aloop_future_t *made = aloop_create_datagram_endpoint(loop, &counter, NULL, &options);
+  aloop_datagram_t *endpoint;
+  if (aloop_run_until_complete_ptr(loop, made, &endpoint) != 0) bench_die("aloop_create_datagram_endpoint");
+  bench_listening(aloop_datagram_fd(endpoint));
+  aloop_run_forever(loop);
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static int echo(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
@@ -500,9 +521,11 @@ __attribute__((weak)) void peer_serve(bool for_memory) {
   (void)for_memory;
   aloop_t *loop = new_loop();
   aloop_server_options_t options = {.size = sizeof options, .host = "127.0.0.1", .backlog = BENCH_BACKLOG};
+  aloop_unix_server_options_t at = {.size = sizeof at, .path = bench_path, .backlog = BENCH_BACKLOG};
   aloop_server_t *server;
-  if (aloop_run_until_complete_ptr(loop, aloop_create_server(loop, &protocol, NULL, &options), &server) != 0)
-    bench_die("aloop_create_server");
+  aloop_future_t *made = bench_path != NULL ? aloop_create_unix_server(loop, &protocol, NULL, &at)
+                                            : aloop_create_server(loop, &protocol, NULL, &options);
+  if (aloop_run_until_complete_ptr(loop, made, &server) != 0) bench_die("aloop_create_server");
   bench_listening(aloop_server_socket(server, 0, NULL, NULL));
   aloop_run_forever(loop);
 }

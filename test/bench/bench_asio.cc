@@ -200,8 +200,7 @@ struct jobs : posts {
 
   void send() {
     back = 0;
-    for (long i = 0; i < burst; i++)
-      asio::post(pool, [this] { asio::post(context, [this] { came_back(); }); });
+    for (long i = 0; i < burst; i++) asio::post(pool, [this] { asio::post(context, [this] { came_back(); }); });
   }
 };
 
@@ -222,10 +221,11 @@ void peer_jobs(long burst, long count, long rounds, int64_t *times) {
 /* ---- Lookups --------------------------------------------------------------------------------------------- */
 
 static void look_up(tcp::resolver &resolver, long &left) {
-  resolver.async_resolve("127.0.0.1", "80", [&](const std::error_code &error, const tcp::resolver::results_type &) {
-    if (error) bench_die("async_resolve");
-    if (--left > 0) look_up(resolver, left);
-  });
+  resolver.async_resolve("127.0.0.1", "80",
+                         [&](const std::error_code &error, const tcp::resolver::results_type &) {
+                           if (error) bench_die("async_resolve");
+                           if (--left > 0) look_up(resolver, left);
+                         });
 }
 
 int64_t peer_lookup(long count) {
@@ -238,19 +238,80 @@ int64_t peer_lookup(long count) {
   return count == 0 ? took : -1;
 }
 
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+using datagram_socket = asio::basic_datagram_socket<asio::ip::udp, executor>;
+using asio::ip::udp;
+
+struct inbox {
+  explicit inbox(asio::io_context &context)
+      : socket(context, udp::endpoint(asio::ip::address_v4::loopback(), 0)) {
+    socket.non_blocking(true);
+  }
+
+  void echo() {
+    socket.async_receive_from(asio::buffer(bytes), from, [this](const asio::error_code &error, size_t size) {
+      if (error) return;
+      if (socket.send_to(asio::buffer(bytes, size), from) != size) bench_die("send_to");
+      echoed++;
+      echo();
+    });
+  }
+
+  void count() {
+    socket.async_receive(asio::buffer(bytes), [this](const asio::error_code &error, size_t) {
+      if (error) return;
+      bench_received = bench_received + 1;
+      count();
+    });
+  }
+
+  datagram_socket socket;
+  udp::endpoint from;
+  long echoed = 0;
+  std::array<char, BENCH_BUFFER> bytes;
+};
+
+int64_t peer_datagrams(long size, long depth, long count) {
+  loop_context context;
+  inbox all(context);
+  all.echo();
+  return bench_datagrams(all.socket.local_endpoint().port(), size, depth, count, peer_loop_turn, &context,
+                         &all.echoed);
+}
+
+void peer_receive(void) {
+  loop_context context;
+  auto all = std::make_unique<inbox>(context);
+  all->count();
+  bench_listening(all->socket.native_handle());
+  context.run();
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
+static void set_no_delay(socket_type &socket) {
+  socket.set_option(tcp::no_delay(true));
+}
+
+using unix_stream = asio::local::stream_protocol;
+using unix_socket = asio::basic_stream_socket<unix_stream, executor>;
+using unix_acceptor = asio::basic_socket_acceptor<unix_stream, executor>;
+
+static void set_no_delay(unix_socket &) {
+}
+
 /* A connection is owned by the handler of its pending operation: it ends when none is started. */
-class connection : public std::enable_shared_from_this<connection> {
+template <class socket_kind> class connection : public std::enable_shared_from_this<connection<socket_kind>> {
 public:
-  explicit connection(socket_type socket) : socket_(std::move(socket)) {
-    socket_.set_option(tcp::no_delay(true));
+  explicit connection(socket_kind socket) : socket_(std::move(socket)) {
+    set_no_delay(socket_);
     socket_.non_blocking(true);
   }
 
   void read() {
     socket_.async_read_some(asio::buffer(buffer_),
-                            [self = shared_from_this()](const asio::error_code &error, size_t size) {
+                            [self = this->shared_from_this()](const asio::error_code &error, size_t size) {
                               if (!error) self->answer(size);
                             });
   }
@@ -266,12 +327,12 @@ private:
       return;
     }
     asio::async_write(socket_, asio::buffer(buffer_.data() + sent, size - sent),
-                      [self = shared_from_this()](const asio::error_code &failed, size_t) {
+                      [self = this->shared_from_this()](const asio::error_code &failed, size_t) {
                         if (!failed) self->read();
                       });
   }
 
-  socket_type socket_;
+  socket_kind socket_;
   std::array<char, 16384> buffer_;
 };
 
@@ -302,21 +363,31 @@ private:
   socket_type socket_;
 };
 
-template <class kind> static void accept_next(acceptor_type &acceptor) {
-  acceptor.async_accept([&acceptor](const asio::error_code &error, socket_type socket) {
+template <class kind, class socket_kind, class acceptor_kind> static void accept_next(acceptor_kind &acceptor) {
+  acceptor.async_accept([&acceptor](const asio::error_code &error, socket_kind socket) {
     if (!error) std::make_shared<kind>(std::move(socket))->read();
-    accept_next<kind>(acceptor);
+    accept_next<kind, socket_kind>(acceptor);
   });
 }
 
+static void serve_unix(void) {
+  loop_context context;
+  unix_acceptor acceptor(context, unix_stream::endpoint(bench_path));
+  acceptor.listen(BENCH_BACKLOG);
+  bench_listening(acceptor.native_handle());
+  accept_next<connection<unix_socket>, unix_socket>(acceptor);
+  context.run();
+}
+
 void peer_serve(bool for_memory) {
+  if (bench_path != nullptr) serve_unix();
   loop_context context;
   acceptor_type acceptor(context, tcp::endpoint(asio::ip::address_v4::loopback(), 0), true);
   acceptor.listen(BENCH_BACKLOG);
   bench_listening(acceptor.native_handle());
   if (for_memory)
-    accept_next<light_connection>(acceptor);
+    accept_next<light_connection, socket_type>(acceptor);
   else
-    accept_next<connection>(acceptor);
+    accept_next<connection<socket_type>, socket_type>(acceptor);
   context.run();
 }

@@ -10,7 +10,7 @@
  *           never run out.
  *
  * The first fifth of the time (`--seconds`) warms up and does not count; answers are compared with what was
- * sent only then. With `--requests N` there is no time and no warm-up: each connection makes N / connections
+ * sent only then. `--path` names a Unix socket instead of a port. With `--requests N` there is no time and no warm-up: each connection makes N / connections
  * requests (strace and callgrind count such runs). `--pid` names the server, whose CPU clock is read when the
  * measured part starts and ends.
  */
@@ -28,6 +28,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,7 +46,7 @@ typedef struct connection {
 static struct {
   long connections, size, depth, requests, port, pid;
   double seconds;
-  const char *label;
+  const char *label, *path;
 } options = {.connections = 50, .size = 64, .depth = 1, .seconds = 1, .label = "client"};
 
 static int poller;
@@ -99,10 +100,20 @@ static void watch(connection_t *connection, int operation, uint32_t events) {
   if (epoll_ctl(poller, operation, connection->fd, &event) != 0) die("epoll_ctl");
 }
 
+static int connect_path(void) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  struct sockaddr_un to = {.sun_family = AF_UNIX};
+  strncpy(to.sun_path, options.path, sizeof to.sun_path - 1);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0) die("connect");
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  return fd;
+}
+
 /* A connected socket from an address of 127/8 that changes with each call. */
 static int connect_socket(void) {
   static uint32_t source;
   int on = 1;
+  if (options.path != NULL) return connect_path();
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) die("socket");
   setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
@@ -231,12 +242,13 @@ static void parse(int argc, char **argv) {
       {"--requests", &options.requests},       {"--port", &options.port}, {"--pid", &options.pid}};
   for (int i = 2; i + 1 < argc; i += 2) {
     if (strcmp(argv[i], "--label") == 0) options.label = argv[i + 1];
+    if (strcmp(argv[i], "--path") == 0) options.path = argv[i + 1];
     if (strcmp(argv[i], "--seconds") == 0) options.seconds = atof(argv[i + 1]);
     for (size_t n = 0; n < sizeof numbers / sizeof numbers[0]; n++)
       if (strcmp(argv[i], numbers[n].name) == 0) *numbers[n].value = atol(argv[i + 1]);
   }
-  if (options.port == 0 || options.size < 1 || options.connections < 1 || options.depth < 1 ||
-      options.depth > DEPTH_MAX) {
+  if ((options.port == 0 && options.path == NULL) || options.size < 1 || options.connections < 1 ||
+      options.depth < 1 || options.depth > DEPTH_MAX) {
     fprintf(stderr,
             "usage: bench_client echo|churn --port N [--pid N] [--connections N] [--size N] [--depth N]\n"
             "       [--seconds S] [--requests N] [--label TEXT]\n");

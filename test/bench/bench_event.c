@@ -18,6 +18,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const char *const peer_name = "event";
 
@@ -260,6 +261,54 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   bench_mailbox_free(&posts.mailbox);
 }
 
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+enum { DATAGRAMS = 64 }; /* per event: libevent leaves receiving to its users */
+
+static char bytes[BENCH_BUFFER];
+
+static void echo_datagrams(evutil_socket_t fd, short events, void *arg) {
+  struct sockaddr_in from;
+  (void)events;
+  for (int i = 0; i < DATAGRAMS; i++) {
+    socklen_t size = sizeof from;
+    ssize_t n = recvfrom(fd, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &size);
+    if (n < 0) return;
+    if (sendto(fd, bytes, (size_t)n, 0, (struct sockaddr *)&from, size) != n) bench_die("sendto");
+    ++*(long *)arg;
+  }
+}
+
+static int bind_datagrams(struct event_base *base, event_callback_fn fn, void *arg) {
+  int fd = bench_datagram_socket();
+  event_add(event_new(base, fd, EV_READ | EV_PERSIST, fn, arg), NULL);
+  return fd;
+}
+
+int64_t peer_datagrams(long size, long depth, long count) {
+  struct event_base *base = peer_loop_new();
+  struct sockaddr_in address;
+  socklen_t address_size = sizeof address;
+  long echoed = 0;
+  int fd = bind_datagrams(base, echo_datagrams, &echoed);
+  getsockname(fd, (struct sockaddr *)&address, &address_size);
+  int64_t took = bench_datagrams(ntohs(address.sin_port), size, depth, count, peer_loop_turn, base, &echoed);
+  event_base_free(base);
+  close(fd);
+  return took;
+}
+
+static void count_datagrams(evutil_socket_t fd, short events, void *arg) {
+  (void)events, (void)arg;
+  for (int i = 0; i < DATAGRAMS && recv(fd, bytes, sizeof bytes, 0) >= 0; i++) bench_received++;
+}
+
+void peer_receive(void) {
+  struct event_base *base = peer_loop_new();
+  bench_listening(bind_datagrams(base, count_datagrams, NULL));
+  event_base_dispatch(base);
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 static void echo(struct bufferevent *stream, void *arg) {
@@ -275,7 +324,7 @@ static void on_end(struct bufferevent *stream, short events, void *arg) {
 static void on_connection(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                           int size, void *arg) {
   (void)address, (void)size, (void)arg;
-  bench_nodelay(fd);
+  if (bench_path == NULL) bench_nodelay(fd);
   struct bufferevent *stream =
       bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
   bufferevent_setcb(stream, echo, NULL, on_end, NULL);
@@ -286,9 +335,12 @@ void peer_serve(bool for_memory) {
   (void)for_memory;
   struct event_base *base = peer_loop_new();
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  enum { FLAGS = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE };
   struct evconnlistener *listener =
-      evconnlistener_new_bind(base, on_connection, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE,
-                              BENCH_BACKLOG, (struct sockaddr *)&address, sizeof address);
+      bench_path != NULL
+          ? evconnlistener_new(base, on_connection, NULL, LEV_OPT_CLOSE_ON_FREE, 0, bench_listen())
+          : evconnlistener_new_bind(base, on_connection, NULL, FLAGS, BENCH_BACKLOG,
+                                    (struct sockaddr *)&address, sizeof address);
   if (listener == NULL) bench_die("evconnlistener_new_bind");
   bench_listening(evconnlistener_get_fd(listener));
   event_base_dispatch(base);

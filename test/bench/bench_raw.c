@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +286,73 @@ int64_t peer_pipe(long size, long depth, long count) {
   close(fds[0]);
   close(fds[1]);
   return took;
+}
+
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+enum { BATCH = 32 };
+
+typedef struct inbox {
+  struct mmsghdr messages[BATCH];
+  struct iovec parts[BATCH];
+  struct sockaddr_storage from[BATCH];
+  char bytes[BATCH][2048];
+  int fd, poller;
+  long echoed;
+} inbox_t;
+
+static int receive(inbox_t *inbox) {
+  for (int i = 0; i < BATCH; i++) {
+    inbox->parts[i] = (struct iovec){inbox->bytes[i], sizeof inbox->bytes[i]};
+    inbox->messages[i].msg_hdr = (struct msghdr){.msg_name = &inbox->from[i],
+                                                 .msg_namelen = sizeof inbox->from[i],
+                                                 .msg_iov = &inbox->parts[i],
+                                                 .msg_iovlen = 1};
+  }
+  return recvmmsg(inbox->fd, inbox->messages, BATCH, 0, NULL);
+}
+
+static inbox_t *new_inbox(void) {
+  inbox_t *inbox = bench_alloc(sizeof *inbox);
+  struct epoll_event event = {.events = EPOLLIN};
+  inbox->fd = bench_datagram_socket();
+  inbox->poller = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll_ctl(inbox->poller, EPOLL_CTL_ADD, inbox->fd, &event) != 0) bench_die("epoll_ctl");
+  return inbox;
+}
+
+static void echo_datagrams(void *arg) {
+  inbox_t *inbox = arg;
+  struct epoll_event event;
+  if (epoll_wait(inbox->poller, &event, 1, 0) != 1) return;
+  int count = receive(inbox);
+  if (count <= 0) return;
+  for (int i = 0; i < count; i++) inbox->parts[i].iov_len = inbox->messages[i].msg_len;
+  if (sendmmsg(inbox->fd, inbox->messages, (unsigned)count, 0) != count) bench_die("sendmmsg");
+  inbox->echoed += count;
+}
+
+int64_t peer_datagrams(long size, long depth, long count) {
+  inbox_t *inbox = new_inbox();
+  struct sockaddr_in address;
+  socklen_t address_size = sizeof address;
+  getsockname(inbox->fd, (struct sockaddr *)&address, &address_size);
+  int64_t took =
+      bench_datagrams(ntohs(address.sin_port), size, depth, count, echo_datagrams, inbox, &inbox->echoed);
+  close(inbox->fd);
+  close(inbox->poller);
+  free(inbox);
+  return took;
+}
+
+void peer_receive(void) {
+  inbox_t *inbox = new_inbox();
+  struct epoll_event event;
+  bench_listening(inbox->fd);
+  while (epoll_wait(inbox->poller, &event, 1, -1) >= 0) {
+    int count = receive(inbox);
+    bench_received += count > 0 ? count : 0;
+  }
 }
 
 /* ---- Programs -------------------------------------------------------------------------------------------- */

@@ -371,6 +371,27 @@ int64_t peer_datagrams(long size, long depth, long count) {
   return took;
 }
 
+static void count_datagram(uv_udp_t *udp, ssize_t size, const uv_buf_t *bytes, const struct sockaddr *address,
+                           unsigned flags) {
+  (void)udp, (void)size, (void)bytes, (void)flags;
+  if (address != NULL) bench_received++;
+}
+
+void peer_receive(void) {
+  uv_loop_t *loop = peer_loop_new();
+  uv_udp_t udp;
+  uv_os_fd_t fd;
+  struct sockaddr_in address;
+  uv_ip4_addr("127.0.0.1", 0, &address);
+  if (uv_udp_init_ex(loop, &udp, AF_INET | UV_UDP_RECVMMSG) != 0 ||
+      uv_udp_bind(&udp, (struct sockaddr *)&address, 0) != 0 ||
+      uv_udp_recv_start(&udp, give_datagram_buffer, count_datagram) != 0)
+    bench_die("uv_udp");
+  uv_fileno((uv_handle_t *)&udp, &fd);
+  bench_listening(fd);
+  uv_run(loop, UV_RUN_DEFAULT);
+}
+
 /* ---- Programs -------------------------------------------------------------------------------------------- */
 
 typedef struct programs {
@@ -498,6 +519,28 @@ static void echo(uv_stream_t *stream, ssize_t size, const uv_buf_t *data) {
     write_rest(stream, data->base + written, (size_t)(size - written));
 }
 
+static void on_unix_connection(uv_stream_t *server, int status) {
+  if (status != 0) return;
+  uv_pipe_t *client = bench_alloc(sizeof *client);
+  uv_pipe_init(server->loop, client, 0);
+  if (uv_accept(server, (uv_stream_t *)client) == 0)
+    uv_read_start((uv_stream_t *)client, give_buffer, echo);
+  else
+    end((uv_stream_t *)client);
+}
+
+static void serve_unix(uv_loop_t *loop) {
+  uv_pipe_t server;
+  uv_os_fd_t fd;
+  uv_pipe_init(loop, &server, 0);
+  if (uv_pipe_bind(&server, bench_path) != 0 ||
+      uv_listen((uv_stream_t *)&server, BENCH_BACKLOG, on_unix_connection) != 0)
+    bench_die("uv_listen");
+  uv_fileno((uv_handle_t *)&server, &fd);
+  bench_listening(fd);
+  uv_run(loop, UV_RUN_DEFAULT);
+}
+
 static void on_connection(uv_stream_t *server, int status) {
   if (status != 0) return;
   uv_tcp_t *client = bench_alloc(sizeof *client);
@@ -513,6 +556,7 @@ static void on_connection(uv_stream_t *server, int status) {
 void peer_serve(bool for_memory) {
   (void)for_memory;
   uv_loop_t *loop = peer_loop_new();
+  if (bench_path != NULL) serve_unix(loop);
   uv_tcp_t server;
   struct sockaddr_in address;
   uv_os_fd_t fd;

@@ -70,6 +70,8 @@ in_process() {
   rotate fire fire --repeat "$1"
   rotate rearm rearm --repeat "$1"
   for depth in 1 64; do rotate "udp/64/$depth" udp --depth "$depth" --repeat "$1"; done
+  rotate blast/64/1 blast --size 64 --seconds "$seconds"
+  rotate blast/1200/32 blast --size 1200 --depth 32 --seconds "$seconds"
   rotate posts/1 posts --repeat "$1" --producers 1
   rotate posts/4 posts --repeat "$1" --producers 4
   rotate lookup lookup
@@ -87,7 +89,10 @@ in_process() {
 
 echo_cell() { rotate "echo/$1/$2/$3" echo --connections "$1" --size "$2" --depth "$3" --seconds "$seconds"; }
 
+unix_cell() { rotate "unix/$1/64/1" unix --connections "$1" --size 64 --seconds "$seconds"; }
+
 network() {
+  for connections in 1 50; do unix_cell $connections; done
   for size in 64 1024 16384; do
     for connections in 1 50 1000; do echo_cell $connections $size 1; done
   done
@@ -120,6 +125,8 @@ run_quick() {
   for round in $(seq "$rounds"); do
     say "round $round of $rounds"
     in_process 1
+    unix_cell 1
+    unix_cell 50
     echo_cell 1 64 1
     echo_cell 50 64 1
     echo_cell 50 64 16

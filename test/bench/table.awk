@@ -77,10 +77,15 @@ function connections(n) {
 
 function echo_rows(name, scale, rate,    i, parts) {
   for (i = 1; i <= key_count; i++)
-    if (split(keys[i], parts, "/") == 4 && parts[1] == "echo")
-      row(connections(parts[2]) ", " parts[3] " B" \
+    if (split(keys[i], parts, "/") == 4 && (parts[1] == "echo" || parts[1] == "unix"))
+      row((parts[1] == "unix" ? "Unix socket, " : "") connections(parts[2]) ", " parts[3] " B" \
           (parts[4] > 1 ? ", " parts[4] " deep" : ""), keys[i], name, scale, rate)
   row("connect, 1 byte, close", "churn", name, scale, rate)
+}
+
+function blast_rows(name, scale, rate) {
+  row("64 B, each by itself", "blast/64/1", name, scale, rate)
+  row("1200 B, 32 in a message", "blast/1200/32", name, scale, rate)
 }
 
 # What a cell of the mode "count" is about.
@@ -147,6 +152,12 @@ END {
   row("future, made and read without a task", "tasks", "future_ns", 1, 0)
   row("future, awaited for a turn", "tasks", "pending_ns", 1, 0)
   row("loop, make and destroy", "loop", "ns", 1, 0)
+  title("UDP one way, 1000 datagrams received per second")
+  blast_rows("per_s", 1000, 1)
+  title("UDP one way, receiver CPU ns per datagram received")
+  blast_rows("cpu_ns", 1, 0)
+  title("UDP one way, % of the datagrams lost")
+  blast_rows("lost", 1, 0)
   title("bytes")
   for (i = 1; i <= key_count; i++)
     if (keys[i] ~ /^idle/) {
@@ -155,13 +166,13 @@ END {
     }
   row("loop, allocated", "loop", "bytes", 1, 0)
   row("loop, resident", "loop", "resident", 1, 0)
-  title("TCP echo, 1000 requests per second")
+  title("Echo, 1000 requests per second")
   echo_rows("per_s", 1000, 1)
-  title("TCP echo, server CPU ns per request")
+  title("Echo, server CPU ns per request")
   echo_rows("cpu_ns", 1, 0)
-  title("TCP echo, median latency in us")
+  title("Echo, median latency in us")
   echo_rows("p50_us", 1, 0)
-  title("TCP echo, 99th percentile of latency in us")
+  title("Echo, 99th percentile of latency in us")
   echo_rows("p99_us", 1, 0)
   title("64 B echo, system calls per request")
   count_rows("calls")
