@@ -110,6 +110,7 @@ look_around() {
   done
   has nc || useful="$useful netcat-openbsd"
   has dig || useful="$useful bind9-dnsutils"
+  has ip || useful="$useful iproute2"
 }
 
 # Debian before 12 has the sanitizers' libraries in clang's own packages, without this name.
@@ -148,13 +149,13 @@ if [ -n "$needed" ]; then
 Some of what the tests are built with is not here. In Debian's names: $needed
 Please install:
   Debian, Ubuntu:  apt-get install gcc g++ clang libclang-rt-dev cmake ninja-build libcmocka-dev pkg-config \\
-                     curl socat netcat-openbsd bind9-dnsutils wrk strace libssl-dev openssl
+                     curl socat netcat-openbsd bind9-dnsutils iproute2 wrk strace libssl-dev openssl
   Fedora:          dnf install gcc gcc-c++ clang compiler-rt libasan libubsan libtsan cmake ninja-build \\
-                     libcmocka-devel pkgconf curl socat netcat bind-utils wrk strace openssl-devel openssl
+                     libcmocka-devel pkgconf curl socat netcat bind-utils iproute wrk strace openssl-devel openssl
   Arch:            pacman -S gcc clang compiler-rt cmake ninja cmocka pkgconf curl socat openbsd-netcat bind strace \\
-                     openssl
+                     iproute2 openssl
   Alpine:          apk add gcc g++ clang compiler-rt musl-dev linux-headers cmake ninja cmocka-dev pkgconf \\
-                     curl socat netcat-openbsd bind-tools wrk strace util-linux openssl-dev openssl
+                     curl socat netcat-openbsd bind-tools iproute2 wrk strace util-linux openssl-dev openssl
   FreeBSD:         pkg install gcc cmake ninja cmocka pkgconf curl socat bind-tools wrk
   macOS:           xcode-select --install; brew install cmake ninja cmocka pkgconf curl socat wrk openssl
 END

@@ -15,6 +15,17 @@ head -c 8388608 /dev/urandom >"$folder/sent"
 end_after_input "$proxy_port" <"$folder/sent" >"$folder/received"
 check "8 MiB there and back" "$(hash "$folder/sent")" "$(hash "$folder/received")"
 
+if has curl; then
+  head -c 12582912 /dev/urandom >"$folder/large"
+  start http --port 0 --root "$folder"
+  http_pid=$pid
+  start tcp_proxy --port 0 "localhost:$port"
+  curl -sS -m 60 -o "$folder/fetched" "http://127.0.0.1:$port/large"
+  check "12 MiB for curl" "$(hash "$folder/large")" "$(hash "$folder/fetched")"
+  stop "$pid"
+  stop "$http_pid"
+fi
+
 # A client that does not read: what is on its way must stay in the kernel's buffers, not in the proxy.
 if [ -r "/proc/$proxy_pid/status" ]; then
   head -c 134217728 /dev/zero >"$folder/zeros"
