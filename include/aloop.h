@@ -91,6 +91,7 @@ typedef struct aloop_condition aloop_condition_t;     /* a lock, and waiting for
 typedef struct aloop_semaphore aloop_semaphore_t;     /* what only so many may have at a time */
 typedef struct aloop_barrier aloop_barrier_t;         /* where all wait for all */
 typedef struct aloop_queue aloop_queue_t;             /* items on their way from some to others */
+typedef struct aloop_generator aloop_generator_t;     /* a function that hands out items one by one */
 
 /* A scheduled callback. A plain value: copy it, drop it, keep it after the callback ran; it never refers to
  * another. */
@@ -529,6 +530,7 @@ typedef struct aloop_counters {
   uint64_t sync_objects; /* locks, events, ... */
   uint64_t tasks;
   uint64_t streams;
+  uint64_t generators;
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -1250,6 +1252,58 @@ ALOOP_API aloop_future_t *aloop_task_group_error(const aloop_task_group_t *group
 
 /* After its end; NULL is fine. Children that still run are cancelled: that is a mistake. [loop] */
 ALOOP_API void aloop_task_group_free(aloop_task_group_t *group);
+
+/* ---- Async generators ------------------------------------------------------------------------------------ */
+
+/* An async generator: hands out pointers with aloop_yield, and may await in between. It ends with what it
+ * returns: a number >= 0 (no more items) or a negative code. */
+typedef int64_t (*aloop_generator_fn)(aloop_t *loop, void *arg);
+
+typedef struct aloop_generator_options {
+  size_t size;
+  const char *name;         /* copied; may be NULL */
+  size_t stack_size;        /* address space; 0: ALOOP_STACK_SIZE */
+  aloop_destroy_fn destroy; /* of arg, when the generator has ended, also if it never began; may be NULL */
+} aloop_generator_options_t;
+
+/* Makes a generator, which begins when it is asked for its first item. The caller owns the reference. On
+ * failure `arg` stays the caller's. `options` may be NULL. Errors: ALOOP_ENOMEM, ALOOP_ECLOSED. [loop] */
+ALOOP_API int aloop_generator_new(aloop_t *loop, aloop_generator_fn fn, void *arg,
+                                  const aloop_generator_options_t *options, aloop_generator_t **generator);
+ALOOP_API int aloop_generator_new_from(aloop_t *loop, aloop_generator_fn fn, void *arg,
+                                       const aloop_generator_options_t *options, aloop_generator_t **generator,
+                                       const char *origin);
+#define aloop_generator_new(loop, fn, arg, options, generator)                                                 \
+  aloop_generator_new_from(loop, fn, arg, options, generator, ALOOP_HERE)
+
+/* __anext__, as in while (aloop_await_ptr(aloop_generator_next(g), &item) == 0) ...: ends with 1, and the
+ * pointer that was yielded as its object; with 0 and no object when the function has returned; or with its
+ * error. A task that awaits this at once runs the function as part of itself: it is the current task there, and
+ * cancelling it reaches what the function awaits. Given to wait_for, gather or a callback, the function runs in
+ * a task of its own from the next turn on. An item that nobody read comes again. Errors: ALOOP_EBUSY (the step
+ * before has not ended), ALOOP_ECLOSED. [loop] */
+ALOOP_API aloop_future_t *aloop_generator_next(aloop_generator_t *generator);
+
+/* athrow: as next, but the aloop_yield that the function stands at answers `error` (negative). One that has not
+ * begun ends with it. aclose: aloop_yield answers ALOOP_ECLOSED (GeneratorExit), and the function should return
+ * that or a number: ends with 0 then, else with its error. Closing again is fine. Errors: as next; close
+ * ALOOP_EINVAL (the function yields nevertheless, and is open still). [loop] */
+ALOOP_API aloop_future_t *aloop_generator_throw(aloop_generator_t *generator, int error);
+ALOOP_API aloop_future_t *aloop_generator_close(aloop_generator_t *generator);
+
+/* Reference counting; both accept NULL. The last one closes a generator that is open, in the background.
+ * [loop] */
+ALOOP_API aloop_generator_t *aloop_generator_ref(aloop_generator_t *generator);
+ALOOP_API void aloop_generator_unref(aloop_generator_t *generator);
+
+/* yield: hands out `item`, which stays the generator's, and waits to be asked again. Returns 0, or the error
+ * that was thrown in: clean up and return it then. Errors: ALOOP_EPERM (not in a generator's function),
+ * ALOOP_ECLOSED. [task] */
+ALOOP_API int aloop_yield(void *item);
+
+/* loop.shutdown_asyncgens: closes all generators that are open; ends when they have ended, with how many there
+ * were. Their errors go to the exception handler. aloop_run does it. [loop] */
+ALOOP_API aloop_future_t *aloop_shutdown_asyncgens(aloop_t *loop);
 
 /* ---- Process pools --------------------------------------------------------------------------------------- */
 

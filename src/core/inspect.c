@@ -80,6 +80,7 @@ int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
       .sync_objects = loop->live[ALOOP__SYNC],
       .tasks = loop->live[ALOOP__TASK],
       .streams = loop->live[ALOOP__STREAM],
+      .generators = loop->live[ALOOP__GENERATOR],
   };
   for (int i = 0; i < ALOOP_LAG_BUCKETS; i++) now.lag[i] = loop->lag[i];
   unsigned char *to = (unsigned char *)metrics;
@@ -141,12 +142,12 @@ static void dump_reason(const aloop_t *loop, const writer_t *out) {
   snprintf(text, sizeof text,
            "%s loop on %s: %" PRIu64 " callbacks ready, %u timers, %u descriptors watched, %u futures, "
            "%u transports, %u servers, %u signal handlers, %u jobs, %u processes, %u datagram endpoints, "
-           "%u sync objects, %u tasks, %u streams",
+           "%u sync objects, %u tasks, %u streams, %u generators",
            loop->running ? "running" : "stopped", loop->poller->name, count_ready(loop), loop->timers.live,
            loop->watches_count - (loop->wake.fd >= 0), loop->live[ALOOP__FUTURE], loop->live[ALOOP__TRANSPORT],
            loop->live[ALOOP__SERVER], loop->live[ALOOP__SIGNAL_HANDLER], loop->live[ALOOP__JOB],
            loop->live[ALOOP__PROCESS], loop->live[ALOOP__DATAGRAM], loop->live[ALOOP__SYNC],
-           loop->live[ALOOP__TASK], loop->live[ALOOP__STREAM]);
+           loop->live[ALOOP__TASK], loop->live[ALOOP__STREAM], loop->live[ALOOP__GENERATOR]);
   say(out, text, NULL);
 }
 

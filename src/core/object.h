@@ -25,6 +25,7 @@ enum {
   ALOOP__SYNC,
   ALOOP__TASK,
   ALOOP__STREAM,
+  ALOOP__GENERATOR,
   ALOOP__KINDS
 };
 

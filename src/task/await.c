@@ -17,7 +17,7 @@
 #include <stdio.h>
 
 #include "core/report.h"
-#include "task/task.h"
+#include "task/generator.h"
 
 enum { REFUSALS_MAX = 1000, MESSAGE_MAX = 256 };
 
@@ -78,6 +78,8 @@ static inline int wait_slowly(aloop_future_t *future) {
   int rc = check(task, future);
   if (ALOOP_UNLIKELY(rc < 0)) return rc;
   if (ALOOP_UNLIKELY(task->future.object.loop->guard & ALOOP__GUARD_CLOSED)) return refuse_to_wait(task);
+  if (ALOOP_UNLIKELY(future->state == ALOOP__PENDING && aloop__generator_is_step(future)))
+    aloop__generator_run(task, future);
   return future->state != ALOOP__PENDING ? 0 : wait_for_end(task, future);
 }
 
@@ -159,6 +161,8 @@ static aloop__task_t *returning(void) {
 int64_t aloop_return_ptr(void *ptr, aloop_destroy_fn destroy) {
   aloop__task_t *task = returning();
   if (task == NULL) return ALOOP_EPERM;
+  if (task->generator != NULL)
+    return aloop__misuse(task->future.object.loop, ALOOP_EPERM, "a generator hands out objects by aloop_yield");
   bool had = task->has_ptr;
   void *old = task->ptr;
   aloop_destroy_fn destroy_old = task->destroy_ptr;

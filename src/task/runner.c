@@ -107,6 +107,7 @@ static void cancel_rest(aloop_t *loop) {
 
 static void shut_down(aloop_t *loop, int64_t executor_timeout) {
   cancel_rest(loop);
+  aloop_run_until_complete(loop, aloop_shutdown_asyncgens(loop));
   if (executor_timeout == 0) executor_timeout = EXECUTOR_TIMEOUT;
   aloop_run_until_complete(loop, aloop_shutdown_default_executor(loop, executor_timeout));
 }

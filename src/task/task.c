@@ -24,7 +24,7 @@
  * Costs: a task is one block, from a free list, and its stack, from a pool. Making, stepping, cancelling and
  * ending are O(1). all_tasks walks the live objects of the loop. Names are written when somebody asks.
  */
-#include "task/task.h"
+#include "task/generator.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -60,6 +60,7 @@ aloop__tasks_t *aloop__tasks_open(aloop_t *loop) {
   if (tasks == NULL) return NULL;
   tasks->room.close = close_room;
   aloop__stacks_init(&tasks->stacks, loop);
+  aloop__list_init(&tasks->steps);
   loop->rooms[ALOOP__ROOM_TASK] = &tasks->room;
   return tasks;
 }
@@ -147,6 +148,7 @@ void aloop__task_let_go(aloop__task_t *task) {
 /* What the function returned becomes the end of the future. */
 void aloop__task_end(aloop__task_t *task, int64_t value) {
   aloop_future_t *future = &task->future;
+  if (ALOOP_UNLIKELY(task->generator != NULL)) aloop__generator_abandon(task);
   aloop__coroutine_free(task->coroutine);
   task->coroutine = task->active = NULL;
   if (value >= 0 && task->must_cancel) value = ALOOP_ECANCELED;
@@ -300,6 +302,7 @@ aloop__task_t *aloop__task_of(const aloop_future_t *future) {
 
 static void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
   task->coroutine = task->active = NULL;
+  task->generator = NULL;
   task->awaited = NULL;
   task->map = NULL;
   task->context = options->context;
@@ -381,8 +384,8 @@ static aloop_future_t *give_up(aloop__task_t *task) {
   return NULL;
 }
 
-static aloop_future_t *create(aloop_t *loop, aloop_task_fn fn, void *arg, const aloop_task_options_t *given,
-                              const char *origin) {
+aloop_future_t *aloop__task_create(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                   const aloop_task_options_t *given, const char *origin) {
   int error;
   aloop_task_options_t options = {.size = sizeof options};
   const char *rule = aloop__task_options(loop, given, &options, &error);
@@ -410,7 +413,7 @@ aloop_future_t *aloop_create_task_from(aloop_t *loop, aloop_task_fn fn, void *ar
   aloop__tasks_t *tasks = aloop__tasks_of(loop);
   if (ALOOP_UNLIKELY(tasks != NULL && tasks->factory != NULL && !tasks->in_factory))
     return aloop__task_from_factory(tasks, loop, fn, arg, options, origin);
-  return create(loop, fn, arg, options, origin);
+  return aloop__task_create(loop, fn, arg, options, origin);
 }
 
 aloop_future_t *(aloop_create_task)(aloop_t *loop, aloop_task_fn fn, void *arg,

@@ -14,6 +14,7 @@ struct aloop__task {
   aloop_future_t future;
   aloop__coroutine_t *coroutine; /* runs fn; NULL: not begun, ended, or foreign */
   aloop__coroutine_t *active;    /* is gone on with at the next step: coroutine, or a generator's */
+  aloop_generator_t *generator;  /* the innermost one that runs as part of the task, or NULL */
   aloop_future_t *awaited;       /* borrowed from the frame that waits for it; NULL: none does */
   union {
     aloop_task_fn fn;
@@ -51,7 +52,9 @@ typedef struct aloop__tasks {
   uint32_t spares_count;
   aloop_task_factory_fn factory; /* NULL: ours */
   void *factory_arg;
-  bool in_factory; /* which makes tasks of ours */
+  bool in_factory;     /* which makes tasks of ours */
+  aloop__list_t steps; /* of generators, not begun yet */
+  bool steps_queued;   /* ... which a queued callback will do */
 } aloop__tasks_t;
 
 /* Made on first use. NULL: out of memory, or the loop is closed. */
@@ -74,6 +77,10 @@ aloop__task_t *aloop__task_of(const aloop_future_t *future);
 
 /* A task's name, which is written into the task where it has none yet. */
 const char *aloop__task_name(aloop__task_t *task);
+
+/* aloop_create_task without a factory. */
+aloop_future_t *aloop__task_create(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                   const aloop_task_options_t *options, const char *origin);
 
 /* Runs the task until its next await that waits. */
 void aloop__task_step(aloop__task_t *task);

@@ -55,6 +55,8 @@ static void schedule(aloop_t *const *loops, int count) {
 }
 
 static int64_t task(aloop_t *loop, void *arg) {
+  aloop_generator_t *generator;
+  if (aloop_generator_new(loop, task, arg, NULL, &generator) == 0) aloop_generator_unref(generator);
   aloop_future_detach(aloop_task_group_create_task(NULL, task, arg, NULL));
   return aloop_await(aloop_create_task(loop, task, arg, NULL));
 }

@@ -79,6 +79,14 @@ Task C: compute factorial(4), currently i=4
 Task C: factorial(4) = 24
 [2, 6, 24]"
 
+prints async_generator "0
+1
+2
+3
+4
+ticker: closed early
+sum: 10"
+
 primes=$("$examples/process_pool" | sed 's/process [0-9]*/process N/')
 check "process_pool" "0 to 250000: 22044 primes
 250000 to 500000: 19494 primes

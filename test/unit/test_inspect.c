@@ -346,7 +346,7 @@ static void the_dump_describes_one_of_everything(void **state) {
       "future pending, 0 callbacks, from f.c:6",
       "stopped loop on virtual: 1 callbacks ready, 2 timers, 2 descriptors watched, 1 futures, "
       "0 transports, 0 servers, 0 signal handlers, 0 jobs, 0 processes, 0 datagram endpoints, 0 sync objects, "
-      "0 tasks, 0 streams"};
+      "0 tasks, 0 streams, 0 generators"};
   int found = 0;
   for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
     for (int j = 0; j < text.count; j++) found += strcmp(text.lines[j], expected[i]) == 0;

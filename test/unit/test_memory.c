@@ -156,6 +156,7 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_resolver_t, getaddrinfo);
   ENDS_WITH(aloop_process_protocol_t, connection_lost);
   ENDS_WITH(aloop_process_options_t, groups_count);
+  ENDS_WITH(aloop_generator_options_t, destroy);
   ENDS_WITH(aloop_connect_options_t, happy_eyeballs_delay);
   ENDS_WITH(aloop_server_options_t, max_clients);
   ENDS_WITH(aloop_datagram_protocol_t, connection_lost);
