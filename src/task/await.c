@@ -26,6 +26,18 @@ static void on_awaited(aloop_future_t *future, void *task) {
   aloop__task_step(task);
 }
 
+static void go_on(aloop_t *loop, void *task) {
+  (void)loop;
+  aloop__task_step(task);
+}
+
+void aloop__task_give_up_waiting(aloop__task_t *task) {
+  if (task->awaited == NULL || task->must_cancel) return;
+  if (!aloop__ready_push(task->future.object.loop, go_on, task)) return;
+  aloop__future_unwatch(task->awaited, on_awaited, task);
+  task->must_cancel = true;
+}
+
 /* The loop is being closed. */
 static ALOOP_NOINLINE int refuse_to_wait(aloop__task_t *task) {
   task->refused++;

@@ -218,16 +218,54 @@ static void begin_at_once(aloop_t *loop, aloop__task_t *task) {
 
 /* ---- The kind of future ---------------------------------------------------------------------------------- */
 
-static void ask(aloop_future_t *future, const char *message) {
-  aloop__task_t *task = (aloop__task_t *)(void *)future;
+/* One request. */
+static void note_request(aloop__task_t *task, const char *message) {
   task->cancelling++;
-  aloop__future_set_message(future, message);
+  aloop__future_set_message(&task->future, message);
   task->noted = ALOOP_ECANCELED;
+}
+
+/* The task of ours that this one waits for, or NULL. */
+static aloop__task_t *awaited_task(const aloop__task_t *task) {
+  aloop__task_t *next = aloop__task_of(task->awaited);
+  return next != NULL && !next->foreign && next->future.state == ALOOP__PENDING ? next : NULL;
+}
+
+/* The request arrives at a task that waits for no other one. */
+static void deliver(aloop__task_t *task, const char *message) {
+  if (task->awaited == NULL || aloop__future_cancel(task->awaited, message) == 0) task->must_cancel = true;
+}
+
+/* A request goes down from task to task, along what each waits for, by a loop, because such a chain may be
+ * long. One that comes back to where it has been, has found tasks that wait for each other in a circle, which
+ * nothing else would ever end: there the wait itself is given up. */
+static void ask(aloop_future_t *future, const char *message) {
+  aloop__task_t *task = (aloop__task_t *)(void *)future, *asked = NULL;
+  note_request(task, message);
   if (task->foreign) {
-    if (task->cancel != NULL) task->cancel(future, task->arg);
+    task->cancel(future, task->arg);
     return;
   }
-  if (task->awaited == NULL || aloop__future_cancel(task->awaited, message) == 0) task->must_cancel = true;
+  while (!task->asking) {
+    aloop__object_ref(&task->future.object);
+    task->asking = true;
+    task->asked_before = asked;
+    asked = task;
+    aloop__task_t *next = awaited_task(task);
+    if (next == NULL) break;
+    note_request(next, message);
+    task = next;
+  }
+  if (task != asked)
+    aloop__task_give_up_waiting(task);
+  else
+    deliver(task, message);
+  while (asked != NULL) {
+    task = asked;
+    asked = task->asked_before;
+    task->asking = false;
+    aloop_future_unref(&task->future);
+  }
 }
 
 static void describe(const aloop__object_t *object, char *text, size_t size) {
@@ -314,7 +352,7 @@ static void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
   task->stack_size = options->stack_size;
   task->noted = 0;
   task->cancelling = task->refused = 0;
-  task->must_cancel = task->has_ptr = task->foreign = task->shares = task->entered = false;
+  task->must_cancel = task->has_ptr = task->foreign = task->shares = task->entered = task->asking = false;
   task->number_name[0] = '\0';
 }
 

@@ -26,7 +26,8 @@ struct aloop__task {
   aloop_context_t *context; /* a reference, or NULL */
   aloop__task_t *outer;     /* of a foreign one that was entered: who was current before */
   aloop__map_t *outer_map;
-  void *ptr; /* what aloop_return_ptr was given */
+  aloop__task_t *asked_before; /* while asking: where the request came from */
+  void *ptr;                   /* what aloop_return_ptr was given */
   aloop_destroy_fn destroy_ptr;
   size_t stack_size;
   char *name; /* NULL: by number */
@@ -38,6 +39,7 @@ struct aloop__task {
   bool has_ptr;
   bool foreign;
   bool shares;          /* it has entered `context` */
+  bool asking;          /* a request passes through it at this moment */
   bool entered;         /* foreign: between aloop_task_enter and _leave */
   char number_name[28]; /* "Task-1", once somebody asks */
 };
@@ -93,6 +95,9 @@ void aloop__task_transfer(aloop__task_t *task, aloop__coroutine_t *to);
 /* Waits for the end of `future`, of which the caller holds a reference. 0: it has come; else what the await
  * ends with instead. */
 int aloop__task_wait(aloop_future_t *future);
+
+/* Ends the wait of a suspended task, by its being cancelled. Out of memory: it goes on waiting. */
+void aloop__task_give_up_waiting(aloop__task_t *task);
 
 /* A pending task that has not begun, with references for the caller and for itself; or one that has failed. The
  * options were checked. NULL: out of memory. */

@@ -486,6 +486,65 @@ static void a_cancel_goes_down_through_tasks(void **state) {
   aloop_future_unref(outer);
 }
 
+enum { CHAIN = 20000 };
+
+/* Cancels the first from a task, whose stack is not large. */
+static int64_t cancel_it(aloop_t *loop, void *arg) {
+  (void)loop;
+  return aloop_future_cancel(arg);
+}
+
+static void a_cancel_goes_down_long_chains(void **state) {
+  env_t *env = *state;
+  aloop_future_t *future = aloop_future_new(env->loop), *last = aloop_future_ref(future);
+  for (int i = 0; i < CHAIN; i++) {
+    aloop_task_options_t options = options_with((aloop_task_options_t){.stack_size = 16384});
+    aloop_future_t *task = aloop_create_task(env->loop, wait_for_it, last, &options);
+    run_turn(env->loop);
+    aloop_future_unref(last); /* the frame has its own */
+    last = task;
+  }
+  assert_int_equal(aloop_run_until_complete(env->loop, make(env, cancel_it, last)), 1);
+  assert_true(aloop_future_cancelled(future));
+  assert_int_equal(run_future(env->loop, last), ALOOP_ECANCELED);
+  aloop_future_unref(future);
+  aloop_future_unref(last);
+}
+
+static int64_t wait_for_place(aloop_t *loop, void *arg) {
+  aloop_future_t **place = arg;
+  return aloop_await(*place != NULL ? aloop_future_ref(*place) : aloop_future_new(loop));
+}
+
+static void a_cancel_breaks_a_circle(void **state) {
+  env_t *env = *state;
+  aloop_future_t *tasks[3];
+  for (int i = 0; i < 3; i++) tasks[i] = make(env, wait_for_place, &tasks[(i + 1) % 3]);
+  run_turn(env->loop);
+  assert_int_equal(aloop_future_cancel(tasks[1]), 1);
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(run_future(env->loop, tasks[i]), ALOOP_ECANCELED);
+    aloop_future_unref(tasks[i]);
+  }
+}
+
+static int64_t wait_for_gathered(aloop_t *loop, void *arg) {
+  aloop_future_t **place = arg, *one = aloop_future_ref(*place);
+  return aloop_await(aloop_gather(loop, &one, 1, 0));
+}
+
+static void a_cancel_breaks_a_circle_through_others(void **state) {
+  env_t *env = *state;
+  aloop_future_t *tasks[2];
+  for (int i = 0; i < 2; i++) tasks[i] = make(env, wait_for_gathered, &tasks[1 - i]);
+  run_turn(env->loop);
+  assert_int_equal(aloop_future_cancel(tasks[0]), 1);
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(run_future(env->loop, tasks[i]), ALOOP_ECANCELED);
+    aloop_future_unref(tasks[i]);
+  }
+}
+
 static int64_t swallow(aloop_t *loop, void *arg) {
   (void)loop;
   assert_int_equal(aloop_await(aloop_future_ref(arg)), ALOOP_ECANCELED);
@@ -727,7 +786,8 @@ TESTS(T(it_begins_in_the_next_turn), T(it_begins_in_the_order_of_callbacks),
       T(each_has_a_context_of_its_own), T(one_may_run_in_a_given_context),
       T(one_may_wait_inside_another_context), T(a_cancelled_one_never_begins),
       T(a_cancel_taken_back_lets_it_begin), T(a_cancel_ends_what_it_waits_for),
-      T(a_cancel_goes_down_through_tasks), T(one_may_go_on_after_a_cancel),
+      T(a_cancel_goes_down_through_tasks), T(a_cancel_goes_down_long_chains), T(a_cancel_breaks_a_circle),
+      T(a_cancel_breaks_a_circle_through_others), T(one_may_go_on_after_a_cancel),
       T(a_cancel_of_itself_comes_with_the_next_wait), T(a_cancel_before_the_end_wins_over_a_result),
       T(a_cancel_before_the_end_does_not_hide_an_error), T(a_cancel_taken_back_in_time_is_none),
       T(a_limit_waits_until_it_has_ended), T(closing_the_loop_unwinds_its_frames),
