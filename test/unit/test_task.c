@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/loop.h"
 #include "future/future.h"
@@ -703,6 +705,71 @@ static void on_a_closed_loop_there_are_none(void **state) {
   aloop_future_unref(task);
 }
 
+/* ---- Forks --------------------------------------------------------------------------------------------------- */
+
+static int status_of(pid_t child) {
+  int status = -1;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  return status;
+}
+
+static void a_child_goes_on_with_its_copy(void **state) {
+  env_t *env = *state;
+  aloop_future_t *future = aloop_future_new(env->loop);
+  aloop_future_t *task = make(env, wait_for_it, future);
+  run_turn(env->loop);
+  pid_t child = fork();
+  if (child == 0) {
+    bool good = aloop_after_fork(env->loop) == 0 && aloop_future_set_value(future, 5) == 0;
+    good = good && aloop_run_once(env->loop, 0) == 1 && aloop_future_result(task) == 5;
+    aloop_future_unref(future);
+    aloop_future_unref(task);
+    aloop_free(env->loop);
+    _exit(good ? 0 : 1);
+  }
+  assert_int_equal(status_of(child), 0);
+  assert_false(aloop_future_done(task));
+  aloop_future_set_value(future, 6);
+  run_turn(env->loop);
+  assert_int_equal(aloop_future_result(task), 6);
+  aloop_future_unref(future);
+  aloop_future_unref(task);
+}
+
+static void a_child_unwinds_its_copy(void **state) {
+  env_t *env = *state;
+  unwinding_t self = {.future = aloop_future_new(env->loop)};
+  aloop_future_t *task = make(env, unwind, &self);
+  run_turn(env->loop);
+  pid_t child = fork();
+  if (child == 0) {
+    aloop_free(env->loop);
+    _exit(self.released ? 0 : 1);
+  }
+  assert_int_equal(status_of(child), 0);
+  aloop_future_set_value(self.future, 0);
+  run_turn(env->loop);
+  aloop_future_cancel(task);
+  run_turn(env->loop);
+  aloop_future_unref(task);
+  aloop_future_unref(self.future);
+}
+
+/* In the child nobody runs this loop: its task is none. */
+static int64_t fork_inside(aloop_t *loop, void *arg) {
+  pid_t *child = arg;
+  *child = fork();
+  if (*child == 0) _exit(aloop_await(aloop_sleep(loop, 0)) == ALOOP_EPERM ? 0 : 1);
+  return aloop_await(aloop_sleep(loop, 0));
+}
+
+static void a_task_may_fork(void **state) {
+  env_t *env = *state;
+  pid_t child = -1;
+  assert_int_equal(aloop_run_until_complete(env->loop, make(env, fork_inside, &child)), 0);
+  assert_int_equal(status_of(child), 0);
+}
+
 /* ---- Memory -------------------------------------------------------------------------------------------------- */
 
 static void make_and_wait(env_t *env) {
@@ -792,5 +859,6 @@ TESTS(T(it_begins_in_the_next_turn), T(it_begins_in_the_order_of_callbacks),
       T(a_cancel_before_the_end_does_not_hide_an_error), T(a_cancel_taken_back_in_time_is_none),
       T(a_limit_waits_until_it_has_ended), T(closing_the_loop_unwinds_its_frames),
       T(one_that_goes_on_waiting_is_dropped), T(one_that_never_began_ends_with_the_loop),
-      T(on_a_closed_loop_there_are_none), T(every_allocation_may_fail), T(steady_tasks_allocate_nothing),
+      T(on_a_closed_loop_there_are_none), T(a_child_goes_on_with_its_copy), T(a_child_unwinds_its_copy),
+      T(a_task_may_fork), T(every_allocation_may_fail), T(steady_tasks_allocate_nothing),
       T(tasks_are_counted_and_described))
