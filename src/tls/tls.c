@@ -10,8 +10,8 @@
  * Phases are entered in their order, and none twice: waiting for the carrier, handshake, open, shut, over. The
  * transport's connection_made is announced when the handshake is done. A close says the end of the stream
  * behind what is unsent and closes the carrier, whose loss is then the transport's end; the peer's own end is
- * not waited for, since peers need not send one. Any other end, from above (abort), from the engine or from the
- * carrier, stops both at once.
+ * not waited for, since peers need not send one, and one that is gone already does not hear ours. Any other
+ * end, from above (abort), from the engine or from the carrier, stops both at once.
  *
  * The carrier is finished (its descriptor closed) by whoever ends last: after connection_lost of the transport
  * above, so that addresses can be asked for inside it, or by itself if it was not made yet.
@@ -191,6 +191,7 @@ static void carrier_lost(aloop_transport_t *carrier, void *protocol, int error) 
   aloop__tls_t *self = protocol;
   aloop_transport_t *transport = &self->transport;
   if (self->phase == ALOOP__TLS_OVER) return;
+  if (self->phase == ALOOP__TLS_SHUT && self->sent && error != ALOOP_ECLOSED) error = 0;
   if (self->phase <= ALOOP__TLS_HANDSHAKE && error < 0) aloop__stream_fail_waiter(transport, error, NULL);
   bool queued = (transport->flags & ALOOP__ANNOUNCED) && !self->begun;
   if (self->pumping || queued) {
@@ -301,6 +302,7 @@ static void finish(aloop_transport_t *transport) {
     aloop__stream_end(transport, 0);
   }
   if (self->phase != ALOOP__TLS_OPEN) return;
+  self->sent = aloop__stream_unsent(self->carrier) == 0;
   int rc = aloop__tls_say_end(self);
   if (rc < 0) aloop__tls_fail(self, rc, NULL);
   if (self->phase != ALOOP__TLS_OPEN) return;

@@ -68,6 +68,7 @@ typedef struct aloop__tls {
   bool stalled;    /* the engine has bytes that nobody wanted yet */
   bool ended;      /* the peer has ended its stream */
   bool told;       /* we have ended ours */
+  bool sent;       /* ... and had nothing else unsent then: whether it arrives is of no interest */
   bool pumping;    /* aloop__tls_pump is queued */
   bool begun;      /* connection_made is over */
   bool stopped;    /* the carrier has been stopped by us and is to be finished */

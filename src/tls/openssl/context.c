@@ -208,7 +208,7 @@ static void set_up_behaviour(context_t *context) {
 #ifdef SSL_OP_CLEANSE_PLAINTEXT
   SSL_CTX_set_options(ctx, SSL_OP_CLEANSE_PLAINTEXT);
 #endif
-  SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
 }
 
 /* ---- ALPN ------------------------------------------------------------------------------------------------ */
