@@ -1882,8 +1882,8 @@ ALOOP_API int aloop_transport_peercred(const aloop_transport_t *transport, aloop
 
 /* Beyond asyncio: a write of one byte or more with which 1 to 253 descriptors travel. They are duplicated at
  * once, so that the caller may close his, and sent once, with the first byte, in order with all other writes;
- * those still unsent at the end of the connection are closed. Only transports of aloop_create_unix_connection
- * and aloop_create_unix_server can (others: ALOOP_ENOTSUP). Errors: ALOOP_EBADF, ALOOP_EMFILE, those of
+ * those still unsent at the end of the connection are closed. Only transports over Unix sockets can (pipes and
+ * others: ALOOP_ENOTSUP). Errors: ALOOP_EBADF, ALOOP_EMFILE, those of
  * aloop_transport_write; on failure nothing was taken. [loop] */
 ALOOP_API int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, size_t size,
                                         const int *fds, size_t count);

@@ -162,7 +162,7 @@ bool aloop__listener_accepted(aloop__listener_t *listener, int fd) {
   aloop_t *loop = server->object.loop;
   set_nodelay(listener, fd);
   if (loop->context == NULL) loop->context = aloop__map_ref(server->context);
-  if (aloop__layer_new(loop, server->driver, fd, server->table, server->arg, server, NULL, &server->layer,
+  if (aloop__layer_new(loop, listener->driver, fd, server->table, server->arg, server, NULL, &server->layer,
                        server->object.origin) == NULL) {
     close(fd);
     aloop__listener_failed(listener, ALOOP_ENOMEM);

@@ -159,7 +159,7 @@ static int bind_addresses(binder_t *self, aloop_server_t *server, int family) {
     const aloop__address_t *address = &self->addresses->list[i];
     if (family != AF_UNSPEC && address->as.any.sa_family != family) continue;
     int fd = bound_socket(&self->options, address);
-    if (fd >= 0) aloop__server_add(server, fd);
+    if (fd >= 0) aloop__server_add(server, NULL, fd);
     if (fd < 0 && (self->fault == NULL || !is_not_here(fd))) note_fault(self, address, fd);
     if (fd < 0 && !is_not_here(fd)) return fd;
   }
@@ -362,8 +362,10 @@ aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *dr
     return future;
   }
   aloop__bind_set_up(server, options);
-  server->driver = driver;
-  for (size_t i = 0; i < options->fds_count; i++) aloop__server_add(server, options->fds[i]);
+  for (size_t i = 0; i < options->fds_count; i++) {
+    int fd = options->fds[i];
+    aloop__server_add(server, driver != NULL ? driver : aloop__unix_driver_of(fd), fd);
+  }
   if (aloop__bind_listen(server, options->start_serving, future) < 0) {
     give_all_back(server);
     return future;

@@ -35,6 +35,7 @@
 #include "net/layer.h"
 #include "net/resolve.h"
 #include "net/stream.h"
+#include "net/unix.h"
 
 #define ORIGIN "aloop_create_connection"
 
@@ -509,6 +510,7 @@ aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, 
     aloop__future_fail(future, rc, "fd %d: %s", fd, reason);
     return future;
   }
+  if (driver == NULL) driver = aloop__unix_driver_of(fd);
   aloop_transport_t *transport = aloop__stream_hand_over(loop, driver, fd, table, arg, future, layer, origin);
   if (transport == NULL)
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);

@@ -249,9 +249,7 @@ static int enter(const aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0 || transport->driver == &aloop__driver_unix || transport->driver == &aloop__driver_seqpacket)
     return rc;
-  return aloop__misuse(transport->object.loop, ALOOP_ENOTSUP,
-                       "descriptors pass through transports of aloop_create_unix_connection and "
-                       "aloop_create_unix_server only");
+  return aloop__misuse(transport->object.loop, ALOOP_ENOTSUP, "descriptors pass through Unix sockets only");
 }
 
 /* A parcel of duplicates, or a code. All are looked at first: a duplicate may get the number of one that is

@@ -11,6 +11,7 @@
 struct aloop__listener {
   aloop__watch_t watch; /* the readiness driver's */
   aloop_server_t *server;
+  const struct aloop__driver *driver; /* of its clients; NULL: the loop's own */
   int fd;
   bool accepting;         /* the driver is told to deliver */
   bool nodelay_inherited; /* accepted sockets have TCP_NODELAY already */

@@ -162,10 +162,10 @@ aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, 
   return server;
 }
 
-void aloop__server_add(aloop_server_t *server, int fd) {
+void aloop__server_add(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
   aloop__listener_t *listener = &server->listeners[server->listeners_count++];
-  *listener = (aloop__listener_t){.watch.fd = -1, .server = server, .fd = fd};
-  listener->nodelay_inherited = server->driver != NULL; /* such sockets know no TCP */
+  *listener = (aloop__listener_t){.watch.fd = -1, .server = server, .driver = driver, .fd = fd};
+  listener->nodelay_inherited = driver != NULL; /* such sockets know no TCP */
 }
 
 aloop_server_t *aloop_server_ref(aloop_server_t *server) {

@@ -14,8 +14,7 @@
 #include "net/unix.h"
 
 struct aloop_server {
-  aloop__object_t object;        /* one reference is held until the server is closed, and one by each client */
-  const aloop__driver_t *driver; /* of its clients; NULL: the loop's own */
+  aloop__object_t object; /* one reference is held until the server is closed, and one by each client */
   const aloop_protocol_t *table;
   void *arg;
   aloop_destroy_fn release; /* of arg, with the server; or NULL */
@@ -50,8 +49,8 @@ struct aloop_server {
  * out of memory. */
 aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, void *arg, size_t room);
 
-/* Another socket, bound and non-blocking. */
-void aloop__server_add(aloop_server_t *server, int fd);
+/* Another socket, bound and non-blocking. `driver` is that of its clients; NULL: the loop's own. */
+void aloop__server_add(aloop_server_t *server, const aloop__driver_t *driver, int fd);
 
 /* start_serving that tells at which listener it failed. */
 int aloop__server_listen(aloop_server_t *server, size_t *failed);
@@ -67,7 +66,7 @@ int aloop__bind_listen(aloop_server_t *server, int start_serving, aloop_future_t
 /* Ends the future with the server, which serves by now if it is to. */
 void aloop__bind_publish(aloop_server_t *server, aloop_future_t *future);
 
-/* A server over options->fds. */
+/* A server over options->fds. A NULL driver: for each that of its kind. */
 aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *driver,
                                         const aloop_protocol_t *table, void *arg,
                                         const aloop_server_options_t *options, const char *origin);

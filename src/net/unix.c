@@ -88,10 +88,20 @@ static const char *fault_of_type(const char *path, int fd, int wanted, bool tls)
   return type_of(path, fd, wanted) == wanted ? NULL : "options.fd is not of options.type";
 }
 
-static bool is_other_family(int fd) {
+/* -1: it has none. */
+static int family_of(int fd) {
   struct sockaddr_storage name;
   socklen_t size = sizeof name;
-  return getsockname(fd, (struct sockaddr *)(void *)&name, &size) == 0 && name.ss_family != AF_UNIX;
+  return getsockname(fd, (struct sockaddr *)(void *)&name, &size) == 0 ? name.ss_family : -1;
+}
+
+static bool is_other_family(int fd) {
+  int family = family_of(fd);
+  return family >= 0 && family != AF_UNIX;
+}
+
+const aloop__driver_t *aloop__unix_driver_of(int fd) {
+  return family_of(fd) == AF_UNIX ? &aloop__driver_unix : NULL;
 }
 
 /* ---- Connecting ------------------------------------------------------------------------------------------ */
@@ -251,7 +261,7 @@ static int bind_server(aloop_server_t *server, const aloop__unix_name_t *name,
   aloop__unix_file_t **file = options->cleanup >= 0 ? &server->file : NULL;
   int rc = aloop__unix_bind(server->object.loop, fd, name, options->mode, file, reason);
   if (rc == 0)
-    aloop__server_add(server, fd);
+    aloop__server_add(server, driver_of(options->type), fd);
   else
     close(fd);
   return rc;
@@ -270,7 +280,6 @@ static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, 
     return future;
   }
   aloop__bind_set_up(server, common);
-  server->driver = driver_of(options->type);
   int rc = bind_server(server, name, options, &reason);
   if (rc < 0)
     aloop__future_fail(future, rc, "bind to %s: %s", text_of(name, text),

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "aloop.h"
+#include "net/driver.h"
 
 typedef struct aloop__unix_name {
   socklen_t size; /* of the address */
@@ -30,6 +31,9 @@ bool aloop__unix_is_abstract(const aloop__unix_name_t *name);
 
 /* A non-blocking, close-on-exec socket of the type, or a code. */
 int aloop__unix_socket(int type);
+
+/* The driver of a caller's socket, if that is a Unix socket; NULL: the loop's own. */
+const aloop__driver_t *aloop__unix_driver_of(int fd);
 
 /* The file of a bound socket, and whose it is. */
 typedef struct aloop__unix_file aloop__unix_file_t;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* A transport of the kind that passes descriptors; returns the other end of its socket. */
@@ -110,6 +111,65 @@ static void a_descriptor_arrives(void **state) {
   assert_int_equal(aloop_transport_take_fd(other.transport), ALOOP_ENOENT);
   end_tape(&one, -1);
   end_tape(&other, -1);
+}
+
+/* A descriptor comes in and goes out again. */
+static void pass_through(tape_t *tape, int peer) {
+  int fds[253], fd = make_named(5);
+  size_t count;
+  char byte;
+  write_with_fds(peer, "x", 1, &fd, 1);
+  close(fd);
+  while (tape->size == 0) assert_true(aloop_run_once(tape->env->loop, 0) >= 0);
+  fd = aloop_transport_take_fd(tape->transport);
+  assert_int_equal(aloop_transport_write_fds(tape->transport, "y", 1, &fd, 1), 0);
+  close(fd);
+  assert_int_equal(read_with_fds(peer, &byte, 1, fds, &count), 1);
+  assert_int_equal(count, 1);
+  assert_int_equal(name_of(fds[0]), 5);
+}
+
+static void unix_sockets_do_it_however_they_came(void **state) {
+  env_t *env = *state;
+  for (int accepted = 0; accepted < 2; accepted++) {
+    tape_t tape = {.env = env};
+    int fds[2];
+    make_socketpair(fds);
+    aloop_connect_options_t options = {.size = sizeof options, .fd = fds[0]};
+    aloop_future_t *future = accepted ? aloop_connect_accepted_socket(env->loop, &plain_protocol, &tape, fds[0])
+                                      : aloop_create_connection(env->loop, &plain_protocol, &tape, &options);
+    assert_true(run_future(env->loop, future) >= 0);
+    aloop_future_unref(future);
+    pass_through(&tape, fds[1]);
+    end_tape(&tape, fds[1]);
+  }
+}
+
+/* One socket of the internet, one Unix socket, which Linux gives a name of its own. */
+static void clients_of_a_servers_descriptors_do_it(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  aloop_server_t *server;
+  struct sockaddr_storage address;
+  socklen_t size = sizeof address;
+  const struct sockaddr_un nameless = {.sun_family = AF_UNIX};
+  int port, fds[2] = {peer_bind("127.0.0.1", &port), socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  if (bind(fds[1], (const struct sockaddr *)&nameless, sizeof nameless.sun_family) != 0) {
+    close(fds[0]);
+    close(fds[1]);
+    return;
+  }
+  aloop_server_options_t options = {.size = sizeof options, .fds = fds, .fds_count = 2};
+  aloop_future_t *future = aloop_create_server(env->loop, &plain_protocol, &tape, &options);
+  assert_int_equal(aloop_run_until_complete_ptr(env->loop, future, &server), 0);
+  assert_int_equal(getsockname(fds[1], (struct sockaddr *)&address, &size), 0);
+  int peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  assert_int_equal(connect(peer, (struct sockaddr *)&address, size), 0);
+  while (tape.calls[MADE] == 0) assert_true(aloop_run_once(env->loop, 0) >= 0);
+  pass_through(&tape, peer);
+  end_tape(&tape, peer);
+  aloop_server_close(server);
+  aloop_server_unref(server);
 }
 
 static void several_arrive_in_order(void **state) {
@@ -429,7 +489,8 @@ static void without_memory_none_is_left(void **state) {
   torture(*state, pass_one_each_way);
 }
 
-TESTS(T(a_descriptor_arrives), T(several_arrive_in_order), T(it_is_there_when_its_byte_is),
+TESTS(T(a_descriptor_arrives), T(unix_sockets_do_it_however_they_came),
+      T(clients_of_a_servers_descriptors_do_it), T(several_arrive_in_order), T(it_is_there_when_its_byte_is),
       T(buffered_protocols_receive_them_too), T(a_full_socket_takes_it_later),
       T(order_is_kept_among_writes_of_every_kind), T(inside_data_received), T(from_inside_pause_writing),
       T(behind_a_sendfile), T(closing_sends_what_waits), T(aborting_closes_what_was_unsent),
