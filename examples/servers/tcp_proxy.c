@@ -6,15 +6,10 @@
  *     tcp_proxy --port 7778 example.org:80
  *     tcp_proxy --port 7778 [::1]:7777
  *
- * Each client is one half of a link, the connection made for it to the target is the other, and each half knows
- * its opposite. Three things make it a faithful proxy, and each is a callback of a few lines:
- *
- * - Back-pressure. When a half cannot send as fast as it is given bytes (pause_writing), the opposite half
- *   stops reading; TCP then slows its sender down. No more than the high-water mark is ever held in memory,
- *   however large the transfer.
- * - Half-close. The end of one direction is passed on (write_eof) while the other goes on.
- * - Failure. A half that is lost by an error resets the opposite one, so nobody takes a torn-off answer for a
- *   whole one.
+ * When a client has come, nothing is read from it until the connection to the target is made. Then the two are
+ * joined by aloop_relay, which does all that makes a faithful proxy: a side that does not read slows the other
+ * one down, the end of one direction is passed on while the other goes on, and a side that fails resets the
+ * other, so that nobody takes a torn-off answer for a whole one.
  */
 #include "common.h"
 
@@ -26,133 +21,76 @@ typedef struct proxy {
   aloop_connect_options_t target;
 } proxy_t;
 
-typedef struct half half_t;
-typedef struct link link_t;
-
-struct half {
-  aloop_transport_t *transport; /* NULL before the connection is made and after it is lost */
-  half_t *opposite;
-  link_t *link;
-  bool ended; /* its peer sends no more */
-};
-
-struct link {
-  half_t client, target;
-  aloop_future_t *connecting; /* to the target; NULL when it is over, one way or the other */
+/* A client that waits for its connection to the target. */
+typedef struct client {
+  aloop_transport_t *transport; /* NULL: lost */
+  aloop_future_t *connecting;   /* NULL: over, one way or the other */
   const proxy_t *proxy;
-};
+} client_t;
 
-static void free_if_over(link_t *link) {
-  if (link->client.transport == NULL && link->target.transport == NULL && link->connecting == NULL) free(link);
+static void free_if_over(client_t *client) {
+  if (client->transport == NULL && client->connecting == NULL) free(client);
 }
 
-/* ---- What both halves do --------------------------------------------------------------------------------- */
-
-static int pass_on(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
-  (void)transport;
-  half_t *half = protocol;
-  return aloop_transport_write(half->opposite->transport, data, size);
+/* Whatever became of it, both peers were told. Reading the result says that we know. */
+static void on_relayed(aloop_future_t *relay, void *arg) {
+  (void)arg;
+  aloop_future_result(relay);
+  aloop_future_unref(relay);
 }
 
-static void stop_opposite(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  half_t *half = protocol;
-  aloop_transport_pause_reading(half->opposite->transport);
-}
-
-static void resume(half_t *half) {
-  int error = half->transport != NULL ? aloop_transport_resume_reading(half->transport) : 0;
-  if (error < 0) aloop_transport_abort_error(half->transport, error);
-}
-
-static void resume_opposite(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  half_t *half = protocol;
-  resume(half->opposite);
-}
-
-/* Passes the end on, and closes the link once both directions have ended. close sends what is still in the
- * buffers. */
-static int pass_end_on(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  half_t *half = protocol;
-  half->ended = true;
-  if (half->opposite->ended) {
-    aloop_transport_close(half->opposite->transport);
-    return 0;
+/* From here on the relay does everything. */
+static void join(client_t *client, aloop_future_t *connecting) {
+  aloop_transport_t *target;
+  aloop_future_take_ptr(connecting, &target);
+  aloop_future_t *relay = aloop_relay(client->transport, target);
+  bool joined = relay != NULL && aloop_future_add_done_callback(relay, on_relayed, NULL) == 0;
+  if (!joined || aloop_future_done(relay)) { /* one of the two was quick to go */
+    aloop_transport_abort_reset(client->transport);
+    aloop_transport_abort(target);
   }
-  aloop_transport_write_eof(half->opposite->transport);
-  return 1;
+  if (!joined) aloop_future_unref(relay);
+  aloop_transport_unref(target);
 }
 
-static void lost(aloop_transport_t *transport, void *protocol, int error) {
-  (void)transport;
-  half_t *half = protocol;
-  link_t *link = half->link;
-  half->transport = NULL;
-  if (link->connecting != NULL) aloop_future_cancel(link->connecting);
-  if (half->opposite->transport != NULL) {
-    if (error < 0)
-      aloop_transport_abort_reset(half->opposite->transport);
-    else
-      aloop_transport_close(half->opposite->transport);
-  }
-  free_if_over(link);
-}
-
-/* ---- The target's half ----------------------------------------------------------------------------------- */
-
-static void target_made(aloop_transport_t *transport, void *protocol) {
-  half_t *half = protocol;
-  half->transport = transport;
-  resume(half->opposite);
-}
-
-static const aloop_protocol_t target_protocol = {
-    .size = sizeof target_protocol,
-    .connection_made = target_made,
-    .data_received = pass_on,
-    .eof_received = pass_end_on,
-    .pause_writing = stop_opposite,
-    .resume_writing = resume_opposite,
-    .connection_lost = lost,
-};
-
-/* Runs when the connection to the target is made, which target_made has seen to, or when it failed. */
-static void on_connected(aloop_future_t *future, void *arg) {
-  link_t *link = arg;
-  int64_t error = aloop_future_result(future);
+static void on_connected(aloop_future_t *connecting, void *arg) {
+  client_t *client = arg;
+  int64_t error = aloop_future_result(connecting);
+  client->connecting = NULL;
+  if (error == 0 && client->transport != NULL)
+    join(client, connecting);
+  else if (client->transport != NULL)
+    aloop_transport_abort_reset(client->transport);
   if (error < 0 && error != ALOOP_ECANCELED)
-    fprintf(stderr, "cannot connect to %s port %d: %s\n", link->proxy->target.host, link->proxy->target.port,
-            aloop_future_message(future));
-  if (error < 0 && link->client.transport != NULL) aloop_transport_abort_reset(link->client.transport);
-  link->connecting = NULL;
-  aloop_future_unref(future);
-  free_if_over(link);
+    fprintf(stderr, "cannot connect to %s port %d: %s\n", client->proxy->target.host,
+            client->proxy->target.port, aloop_future_message(connecting));
+  aloop_future_unref(connecting);
+  free_if_over(client);
 }
 
-/* ---- The client's half ----------------------------------------------------------------------------------- */
-
-static void *make_link(void *arg) {
-  link_t *link = calloc(1, sizeof *link);
-  if (link == NULL) return NULL;
-  link->proxy = arg;
-  link->client.link = link->target.link = link;
-  link->client.opposite = &link->target;
-  link->target.opposite = &link->client;
-  return &link->client;
-}
-
-/* Nothing is read from the client until there is somewhere to put it. */
-static void client_made(aloop_transport_t *transport, void *protocol) {
-  half_t *half = protocol;
-  link_t *link = half->link;
-  half->transport = transport;
+/* It may speak first: that waits for the relay, too. */
+static void target_made(aloop_transport_t *transport, void *protocol) {
+  (void)protocol;
   aloop_transport_pause_reading(transport);
-  aloop_future_t *connecting = aloop_create_connection(aloop_transport_loop(transport), &target_protocol,
-                                                       &link->target, &link->proxy->target);
-  if (connecting != NULL && aloop_future_add_done_callback(connecting, on_connected, link) == 0) {
-    link->connecting = connecting;
+}
+
+static const aloop_protocol_t target_protocol = {.size = sizeof target_protocol,
+                                                 .connection_made = target_made};
+
+static void *make_client(void *arg) {
+  client_t *client = calloc(1, sizeof *client);
+  if (client != NULL) client->proxy = arg;
+  return client;
+}
+
+static void client_made(aloop_transport_t *transport, void *protocol) {
+  client_t *client = protocol;
+  client->transport = transport;
+  aloop_transport_pause_reading(transport);
+  aloop_future_t *connecting =
+      aloop_create_connection(aloop_transport_loop(transport), &target_protocol, NULL, &client->proxy->target);
+  if (connecting != NULL && aloop_future_add_done_callback(connecting, on_connected, client) == 0) {
+    client->connecting = connecting;
     return;
   }
   if (connecting != NULL) aloop_future_cancel(connecting);
@@ -160,15 +98,19 @@ static void client_made(aloop_transport_t *transport, void *protocol) {
   aloop_transport_abort_error(transport, ALOOP_ENOMEM);
 }
 
+static void client_lost(aloop_transport_t *transport, void *protocol, int error) {
+  (void)transport, (void)error;
+  client_t *client = protocol;
+  client->transport = NULL;
+  if (client->connecting != NULL) aloop_future_cancel(client->connecting);
+  free_if_over(client);
+}
+
 static const aloop_protocol_t client_protocol = {
     .size = sizeof client_protocol,
-    .create = make_link,
+    .create = make_client,
     .connection_made = client_made,
-    .data_received = pass_on,
-    .eof_received = pass_end_on,
-    .pause_writing = stop_opposite,
-    .resume_writing = resume_opposite,
-    .connection_lost = lost,
+    .connection_lost = client_lost,
 };
 
 /* ---- The program ----------------------------------------------------------------------------------------- */

@@ -13,7 +13,8 @@
  * one way that has ended from the start.
  *
  * Back-pressure is that of every stream: a sink above its high-water mark holds its source (the flag HELD)
- * until it has fallen to the low one. It stands beside the user's own pausing, which counts as ever.
+ * until it has fallen to the low one. It stands beside the user's own pausing, which counts as ever; but what
+ * was paused before is resumed, for that is how two connections wait for each other.
  *
  * How a relay ends is how its transports end. EOF from both: both are closed. One is closed by the user: what
  * was read is still sent, both are closed. One is aborted, times out or fails: the other is reset, lest its
@@ -263,16 +264,15 @@ static void take(aloop__relay_t *relay, int index, aloop_transport_t *transport)
   transport->table = &relay_protocol;
   transport->protocol = side;
   transport->extras->relay = relay;
+  transport->flags &= ~(uint32_t)ALOOP__PAUSED;
 }
 
 /* What the protocols have left behind: unsent bytes, an EOF. False: that was all. */
 static bool begin(side_t *from) {
   aloop_transport_t *source = from->transport;
   aloop__relay_t *relay = from->relay;
-  if (from->other->told_to_pause) {
-    source->flags |= ALOOP__HELD;
-    aloop__stream_update_reading(source);
-  }
+  if (from->other->told_to_pause) source->flags |= ALOOP__HELD;
+  aloop__stream_update_reading(source);
   if (aloop__relay_of(source) != relay) return false;
   if (from->ended) go_further(from->other);
   return aloop__relay_of(source) == relay;

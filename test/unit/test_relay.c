@@ -213,6 +213,24 @@ static void a_paused_transport_is_not_read(void **state) {
   }
 }
 
+static void what_waited_for_the_relay_is_read(void **state) {
+  for (int kind = 0; kind < KINDS; kind++) {
+    joint_t joint;
+    open_both(&joint, *state, kind);
+    assert_int_equal(aloop_transport_pause_reading(joint.a.transport), 0);
+    assert_int_equal(aloop_transport_pause_reading(joint.b.transport), 0);
+    say(joint.peer_a, "early");
+    say(joint.peer_b, "bird");
+    settle(joint.loop);
+    join(&joint);
+    expect_from(&joint, joint.peer_b, "early");
+    expect_from(&joint, joint.peer_a, "bird");
+    assert_true(aloop_transport_is_reading(joint.a.transport));
+    end_well(&joint, 9);
+    finish(&joint);
+  }
+}
+
 /* ---- Ends ------------------------------------------------------------------------------------------------ */
 
 static void the_end_of_one_way_is_passed_on(void **state) {
@@ -477,10 +495,10 @@ static void the_protocol_may_be_changed_meanwhile(void **state) {
 
 TESTS(T(bytes_go_both_ways), T(much_arrives_in_order), T(what_was_unsent_goes_first),
       T(a_relay_may_begin_inside_data_received), T(a_sink_that_does_not_read_holds_its_source),
-      T(a_paused_transport_is_not_read), T(the_end_of_one_way_is_passed_on),
-      T(protocols_are_told_before_the_future), T(an_end_that_came_before_is_passed_on),
-      T(closing_one_closes_the_other), T(what_was_read_is_sent_before_the_close), T(an_abort_resets_the_other),
-      T(a_failure_resets_the_other), T(timeouts_count_as_ever), T(closing_the_loop_ends_everything),
-      T(cancelling_gives_both_back), T(what_was_read_is_sent_after_cancelling),
-      T(an_end_is_told_again_after_cancelling), T(a_protocol_that_was_told_to_pause_is_told_to_resume),
-      T(the_protocol_may_be_changed_meanwhile))
+      T(a_paused_transport_is_not_read), T(what_waited_for_the_relay_is_read),
+      T(the_end_of_one_way_is_passed_on), T(protocols_are_told_before_the_future),
+      T(an_end_that_came_before_is_passed_on), T(closing_one_closes_the_other),
+      T(what_was_read_is_sent_before_the_close), T(an_abort_resets_the_other), T(a_failure_resets_the_other),
+      T(timeouts_count_as_ever), T(closing_the_loop_ends_everything), T(cancelling_gives_both_back),
+      T(what_was_read_is_sent_after_cancelling), T(an_end_is_told_again_after_cancelling),
+      T(a_protocol_that_was_told_to_pause_is_told_to_resume), T(the_protocol_may_be_changed_meanwhile))
