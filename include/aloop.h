@@ -1476,11 +1476,12 @@ ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file,
 /* Beyond asyncio: joins two connections of one loop: what each receives is written to the other, with
  * back-pressure and half-close, until both peers have ended; then both are closed. Ends with the bytes moved,
  * both ways. Reading is resumed. Meanwhile the protocols are told nothing and writes refused; pausing, limits
- * and timeouts count as ever. Closing one transport closes the other (ALOOP_ECLOSED); if one fails or is aborted the other is reset,
- * the error is the future's and the message says which failed. connection_lost goes to the old protocols.
- * Cancelling gives them their transports back; what was read is still written, and EOF told again. Errors:
- * ALOOP_EINVAL (twice the same), ALOOP_EOTHERLOOP, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile, another relay),
- * ALOOP_EPIPE (after write_eof), ALOOP_ENOTSUP (pipes of one direction). [loop] */
+ * and timeouts count as ever. Closing one transport closes the other (ALOOP_ECLOSED); if one fails or is
+ * aborted the other is reset, the error is the future's and the message says which failed. connection_lost goes
+ * to the old protocols. Cancelling gives them their transports back; what was read is still written, and EOF
+ * told again. A pipe has one way; descriptors travel on between Unix sockets. Errors: ALOOP_EINVAL (twice the
+ * same), ALOOP_EOTHERLOOP, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile, another relay), ALOOP_EPIPE (after write_eof),
+ * ALOOP_ENOTSUP (no way between two such pipes; SOCK_SEQPACKET). [loop] */
 ALOOP_API aloop_future_t *aloop_relay(aloop_transport_t *a, aloop_transport_t *b);
 
 /* ---- Names ----------------------------------------------------------------------------------------------- */

@@ -34,7 +34,8 @@ struct aloop__driver {
   int (*attach)(aloop_transport_t *transport);
   void (*detach)(aloop_transport_t *transport);
 
-  /* Starts and stops delivering bytes to aloop__stream_received. After a stop nothing is delivered. */
+  /* Starts and stops delivering bytes to aloop__stream_received. After a stop nothing is delivered. Started
+   * once more after EOF it tells EOF again. */
   int (*read)(aloop_transport_t *transport, bool on);
 
   /* Sends what the socket takes at once. Returns the bytes taken (they are the caller's no more), ALOOP_EAGAIN
@@ -48,6 +49,10 @@ struct aloop__driver {
 
   /* Sends from a file: as send. ALOOP_ENOTSUP: use the fallback. */
   ssize_t (*sendfile)(aloop_transport_t *transport, int file, int64_t offset, int64_t count);
+
+  /* The descriptor from which and to which splice(2) may move bytes behind the driver's back, or -1. NULL
+   * member: none. Such a driver watches through `watch`. */
+  int (*splice_fd)(const aloop_transport_t *transport);
 
   /* Tells the peer that nothing more comes; the outbox is empty. */
   int (*send_eof)(aloop_transport_t *transport);
@@ -105,11 +110,13 @@ typedef struct aloop__net {
   aloop__room_t room;
   const aloop__driver_t *driver; /* of sockets */
   aloop__cork_t cork;
-  int spare_fd;                 /* given up for a moment when the process is out of descriptors; -1: none */
-  char *read_buffer;            /* ALOOP__READ_SIZE */
-  char *cork_buffer;            /* ALOOP__CORK_SIZE */
-  char *packet_buffer;          /* of seqpacket.c; NULL until first needed */
-  struct aloop__dgrams *dgrams; /* datagram.h; NULL until first needed */
+  int spare_fd;                     /* given up for a moment when the process is out of descriptors; -1: none */
+  char *read_buffer;                /* ALOOP__READ_SIZE */
+  char *cork_buffer;                /* ALOOP__CORK_SIZE */
+  char *packet_buffer;              /* of seqpacket.c; NULL until first needed */
+  struct aloop__dgrams *dgrams;     /* datagram.h; NULL until first needed */
+  struct aloop__splice_pipe *pipes; /* splice.c: a list of empty ones */
+  int pipes_count;
 } aloop__net_t;
 
 /* NULL: out of memory. */

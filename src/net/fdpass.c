@@ -242,6 +242,36 @@ const aloop__driver_t aloop__driver_unix = {
     .await_room = aloop__readiness_flush,
 };
 
+/* ---- Passing on ------------------------------------------------------------------------------------------ */
+
+static void append(aloop__unix_transport_t *self, aloop__parcel_t *parcel) {
+  parcel->at = self->sent + self->transport.outbox.size;
+  *self->last = parcel;
+  self->last = &parcel->next;
+}
+
+static int next_fd(aloop__inbox_t *inbox) {
+  int fd = inbox->fds[inbox->first];
+  inbox->first = (inbox->first + 1) % ALOOP__FDS_MAX;
+  inbox->count--;
+  return fd;
+}
+
+int aloop__unix_pass_fds(aloop_transport_t *from, aloop_transport_t *to) {
+  aloop__inbox_t *inbox = aloop__fdpass_of(from)->inbox;
+  if (inbox == NULL || inbox->count == 0) return 0;
+  if (to->driver != &aloop__driver_unix) {
+    while (inbox->count > 0) close(next_fd(inbox));
+    return 0;
+  }
+  aloop__parcel_t *parcel = aloop__memory_new(from->object.loop, sizeof *parcel + inbox->count * sizeof(int));
+  if (parcel == NULL) return ALOOP_ENOMEM;
+  *parcel = (aloop__parcel_t){.count = 0};
+  while (inbox->count > 0) parcel->fds[parcel->count++] = next_fd(inbox);
+  append(aloop__fdpass_of(to), parcel);
+  return 0;
+}
+
 /* ---- Public ---------------------------------------------------------------------------------------------- */
 
 /* What both calls begin with. */
@@ -298,9 +328,7 @@ int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, si
   if (rc == ALOOP_EBADF) return aloop__misuse(loop, rc, "a descriptor that is to be sent is not open");
   if (rc < 0) return rc;
   aloop__parcel_t **link = self->last;
-  parcel->at = self->sent + transport->outbox.size;
-  *link = parcel;
-  self->last = &parcel->next;
+  append(self, parcel);
   rc = aloop_transport_write(transport, data, size);
   if (rc < 0) take_back(self, link);
   return rc;
@@ -311,8 +339,5 @@ int aloop_transport_take_fd(aloop_transport_t *transport) {
   if (rc < 0) return rc;
   aloop__inbox_t *inbox = aloop__fdpass_of(transport)->inbox;
   if (inbox == NULL || inbox->count == 0) return ALOOP_ENOENT;
-  int fd = inbox->fds[inbox->first];
-  inbox->first = (inbox->first + 1) % ALOOP__FDS_MAX;
-  inbox->count--;
-  return fd;
+  return next_fd(inbox);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the network keeps per loop: the I/O driver, the buffer that every connection reads into, the cork and
- * the spare descriptor. Made when the first transport or server is, because
+ * What the network keeps per loop: the I/O driver, the buffer that every connection reads into, the cork, the
+ * spare descriptor and the pipes of relays. Made when the first transport or server is, because
  * many loops never have one; released by aloop_close after every transport has ended.
  *
  * Two buffers of fixed size serve all connections of the loop, which is why an idle connection holds none.
@@ -11,10 +11,12 @@
 #include "core/memory.h"
 #include "net/datagram.h"
 #include "net/driver.h"
+#include "net/splice.h"
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
   if (net->spare_fd >= 0) close(net->spare_fd);
+  aloop__splice_close(loop, net->pipes);
   aloop__dgrams_close(loop, net->dgrams);
   aloop__memory_release(loop, net->read_buffer);
   aloop__memory_release(loop, net->cork_buffer);

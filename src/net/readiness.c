@@ -108,6 +108,10 @@ static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset,
   return aloop__readiness_send_file(transport->fd, file, offset, count);
 }
 
+static int splice_fd(const aloop_transport_t *transport) {
+  return transport->fd;
+}
+
 int aloop__readiness_send_eof(aloop_transport_t *transport) {
   return shutdown(transport->fd, SHUT_WR) < 0 && errno != ENOTCONN ? -errno : 0;
 }
@@ -193,6 +197,7 @@ const aloop__driver_t aloop__driver_readiness = {
     .flush = aloop__readiness_flush,
     .send_eof = aloop__readiness_send_eof,
     .sendfile = send_file,
+    .splice_fd = splice_fd,
     .await_room = aloop__readiness_flush,
     .listen = listen_on,
     .forget = forget,

@@ -15,6 +15,9 @@ static inline aloop__relay_t *aloop__relay_of(const aloop_transport_t *transport
 /* The rule that a write (write_eof, sendfile, ...) breaks meanwhile. */
 extern const char aloop__relay_rule[];
 
+/* Bytes that wait in the kernel for the transport to take them. */
+size_t aloop__relay_size(const aloop_transport_t *transport);
+
 /* The user closes the transport, and therefore the relay and the other one. */
 void aloop__relay_closed(aloop_transport_t *transport);
 

@@ -39,6 +39,7 @@ enum {
   ALOOP__SHUT = 2048,  /* closing or later, or a carrier: in a bit, for the one test that each write makes */
   ALOOP__HELD = 65536, /* not read from: the other side of a relay is full */
   ALOOP__MESSAGES = 131072,   /* each write is a message of its own: never joined, cut or corked */
+  ALOOP__PIPED = 262144,      /* bytes for it wait in a relay's pipe */
   ALOOP__ANNOUNCED = 1048576, /* connection_made was queued */
   ALOOP__CARRIER = 2097152    /* it belongs to the transport above it: public calls answer ALOOP_ECLOSED */
 };

@@ -47,7 +47,7 @@ static int64_t deadline_of(const aloop_transport_t *transport) {
   const aloop__stream_extras_t *extras = transport->extras;
   int64_t last = extras->last_read > extras->last_write ? extras->last_read : extras->last_write;
   int64_t deadline = ALOOP__NEVER;
-  bool unsent = aloop__stream_unsent(transport) > 0 || (transport->flags & ALOOP__SENDFILE);
+  bool unsent = aloop__stream_has_unsent(transport);
   if (extras->idle > 0) deadline = after(last, extras->idle);
   if (extras->read > 0 && aloop__stream_wants_read(transport))
     deadline = earlier(deadline, after(extras->last_read, extras->read));

@@ -35,6 +35,10 @@ int aloop__unix_socket(int type);
 /* The driver of a caller's socket, if that is a Unix socket; NULL: the loop's own. */
 const aloop__driver_t *aloop__unix_driver_of(int fd);
 
+/* fdpass.c: the descriptors that wait at a transport over a Unix socket travel on with the next byte that is
+ * written to another, or are closed if that is over something else. On failure they are where they were. */
+int aloop__unix_pass_fds(aloop_transport_t *from, aloop_transport_t *to);
+
 /* The file of a bound socket, and whose it is. */
 typedef struct aloop__unix_file aloop__unix_file_t;
 

@@ -449,6 +449,6 @@ int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t by
 }
 
 size_t aloop_transport_get_write_buffer_size(const aloop_transport_t *transport) {
-  return aloop__stream_enter(transport) == 0 ? aloop__stream_unsent(transport) + aloop__cork_size(transport)
-                                             : 0;
+  if (aloop__stream_enter(transport) < 0) return 0;
+  return aloop__stream_unsent(transport) + aloop__cork_size(transport) + aloop__relay_size(transport);
 }

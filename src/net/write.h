@@ -36,6 +36,11 @@ static inline size_t aloop__stream_unsent(const aloop_transport_t *transport) {
   return ALOOP_LIKELY(transport->driver->beneath == NULL) ? size : size + transport->driver->beneath(transport);
 }
 
+/* Whether bytes wait for the peer to take them. */
+static inline bool aloop__stream_has_unsent(const aloop_transport_t *transport) {
+  return aloop__stream_unsent(transport) > 0 || (transport->flags & (ALOOP__SENDFILE | ALOOP__PIPED)) != 0;
+}
+
 /* Gathered bytes of this transport. */
 size_t aloop__cork_size(const aloop_transport_t *transport);
 

@@ -142,7 +142,7 @@ static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *n
 /* A write end is "readable". */
 static ALOOP_NOINLINE void look_for_reader(aloop_transport_t *transport) {
   struct pollfd look = {.fd = transport->fd};
-  bool unsent = transport->outbox.size > 0 || (transport->flags & ALOOP__SENDFILE);
+  bool unsent = aloop__stream_has_unsent(transport);
   int n = poll(&look, 1, 0);
   if (n > 0) aloop__stream_end(transport, unsent ? ALOOP_EPIPE : 0);
   if (n != 0) return; /* poll did not answer: the event comes again */
@@ -177,6 +177,11 @@ static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset,
   const aloop__pipe_t *pipe = aloop__pipe_of(transport);
   if (pipe->calls != &aloop__pipe_nonblocking) return ALOOP_ENOTSUP; /* it could block */
   return aloop__readiness_send_file(pipe->io, file, offset, count);
+}
+
+static int splice_fd(const aloop_transport_t *transport) {
+  const aloop__pipe_t *pipe = ALOOP_CONTAINER_OF(transport, aloop__pipe_t, transport);
+  return pipe->calls == &aloop__pipe_nonblocking ? pipe->io : -1; /* others could block */
 }
 
 static int send_eof(aloop_transport_t *transport) {
@@ -237,6 +242,7 @@ const aloop__driver_t aloop__driver_pipe = {
     .flush = aloop__readiness_flush,
     .send_eof = send_eof,
     .sendfile = send_file,
+    .splice_fd = splice_fd,
     .await_room = aloop__readiness_flush,
 };
 

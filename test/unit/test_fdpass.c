@@ -136,8 +136,9 @@ static void unix_sockets_do_it_however_they_came(void **state) {
     int fds[2];
     make_socketpair(fds);
     aloop_connect_options_t options = {.size = sizeof options, .fd = fds[0]};
-    aloop_future_t *future = accepted ? aloop_connect_accepted_socket(env->loop, &plain_protocol, &tape, fds[0])
-                                      : aloop_create_connection(env->loop, &plain_protocol, &tape, &options);
+    aloop_future_t *future =
+        accepted ? aloop_connect_accepted_socket(env->loop, &plain_protocol, &tape, fds[0], NULL)
+                 : aloop_create_connection(env->loop, &plain_protocol, &tape, &options);
     assert_true(run_future(env->loop, future) >= 0);
     aloop_future_unref(future);
     pass_through(&tape, fds[1]);
@@ -170,6 +171,52 @@ static void clients_of_a_servers_descriptors_do_it(void **state) {
   end_tape(&tape, peer);
   aloop_server_close(server);
   aloop_server_unref(server);
+}
+
+static void a_relay_passes_them_on(void **state) {
+  env_t *env = *state;
+  tape_t one = {0}, other = {0};
+  char bytes[8];
+  int fds[253];
+  size_t count;
+  int peer = open_unix(env, &one, &plain_protocol), far = open_unix(env, &other, &plain_protocol);
+  aloop_future_t *relay = aloop_relay(one.transport, other.transport);
+  for (unsigned char i = 0; i < 3; i++) {
+    int fd = make_named(i);
+    write_with_fds(peer, "abc", 3, &fd, 1);
+    close(fd);
+  }
+  for (unsigned char i = 0; i < 3; i++) {
+    ssize_t n;
+    while ((n = read_with_fds(far, bytes, sizeof bytes, fds, &count)) < 0)
+      assert_true(aloop_run_once(env->loop, 0) >= 0);
+    assert_int_equal(n, 3);
+    assert_int_equal(count, 1);
+    assert_int_equal(name_of(fds[0]), i);
+  }
+  aloop_future_cancel(relay);
+  aloop_future_unref(relay);
+  end_tape(&one, peer);
+  end_tape(&other, far);
+}
+
+static void a_relay_to_another_kind_closes_them(void **state) {
+  env_t *env = *state;
+  tape_t one = {0}, other = {.env = env};
+  int peer = open_unix(env, &one, &plain_protocol), far = open_tcp_tape(&other, &plain_protocol);
+  aloop_future_t *relay = aloop_relay(one.transport, other.transport);
+  int fds = open_fds();
+  for (unsigned char i = 0; i < 3; i++) {
+    int fd = make_named(i);
+    write_with_fds(peer, "abc", 3, &fd, 1);
+    close(fd);
+  }
+  expect(&other, far, "abcabcabc");
+  assert_int_equal(open_fds(), fds);
+  aloop_future_cancel(relay);
+  aloop_future_unref(relay);
+  end_tape(&one, peer);
+  end_tape(&other, far);
 }
 
 static void several_arrive_in_order(void **state) {
@@ -490,7 +537,8 @@ static void without_memory_none_is_left(void **state) {
 }
 
 TESTS(T(a_descriptor_arrives), T(unix_sockets_do_it_however_they_came),
-      T(clients_of_a_servers_descriptors_do_it), T(several_arrive_in_order), T(it_is_there_when_its_byte_is),
+      T(clients_of_a_servers_descriptors_do_it), T(a_relay_passes_them_on),
+      T(a_relay_to_another_kind_closes_them), T(several_arrive_in_order), T(it_is_there_when_its_byte_is),
       T(buffered_protocols_receive_them_too), T(a_full_socket_takes_it_later),
       T(order_is_kept_among_writes_of_every_kind), T(inside_data_received), T(from_inside_pause_writing),
       T(behind_a_sendfile), T(closing_sends_what_waits), T(aborting_closes_what_was_unsent),
