@@ -1481,7 +1481,7 @@ ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file,
  * to the old protocols. Cancelling gives them their transports back; what was read is still written, and EOF
  * told again. A pipe has one way; descriptors travel on between Unix sockets. Errors: ALOOP_EINVAL (twice the
  * same), ALOOP_EOTHERLOOP, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile, another relay), ALOOP_EPIPE (after write_eof),
- * ALOOP_ENOTSUP (no way between two such pipes; SOCK_SEQPACKET). [loop] */
+ * ALOOP_ENOTSUP (no way between two such pipes). [loop] */
 ALOOP_API aloop_future_t *aloop_relay(aloop_transport_t *a, aloop_transport_t *b);
 
 /* ---- Names ----------------------------------------------------------------------------------------------- */

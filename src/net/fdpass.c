@@ -260,7 +260,7 @@ static int next_fd(aloop__inbox_t *inbox) {
 int aloop__unix_pass_fds(aloop_transport_t *from, aloop_transport_t *to) {
   aloop__inbox_t *inbox = aloop__fdpass_of(from)->inbox;
   if (inbox == NULL || inbox->count == 0) return 0;
-  if (to->driver != &aloop__driver_unix) {
+  if (!aloop__unix_passes_fds(to)) {
     while (inbox->count > 0) close(next_fd(inbox));
     return 0;
   }
@@ -277,8 +277,7 @@ int aloop__unix_pass_fds(aloop_transport_t *from, aloop_transport_t *to) {
 /* What both calls begin with. */
 static int enter(const aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
-  if (rc < 0 || transport->driver == &aloop__driver_unix || transport->driver == &aloop__driver_seqpacket)
-    return rc;
+  if (rc < 0 || aloop__unix_passes_fds(transport)) return rc;
   return aloop__misuse(transport->object.loop, ALOOP_ENOTSUP, "descriptors pass through Unix sockets only");
 }
 

@@ -397,13 +397,14 @@ static ALOOP_NOINLINE void begin_to_splice(side_t *source) {
 static int pass_on(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
   side_t *source = protocol;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
-  if (ALOOP_UNLIKELY(transport->driver == &aloop__driver_unix)) {
-    int rc = aloop__unix_pass_fds(transport, source->other->transport);
-    if (rc < 0) return rc;
+  aloop_transport_t *sink = source->other->transport;
+  if (ALOOP_UNLIKELY(aloop__unix_passes_fds(transport))) {
+    int rc = aloop__unix_pass_fds(transport, sink);
+    if (rc < 0 || (size == 0 && (sink->flags & ALOOP__MESSAGES) == 0)) return rc;
   }
   source->relay->moved += (int64_t)size;
   if (ALOOP_UNLIKELY(size >= SPLICE_FROM)) begin_to_splice(source);
-  aloop__stream_put(source->other->transport, &part, 1);
+  aloop__stream_put(sink, &part, 1);
   return 0; /* the relay may be gone */
 }
 
@@ -439,10 +440,6 @@ static int check(const aloop_transport_t *transport, const char **rule) {
   if (transport->flags & ALOOP__SENDFILE) {
     *rule = "a relay during sendfile; wait for its end first";
     return ALOOP_EBUSY;
-  }
-  if (transport->flags & ALOOP__MESSAGES) {
-    *rule = "a relay moves bytes, and would not keep messages apart";
-    return ALOOP_ENOTSUP;
   }
   if (transport->flags & ALOOP__EOF_WANTED) {
     *rule = "a relay after write_eof";

@@ -35,6 +35,11 @@ int aloop__unix_socket(int type);
 /* The driver of a caller's socket, if that is a Unix socket; NULL: the loop's own. */
 const aloop__driver_t *aloop__unix_driver_of(int fd);
 
+/* Whether descriptors travel over it. */
+static inline bool aloop__unix_passes_fds(const aloop_transport_t *transport) {
+  return transport->driver == &aloop__driver_unix || transport->driver == &aloop__driver_seqpacket;
+}
+
 /* fdpass.c: the descriptors that wait at a transport over a Unix socket travel on with the next byte that is
  * written to another, or are closed if that is over something else. On failure they are where they were. */
 int aloop__unix_pass_fds(aloop_transport_t *from, aloop_transport_t *to);
