@@ -97,8 +97,8 @@ aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t 
 /* The one with the descriptor: the transport itself, or the one at the bottom of what lies beneath. */
 aloop_transport_t *aloop__stream_bottom(aloop_transport_t *transport);
 
-/* connect.c: a transport over a caller's connected descriptor, which is not touched before connection_made. A NULL
- * driver: that of its kind. */
+/* connect.c: a transport over a caller's connected descriptor, which is not touched before connection_made. A
+ * NULL driver: that of its kind. */
 aloop_future_t *aloop__connect_fd(aloop_t *loop, const aloop__driver_t *driver, const aloop_protocol_t *table,
                                   void *arg, int fd, const struct aloop__layer *layer, const char *origin);
 
