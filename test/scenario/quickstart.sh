@@ -87,6 +87,9 @@ prints async_generator "0
 ticker: closed early
 sum: 10"
 
+prints worker_queue "20 jobs done by 3 workers
+600 ms of sleep in less time"
+
 primes=$("$examples/process_pool" | sed 's/process [0-9]*/process N/')
 check "process_pool" "0 to 250000: 22044 primes
 250000 to 500000: 19494 primes
