@@ -1227,9 +1227,9 @@ typedef struct aloop_task_group aloop_task_group_t; /* tasks that end before the
  * Errors: ALOOP_EPERM (outside of tasks), ALOOP_ENOMEM. [task] */
 ALOOP_API int aloop_task_group_begin(aloop_t *loop, aloop_task_group_t **group);
 
-/* TaskGroup.create_task: as aloop_create_task, a child, whose error counts as read. NULL: it is not there, and
- * the group does not know of it. Errors besides: ALOOP_ECLOSED (the group is being cancelled), ALOOP_EPERM (it
- * has ended); `destroy` of the options is called then. [loop] */
+/* TaskGroup.create_task: as aloop_create_task, a child, whose error counts as read. NULL (out of memory) is a
+ * failure of the group, too, so it may be detached unseen. Errors besides: ALOOP_ECLOSED (the group is being
+ * cancelled), ALOOP_EPERM (it has ended); `destroy` of the options is called then. [loop] */
 ALOOP_API aloop_future_t *aloop_task_group_create_task(aloop_task_group_t *group, aloop_task_fn fn, void *arg,
                                                        const aloop_task_options_t *options);
 ALOOP_API aloop_future_t *aloop_task_group_create_task_from(aloop_task_group_t *group, aloop_task_fn fn,

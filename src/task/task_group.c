@@ -12,6 +12,8 @@
  * of memory. Cancelling that future does not end it: it is how the group hears that the parent is
  * cancelled, cancels the children and goes on waiting.
  *
+ * A child that cannot be made for want of memory is a failure, too: who detaches what he gets need not look.
+ *
  * A child is known by a node that is in one of two lists: of those that run, and of those that failed, in the
  * order of their failures. Nodes of children that ended well are used again. All is O(1) but the cancel of all
  * children and looking for an error by its index.
@@ -42,6 +44,7 @@ struct aloop_task_group {
   bool aborting;         /* the children were cancelled */
   bool parent_cancelled; /* by the group, once */
   bool cancelled;        /* the parent was, by others */
+  bool starved;          /* a child could not be made */
 };
 
 static int refuse_null(void) {
@@ -73,17 +76,22 @@ static void report_orphan(const aloop_task_group_t *group, aloop_future_t *futur
   aloop__report(group->object.loop, &context);
 }
 
+/* The first failure ends it all. */
+static void fail(aloop_task_group_t *group) {
+  if (group->aborting || group->parent_cancelled) return;
+  abort_children(group);
+  group->parent_cancelled = true;
+  aloop__future_cancel(group->parent, NULL);
+}
+
 static void note_failure(aloop_task_group_t *group, child_t *child) {
   aloop__future_ignore(child->future);
   aloop__list_append(&group->failed, &child->link);
   group->failed_count++;
-  if (group->parent->state != ALOOP__PENDING) {
+  if (group->parent->state == ALOOP__PENDING)
+    fail(group);
+  else
     report_orphan(group, child->future);
-  } else if (!group->aborting && !group->parent_cancelled) {
-    abort_children(group);
-    group->parent_cancelled = true;
-    aloop__future_cancel(group->parent, NULL);
-  }
 }
 
 static void on_child(aloop_future_t *future, void *arg) {
@@ -131,12 +139,14 @@ static void destroy(aloop__object_t *object) {
   aloop__object_end(object, group);
 }
 
-/* The ends of children are not going to be heard of any more. */
+/* The ends of children are not going to be heard of any more. Their errors still count as read. */
 static void close_group(aloop__object_t *object) {
   aloop_task_group_t *group = ALOOP_CONTAINER_OF(object, aloop_task_group_t, object);
   if (group->running_count == 0) return;
-  for (aloop__list_t *at = group->running.next; at != &group->running; at = at->next)
+  for (aloop__list_t *at = group->running.next; at != &group->running; at = at->next) {
     aloop__future_unwatch(child_at(at)->future, on_child, child_at(at));
+    aloop__future_ignore(child_at(at)->future);
+  }
   group->running_count = 0;
   release_list(group, &group->running);
   aloop__object_unref(object);
@@ -242,11 +252,15 @@ aloop_future_t *aloop_task_group_create_task_from(aloop_task_group_t *group, alo
   if (!open) return refuse_child(group, arg, options, origin);
   child_t *child = take_child(group);
   aloop_future_t *future = child != NULL ? aloop_create_task_from(loop, fn, arg, options, origin) : NULL;
-  if (future == NULL || (loop->guard & ALOOP__GUARD_CLOSED) != 0)
-    aloop__memory_release(loop, child);
-  else
+  if (future != NULL && (loop->guard & ALOOP__GUARD_CLOSED) == 0) {
     add_child(group, child, future);
-  return future;
+    return future;
+  }
+  aloop__memory_release(loop, child);
+  if (future != NULL) return future;
+  group->starved = true;
+  fail(group);
+  return NULL;
 }
 
 aloop_future_t *(aloop_task_group_create_task)(aloop_task_group_t *group, aloop_task_fn fn, void *arg,
@@ -273,6 +287,8 @@ static void renew_request(aloop_future_t *parent) {
 static int64_t sum_up(aloop_task_group_t *group, int64_t rc, bool failed_first) {
   bool cancelled = group->cancelled || rc == ALOOP_ECANCELED;
   if (group->parent_cancelled && aloop_task_uncancel(group->parent) == 0) cancelled = false;
+  if (group->starved && group->failed_count == 0 && (rc >= 0 || rc == ALOOP_ECANCELED) && !cancelled)
+    rc = ALOOP_ENOMEM;
   bool own_error = rc < 0 && rc != ALOOP_ECANCELED;
   if (group->failed_count == 0 && !own_error) return cancelled ? ALOOP_ECANCELED : rc;
   if (cancelled && group->failed_count == 0) return ALOOP_ECANCELED;
