@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * One client of the SOCKS server: bytes go through the handshake, the request to aloop_create_connection, and
- * from then on everything from one side to the other.
+ * One client of the SOCKS server: bytes go through the handshake, the request to aloop_create_connection, which
+ * knows how to find names and to choose among addresses of both families, and the connection that comes of it
+ * to aloop_relay, which does the rest.
  *
- * A link has two halves, the client's connection and the target's. It begins with the client's half in the
- * handshake. While the target is looked up and connected to, which aloop_create_connection does for names and
- * addresses of either family alike, nothing is read from the client; what it sent along with its request waits
- * in `early`, which is never more than one read. Once both halves are there they are like those of tcp_proxy:
- * when one cannot send, the other stops reading; the end of one direction is passed on; an error of one side
- * resets the other.
+ * While the target is looked for, nothing is read from the client. What it sent along with its request waits in
+ * `early`, which is never more than one read.
  *
  * A refusal ends in two steps: it is sent, then the server drops what still comes, until the client closes or
  * LINGER has passed. To close at once would make the kernel send a reset if there is unread input, and that can
@@ -24,104 +21,45 @@
 
 #define LINGER ALOOP_SECONDS(2)
 
-typedef struct half half_t;
-typedef struct link link_t;
-
-struct half {
-  aloop_transport_t *transport; /* NULL before the connection is made and after it is lost */
-  half_t *opposite;
-  link_t *link;
-  bool ended; /* its peer sends no more */
-};
-
-struct link {
-  half_t client, target;
+typedef struct client {
+  aloop_transport_t *transport; /* NULL: lost */
   const limits_t *limits;
   socks5_handshake_t handshake;
   aloop_handle_t deadline;    /* of the handshake, or of a refused client */
-  aloop_future_t *connecting; /* to the target; NULL when it is over, one way or the other */
+  aloop_future_t *connecting; /* to the target; NULL: over, one way or the other */
   char *early;                /* came with the request, and belongs to the target */
   size_t early_size;
-};
+} client_t;
 
-static void free_if_over(link_t *link) {
-  if (link->client.transport != NULL || link->target.transport != NULL || link->connecting != NULL) return;
-  free(link->early);
-  free(link);
+static void free_if_over(client_t *client) {
+  if (client->transport != NULL || client->connecting != NULL) return;
+  free(client->early);
+  free(client);
 }
 
-/* ---- From half to half ----------------------------------------------------------------------------------- */
-
-static int pass_on(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
-  (void)transport;
-  const half_t *half = protocol;
-  return aloop_transport_write(half->opposite->transport, data, size);
+static void client_lost(aloop_transport_t *transport, void *protocol, int error) {
+  (void)error;
+  client_t *client = protocol;
+  client->transport = NULL;
+  aloop_cancel(aloop_transport_loop(transport), &client->deadline);
+  if (client->connecting != NULL) aloop_future_cancel(client->connecting);
+  free_if_over(client);
 }
-
-static void stop_opposite(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  const half_t *half = protocol;
-  aloop_transport_pause_reading(half->opposite->transport);
-}
-
-static void resume_opposite(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  const half_t *opposite = ((half_t *)protocol)->opposite;
-  if (opposite->transport == NULL) return;
-  int error = aloop_transport_resume_reading(opposite->transport);
-  if (error < 0) aloop_transport_abort_error(opposite->transport, error);
-}
-
-static int pass_end_on(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  half_t *half = protocol;
-  half->ended = true;
-  if (half->opposite->ended) {
-    aloop_transport_close(half->opposite->transport);
-    return 0;
-  }
-  aloop_transport_write_eof(half->opposite->transport);
-  return 1;
-}
-
-static void lost(aloop_transport_t *transport, void *protocol, int error) {
-  half_t *half = protocol;
-  link_t *link = half->link;
-  half->transport = NULL;
-  aloop_cancel(aloop_transport_loop(transport), &link->deadline);
-  if (link->connecting != NULL) aloop_future_cancel(link->connecting);
-  if (half->opposite->transport != NULL) {
-    if (error < 0)
-      aloop_transport_abort_reset(half->opposite->transport);
-    else
-      aloop_transport_close(half->opposite->transport);
-  }
-  free_if_over(link);
-}
-
-static const aloop_protocol_t joined_protocol = {
-    .size = sizeof joined_protocol,
-    .data_received = pass_on,
-    .eof_received = pass_end_on,
-    .pause_writing = stop_opposite,
-    .resume_writing = resume_opposite,
-    .connection_lost = lost,
-};
 
 /* ---- Answering ------------------------------------------------------------------------------------------- */
 
-static void give_up(aloop_t *loop, void *arg) {
+static void time_is_up(aloop_t *loop, void *arg) {
   (void)loop;
-  const link_t *link = arg;
-  aloop_transport_abort(link->client.transport);
+  const client_t *client = arg;
+  aloop_transport_abort(client->transport);
 }
 
 /* The client has so much time from now on. Returns 0 or a code. */
-static int set_deadline(link_t *link, int64_t delay) {
-  aloop_t *loop = aloop_transport_loop(link->client.transport);
-  aloop_cancel(loop, &link->deadline);
-  link->deadline = aloop_call_later(loop, delay, give_up, link);
-  return aloop_handle_error(link->deadline);
+static int set_deadline(client_t *client, int64_t delay) {
+  aloop_t *loop = aloop_transport_loop(client->transport);
+  aloop_cancel(loop, &client->deadline);
+  client->deadline = aloop_call_later(loop, delay, time_is_up, client);
+  return aloop_handle_error(client->deadline);
 }
 
 static int drop(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
@@ -132,102 +70,114 @@ static int drop(aloop_transport_t *transport, void *protocol, const void *data, 
 static const aloop_protocol_t refused_protocol = {
     .size = sizeof refused_protocol,
     .data_received = drop,
-    .connection_lost = lost,
+    .connection_lost = client_lost,
 };
 
-static int leave(link_t *link) {
-  aloop_transport_t *client = link->client.transport;
-  int error = set_deadline(link, LINGER);
-  if (error == 0) error = aloop_transport_set_protocol(client, &refused_protocol, &link->client);
-  if (error == 0) error = aloop_transport_write_eof(client);
-  if (error == 0) error = aloop_transport_resume_reading(client);
+static int leave(client_t *client) {
+  int error = set_deadline(client, LINGER);
+  if (error == 0) error = aloop_transport_set_protocol(client->transport, &refused_protocol, client);
+  if (error == 0) error = aloop_transport_write_eof(client->transport);
+  if (error == 0) error = aloop_transport_resume_reading(client->transport);
   return error;
 }
 
-static int send_reply(const link_t *link, socks5_reply_t reply, const struct sockaddr *bound) {
+static int send_reply(const client_t *client, socks5_reply_t reply, const struct sockaddr *bound) {
   uint8_t out[SOCKS5_REPLY_SIZE];
-  return aloop_transport_write(link->client.transport, out, socks5_write_reply(out, reply, bound));
+  return aloop_transport_write(client->transport, out, socks5_write_reply(out, reply, bound));
 }
 
-static int refuse(link_t *link, socks5_reply_t reply) {
-  int error = send_reply(link, reply, NULL);
-  return error == 0 ? leave(link) : error;
+static int refuse(client_t *client, socks5_reply_t reply) {
+  int error = send_reply(client, reply, NULL);
+  return error == 0 ? leave(client) : error;
 }
 
 /* ---- The target ------------------------------------------------------------------------------------------ */
 
-/* Tells the client which address its connection goes out from, and joins the halves. The client reads again
- * before the early bytes are written, because that may stop it once more. */
-static int join(link_t *link) {
-  aloop_transport_t *client = link->client.transport, *target = link->target.transport;
+/* Whatever became of it, both peers were told. Reading the result says that we know. */
+static void on_relayed(aloop_future_t *relay, void *arg) {
+  (void)arg;
+  aloop_future_result(relay);
+  aloop_future_unref(relay);
+}
+
+/* From here on the relay does everything, closing included. */
+static int hand_over(aloop_transport_t *client, aloop_transport_t *target) {
+  aloop_future_t *relay = aloop_relay(client, target);
+  if (relay == NULL) return ALOOP_ENOMEM;
+  int error = aloop_future_add_done_callback(relay, on_relayed, NULL);
+  if (error < 0) aloop_future_unref(relay);
+  return error == 0 && aloop_future_done(relay) ? ALOOP_ECLOSED : error; /* one of the two was quick to go */
+}
+
+/* Tells the client which address its connection goes out from, and the target what came early. */
+static int join(const client_t *client, aloop_transport_t *target) {
   struct sockaddr_storage bound;
   socklen_t size = sizeof bound;
   int error = aloop_transport_sockname(target, (struct sockaddr *)&bound, &size);
-  if (error == 0) error = send_reply(link, SOCKS5_SUCCEEDED, (struct sockaddr *)&bound);
-  if (error == 0) error = aloop_transport_set_protocol(client, &joined_protocol, &link->client);
-  if (error == 0) error = aloop_transport_resume_reading(client);
-  if (error == 0) error = aloop_transport_write(target, link->early, link->early_size);
-  return error;
+  if (error == 0) error = send_reply(client, SOCKS5_SUCCEEDED, (struct sockaddr *)&bound);
+  if (error == 0) error = aloop_transport_write(target, client->early, client->early_size);
+  return error == 0 ? hand_over(client->transport, target) : error;
 }
 
-static void target_made(aloop_transport_t *transport, void *protocol) {
-  half_t *half = protocol;
-  link_t *link = half->link;
-  half->transport = transport;
-  int error = join(link);
-  if (error < 0) aloop_transport_abort_error(transport, error);
-  free(link->early);
-  link->early = NULL;
+/* There is a connection to the target, but perhaps no client any more. */
+static void on_target(client_t *client, aloop_future_t *connecting) {
+  aloop_transport_t *target;
+  aloop_future_take_ptr(connecting, &target);
+  int error = client->transport != NULL ? join(client, target) : ALOOP_ECLOSED;
+  if (error < 0) aloop_transport_abort(target);
+  if (error < 0 && client->transport != NULL) aloop_transport_abort_error(client->transport, error);
+  aloop_transport_unref(target);
+  free(client->early);
+  client->early = NULL;
 }
 
-static const aloop_protocol_t target_protocol = {
-    .size = sizeof target_protocol,
-    .connection_made = target_made,
-    .data_received = pass_on,
-    .eof_received = pass_end_on,
-    .pause_writing = stop_opposite,
-    .resume_writing = resume_opposite,
-    .connection_lost = lost,
-};
-
-/* Runs when the connection to the target is made, which target_made has seen to, or when it failed. */
-static void on_connected(aloop_future_t *future, void *arg) {
-  link_t *link = arg;
-  aloop_transport_t *client = link->client.transport;
-  int64_t result = aloop_future_result(future);
-  link->connecting = NULL;
-  aloop_future_unref(future);
-  if (result < 0 && client != NULL) {
-    int error = refuse(link, socks5_reply_for(result));
-    if (error < 0) aloop_transport_abort_error(client, error);
+static void on_connected(aloop_future_t *connecting, void *arg) {
+  client_t *client = arg;
+  int64_t result = aloop_future_result(connecting);
+  client->connecting = NULL;
+  if (result >= 0) {
+    on_target(client, connecting);
+  } else if (client->transport != NULL) {
+    int error = refuse(client, socks5_reply_for(result));
+    if (error < 0) aloop_transport_abort_error(client->transport, error);
   }
-  free_if_over(link);
+  aloop_future_unref(connecting);
+  free_if_over(client);
 }
 
-static int keep_early(link_t *link, const void *data, size_t size) {
+/* It may speak first: that waits for the relay. */
+static void target_made(aloop_transport_t *transport, void *protocol) {
+  (void)protocol;
+  aloop_transport_pause_reading(transport);
+}
+
+static const aloop_protocol_t target_protocol = {.size = sizeof target_protocol,
+                                                 .connection_made = target_made};
+
+static int keep_early(client_t *client, const void *data, size_t size) {
   if (size == 0) return 0;
-  link->early = malloc(size);
-  if (link->early == NULL) return ALOOP_ENOMEM;
-  memcpy(link->early, data, size);
-  link->early_size = size;
+  client->early = malloc(size);
+  if (client->early == NULL) return ALOOP_ENOMEM;
+  memcpy(client->early, data, size);
+  client->early_size = size;
   return 0;
 }
 
-/* The handshake is over: connects to the target. Nothing is read from the client until that is done. */
-static int find_target(link_t *link, const void *early, size_t early_size) {
-  aloop_t *loop = aloop_transport_loop(link->client.transport);
+/* The handshake is over. */
+static int find_target(client_t *client, const void *early, size_t early_size) {
+  aloop_t *loop = aloop_transport_loop(client->transport);
   aloop_connect_options_t options = {.size = sizeof options,
-                                     .host = link->handshake.host,
-                                     .port = link->handshake.port,
-                                     .timeout = link->limits->connect};
-  if (keep_early(link, early, early_size) < 0) return ALOOP_ENOMEM;
-  aloop_cancel(loop, &link->deadline);
-  aloop_transport_pause_reading(link->client.transport);
-  aloop_future_t *connecting = aloop_create_connection(loop, &target_protocol, &link->target, &options);
+                                     .host = client->handshake.host,
+                                     .port = client->handshake.port,
+                                     .timeout = client->limits->connect};
+  if (keep_early(client, early, early_size) < 0) return ALOOP_ENOMEM;
+  aloop_cancel(loop, &client->deadline);
+  aloop_transport_pause_reading(client->transport);
+  aloop_future_t *connecting = aloop_create_connection(loop, &target_protocol, NULL, &options);
   if (connecting == NULL) return ALOOP_ENOMEM;
-  int error = aloop_future_add_done_callback(connecting, on_connected, link);
+  int error = aloop_future_add_done_callback(connecting, on_connected, client);
   if (error == 0) {
-    link->connecting = connecting;
+    client->connecting = connecting;
   } else {
     aloop_future_cancel(connecting);
     aloop_future_unref(connecting);
@@ -237,59 +187,56 @@ static int find_target(link_t *link, const void *early, size_t early_size) {
 
 /* ---- The handshake --------------------------------------------------------------------------------------- */
 
-static int answer_greeting(link_t *link) {
-  const uint8_t answer[] = {5, (uint8_t)link->handshake.method};
-  int error = aloop_transport_write(link->client.transport, answer, sizeof answer);
-  if (error == 0 && link->handshake.method == SOCKS5_NO_METHOD) error = leave(link);
+static int answer_greeting(client_t *client) {
+  const uint8_t answer[] = {5, (uint8_t)client->handshake.method};
+  int error = aloop_transport_write(client->transport, answer, sizeof answer);
+  if (error == 0 && client->handshake.method == SOCKS5_NO_METHOD) error = leave(client);
   return error;
 }
 
 /* Whoever does not speak SOCKS 5 would not understand an answer. */
-static int refuse_handshake(link_t *link) {
-  if (link->handshake.reply != SOCKS5_SUCCEEDED) return refuse(link, link->handshake.reply);
-  aloop_transport_abort(link->client.transport);
+static int refuse_handshake(client_t *client) {
+  if (client->handshake.reply != SOCKS5_SUCCEEDED) return refuse(client, client->handshake.reply);
+  aloop_transport_abort(client->transport);
   return 0;
 }
 
 static int shake_hands(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
   (void)transport;
-  link_t *link = ((half_t *)protocol)->link;
+  client_t *client = protocol;
   const char *bytes = data;
   int error = 0;
   while (error == 0 && size > 0) {
     size_t used;
-    socks5_event_t event = socks5_handshake_feed(&link->handshake, bytes, size, &used);
+    socks5_event_t event = socks5_handshake_feed(&client->handshake, bytes, size, &used);
     bytes += used, size -= used;
-    if (event == SOCKS5_ERROR) return refuse_handshake(link);
-    if (event == SOCKS5_REQUEST) return find_target(link, bytes, size);
-    if (event == SOCKS5_GREETING) error = answer_greeting(link);
-    if (event == SOCKS5_GREETING && link->handshake.method == SOCKS5_NO_METHOD) break;
+    if (event == SOCKS5_ERROR) return refuse_handshake(client);
+    if (event == SOCKS5_REQUEST) return find_target(client, bytes, size);
+    if (event == SOCKS5_GREETING) error = answer_greeting(client);
+    if (event == SOCKS5_GREETING && client->handshake.method == SOCKS5_NO_METHOD) break;
   }
   return error;
 }
 
-static void *make_link(void *arg) {
-  link_t *link = calloc(1, sizeof *link);
-  if (link == NULL) return NULL;
-  link->limits = arg;
-  link->client.link = link->target.link = link;
-  link->client.opposite = &link->target;
-  link->target.opposite = &link->client;
-  socks5_handshake_init(&link->handshake);
-  return &link->client;
+static void *make_client(void *arg) {
+  client_t *client = calloc(1, sizeof *client);
+  if (client == NULL) return NULL;
+  client->limits = arg;
+  socks5_handshake_init(&client->handshake);
+  return client;
 }
 
 static void client_made(aloop_transport_t *transport, void *protocol) {
-  half_t *half = protocol;
-  half->transport = transport;
-  int error = set_deadline(half->link, half->link->limits->handshake);
+  client_t *client = protocol;
+  client->transport = transport;
+  int error = set_deadline(client, client->limits->handshake);
   if (error < 0) aloop_transport_abort_error(transport, error);
 }
 
 const aloop_protocol_t connection_protocol = {
     .size = sizeof connection_protocol,
-    .create = make_link,
+    .create = make_client,
     .connection_made = client_made,
     .data_received = shake_hands,
-    .connection_lost = lost,
+    .connection_lost = client_lost,
 };
