@@ -40,16 +40,24 @@ static void on_relayed(aloop_future_t *relay, void *arg) {
 }
 
 /* From here on the relay does everything. */
-static void join(client_t *client, aloop_future_t *connecting) {
-  aloop_transport_t *target;
-  aloop_future_take_ptr(connecting, &target);
-  aloop_future_t *relay = aloop_relay(client->transport, target);
+static void join(aloop_transport_t *client, aloop_transport_t *target) {
+  aloop_future_t *relay = aloop_relay(client, target);
   bool joined = relay != NULL && aloop_future_add_done_callback(relay, on_relayed, NULL) == 0;
   if (!joined || aloop_future_done(relay)) { /* one of the two was quick to go */
-    aloop_transport_abort_reset(client->transport);
+    aloop_transport_abort_reset(client);
     aloop_transport_abort(target);
   }
   if (!joined) aloop_future_unref(relay);
+}
+
+/* There is a connection to the target, but perhaps no client any more. */
+static void on_target(const client_t *client, aloop_future_t *connecting) {
+  aloop_transport_t *target;
+  aloop_future_take_ptr(connecting, &target);
+  if (client->transport != NULL)
+    join(client->transport, target);
+  else
+    aloop_transport_abort(target);
   aloop_transport_unref(target);
 }
 
@@ -57,8 +65,8 @@ static void on_connected(aloop_future_t *connecting, void *arg) {
   client_t *client = arg;
   int64_t error = aloop_future_result(connecting);
   client->connecting = NULL;
-  if (error == 0 && client->transport != NULL)
-    join(client, connecting);
+  if (error == 0)
+    on_target(client, connecting);
   else if (client->transport != NULL)
     aloop_transport_abort_reset(client->transport);
   if (error < 0 && error != ALOOP_ECANCELED)
