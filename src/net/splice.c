@@ -102,11 +102,14 @@ ssize_t aloop__splice_out(aloop__splice_pipe_t *pipe, int fd, size_t size) {
   return result(n);
 }
 
+/* The bytes are there: what says otherwise is tried again, within reason. */
 ssize_t aloop__splice_read(aloop__splice_pipe_t *pipe, void *into, size_t room) {
-  ssize_t n;
-  do n = read(pipe->out, into, room);
-  while (n < 0 && errno == EINTR);
-  return n < 0 ? -errno : n;
+  ssize_t n = -1;
+  for (int tries = 0; tries < 10 && n < 0; tries++) {
+    n = read(pipe->out, into, room);
+    if (n < 0 && !aloop__readiness_is_retry(errno)) return -errno;
+  }
+  return n < 0 ? ALOOP_EIO : n;
 }
 
 #else

@@ -73,6 +73,7 @@
   X(shutdown, false, false, ENOTCONN, EIO)                                                                     \
   X(socket, false, false, EMFILE, ENOBUFS, EAFNOSUPPORT)                                                       \
   X(socketpair, false, false, EMFILE, ENFILE, ENOBUFS)                                                         \
+  X(splice, true, true, EINVAL, ECONNRESET, ENOMEM)                                                            \
   X(waitid, true, false, ECHILD)                                                                               \
   X(write, true, true, EAGAIN)                                                                                 \
   X(writev, true, true, EPIPE, EIO)
@@ -449,6 +450,10 @@ WRAP(int, close, int fd) {
 
 WRAP(int, fstat, int fd, struct stat *info) {
   return fails(CALL_fstat) ? -1 : __real_fstat(fd, info);
+}
+
+WRAP(ssize_t, splice, int in, off_t *in_at, int out, off_t *out_at, size_t size, unsigned flags) {
+  return fails(CALL_splice) ? -1 : __real_splice(in, in_at, out, out_at, cut(size), flags);
 }
 
 WRAP(off_t, lseek, int fd, off_t offset, int whence) {
