@@ -50,7 +50,7 @@ static struct {
 } options = {.connections = 50, .size = 64, .depth = 1, .seconds = 1, .label = "client"};
 
 static int poller;
-static char *payload; /* size * (depth + 1) bytes, the same pattern in each request */
+static char *payload; /* size * (depth + 1) bytes, the same pattern in each request, a line */
 static char *buffer;
 static bool measuring, checking;
 static uint64_t answered;
@@ -280,6 +280,7 @@ int main(int argc, char **argv) {
   poller = epoll_create1(EPOLL_CLOEXEC);
   if (connections == NULL || payload == NULL || buffer == NULL || poller < 0) die("start");
   for (size_t i = 0; i < payload_size; i++) payload[i] = (char)('a' + i % (size_t)options.size % 23);
+  for (size_t i = (size_t)options.size; i <= payload_size; i += (size_t)options.size) payload[i - 1] = '\n';
   for (long i = 0; i < options.connections; i++)
     churning ? churn_start(&connections[i]) : echo_start(&connections[i]);
   for (long i = 0; i < options.connections && !churning; i++)
