@@ -2293,8 +2293,9 @@ ALOOP_API aloop_future_t *aloop_stream_readuntil(aloop_stream_t *stream, const v
 /* StreamReader.at_eof: the stream has ended and all of it was read. [loop] */
 ALOOP_API bool aloop_stream_at_eof(const aloop_stream_t *stream);
 
-/* StreamWriter.write, writelines, write_eof, can_write_eof: as those of the transport; once the connection is
- * lost they answer what ended it, or ALOOP_ECLOSED. [loop] */
+/* StreamWriter.write, writelines, write_eof, can_write_eof: as those of the transport; once the connection has
+ * ended they answer what ended it, or ALOOP_ECLOSED. What a task writes leaves together, when it waits for
+ * something that is not done or writes to another stream. [loop] */
 ALOOP_API int aloop_stream_write(aloop_stream_t *stream, const void *data, size_t size);
 ALOOP_API int aloop_stream_writev(aloop_stream_t *stream, const struct iovec *iov, int count);
 ALOOP_API int aloop_stream_write_eof(aloop_stream_t *stream);

@@ -6,7 +6,7 @@
  * data_received it is gathered in the loop's cork: a part of what was received needs no copy, other small
  * writes are collected in one buffer, and all of it leaves in one system call when data_received returns; what
  * does not fit goes at once, together with what was gathered before it. Otherwise it is sent at once. What the
- * socket does not take is copied to the outbox.
+ * socket does not take is copied to the outbox. A task's step has the cork in the same way (aloop__cork_open).
  *
  * One number says how full the buffer is: outbox.size, changed only where bytes are appended to or leave the
  * outbox. After every append the high mark is checked, after every departure the low one; nothing else calls
@@ -134,6 +134,16 @@ static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork)
 
 void aloop__cork_flush(aloop_transport_t *transport) {
   if (is_corked(transport) && cork_of(transport)->parts > 0) send_parts(transport, cork_of(transport));
+}
+
+void aloop__cork_open(aloop_transport_t *transport) {
+  cork_of(transport)->data_size = 0; /* nothing was received that a write could be a part of */
+  transport->flags |= ALOOP__CORKED;
+}
+
+void aloop__cork_close(aloop_transport_t *transport) {
+  aloop__cork_flush(transport);
+  transport->flags &= ~(uint32_t)ALOOP__CORKED;
 }
 
 void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork) {

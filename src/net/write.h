@@ -17,6 +17,11 @@ void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssi
 /* Sends what was gathered so far; later order is kept by going on with an empty cork. */
 void aloop__cork_flush(aloop_transport_t *transport);
 
+/* Gathers writes also outside of data_received, from a callback's begin to its end at most, in which no other
+ * transport or endpoint is read from. */
+void aloop__cork_open(aloop_transport_t *transport);
+void aloop__cork_close(aloop_transport_t *transport);
+
 /* Forgets what was gathered. */
 void aloop__cork_drop(aloop_transport_t *transport);
 

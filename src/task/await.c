@@ -21,8 +21,9 @@
 
 enum { REFUSALS_MAX = 1000, MESSAGE_MAX = 256 };
 
+/* From the ready deque: nothing is being read at this moment, so the cork is free for what the step writes. */
 static void on_awaited(aloop_future_t *future, void *task) {
-  (void)future;
+  aloop__tasks_of(future->object.loop)->corks = true;
   aloop__task_step(task);
 }
 

@@ -13,8 +13,11 @@
  *
  * The transport reads into the inbox directly (a buffered protocol): no copy until a reader asks for one.
  *
- * A drain waits only between pause_writing and resume_writing. Whoever waits when the connection is lost hears
- * the error; the bytes he waits for were dropped.
+ * A drain waits only between pause_writing and resume_writing; most do not, and share one future that is done.
+ * Whoever waits when the connection is lost hears the error; the bytes he waits for were dropped.
+ *
+ * What a task writes until it waits for something leaves together, in the network's cork (net/write.c), as if
+ * it were an answer inside data_received: a head and a body, or the answers to all requests that came together.
  */
 #include "task/duplex.h"
 
@@ -23,6 +26,8 @@
 #include "core/memory.h"
 #include "core/report.h"
 #include "net/stream.h"
+#include "net/write.h"
+#include "task/task.h"
 
 enum { DEFAULT_LIMIT = 65536 };
 
@@ -119,6 +124,7 @@ static void destroy(aloop__object_t *object) {
   aloop_stream_t *stream = of_object(object);
   ALOOP_CHECK((stream->flags & ALOOP__DUPLEX_CONNECTED) == 0 && stream->read.future == NULL);
   if (stream->unread != NULL) aloop__future_forsake(stream->unread);
+  aloop_future_unref(stream->drained);
   aloop__inbox_release(object->loop, &stream->inbox);
   aloop_transport_unref(stream->transport);
   aloop__object_end(object, stream);
@@ -261,16 +267,31 @@ int aloop_stream_error(const aloop_stream_t *stream) {
   return rc < 0 ? rc : stream->error;
 }
 
+/* In a step of a task, writes to a stream wait for the end of the step or for a write to another one. */
+static inline void cork(const aloop_stream_t *stream) {
+  aloop__tasks_t *tasks = aloop__tasks_of(stream->object.loop);
+  aloop_transport_t *transport = stream->transport;
+  if (tasks == NULL || !tasks->corks || tasks->corked == transport) return;
+  if (tasks->corked != NULL) aloop__task_uncork(tasks);
+  if ((transport->flags & (ALOOP__CORKED | ALOOP__SHUT)) || transport->outbox.size > 0) return;
+  tasks->corked = transport;
+  aloop__cork_open(transport);
+}
+
 int aloop_stream_write(aloop_stream_t *stream, const void *data, size_t size) {
   int rc = aloop__duplex_enter(stream);
   if (ALOOP_LIKELY(rc == 0)) rc = ended_with(stream);
-  return ALOOP_LIKELY(rc == 0) ? aloop_transport_write(stream->transport, data, size) : rc;
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
+  cork(stream);
+  return aloop_transport_write(stream->transport, data, size);
 }
 
 int aloop_stream_writev(aloop_stream_t *stream, const struct iovec *iov, int count) {
   int rc = aloop__duplex_enter(stream);
   if (ALOOP_LIKELY(rc == 0)) rc = ended_with(stream);
-  return ALOOP_LIKELY(rc == 0) ? aloop_transport_writev(stream->transport, iov, count) : rc;
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
+  cork(stream);
+  return aloop_transport_writev(stream->transport, iov, count);
 }
 
 int aloop_stream_write_eof(aloop_stream_t *stream) {
@@ -295,7 +316,10 @@ aloop_future_t *aloop_stream_drain(aloop_stream_t *stream) {
   int rc = ended_with(stream);
   if (rc == 0 && (stream->flags & ALOOP__DUPLEX_FULL))
     return aloop__waiters_join(&stream->drains, stream->object.loop, origin);
-  return done_with(stream->object.loop, rc, origin);
+  if (rc < 0 || (stream->object.loop->guard & ALOOP__GUARD_CLOSED))
+    return done_with(stream->object.loop, rc, origin);
+  if (stream->drained == NULL) stream->drained = done_with(stream->object.loop, 0, origin);
+  return aloop_future_ref(stream->drained);
 }
 
 void aloop_stream_close(aloop_stream_t *stream) {

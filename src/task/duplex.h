@@ -40,6 +40,7 @@ struct aloop_stream {
   int error;                /* of the connection */
   aloop__read_t read;       /* future: the one that waits, or NULL */
   aloop_future_t *unread;   /* has a result that nobody has read yet; or NULL */
+  aloop_future_t *drained;  /* of drains that need not wait, or NULL */
   aloop__waiters_t drains;  /* for the write buffer */
   aloop__waiters_t closers; /* for the end */
 };

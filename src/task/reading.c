@@ -191,7 +191,9 @@ static aloop_future_t *start(aloop_stream_t *stream, aloop__read_t *read, const 
   read->future = aloop__future_new(loop, origin);
   if (ALOOP_UNLIKELY(read->future == NULL || read->future->state != ALOOP__PENDING)) return read->future;
   aloop__inbox_settle(&stream->inbox, false);
-  if (!read->answer(stream, read)) wait_for_more(stream, read);
+  bool hopeless = stream->inbox.head == stream->inbox.tail && read->size + read->separator_size > 0 &&
+                  (stream->flags & (ALOOP__DUPLEX_EOF | ALOOP__DUPLEX_LOST)) == 0;
+  if (hopeless || !read->answer(stream, read)) wait_for_more(stream, read);
   return read->future;
 }
 

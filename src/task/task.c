@@ -32,6 +32,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "net/write.h"
 
 enum { SPARES_MAX = 1024 };
 
@@ -106,6 +107,12 @@ const char *aloop__task_name(aloop__task_t *task) {
 
 /* ---- Steps ----------------------------------------------------------------------------------------------- */
 
+void aloop__task_uncork(aloop__tasks_t *tasks) {
+  aloop_transport_t *transport = tasks->corked;
+  tasks->corked = NULL;
+  aloop__cork_close(transport);
+}
+
 void aloop__task_enter(aloop__task_t *task) {
   aloop_t *loop = loop_of(task);
   aloop__tasks_t *tasks = aloop__tasks_of(loop);
@@ -125,13 +132,16 @@ void aloop__task_enter(aloop__task_t *task) {
 
 void aloop__task_leave(aloop__task_t *task) {
   aloop_t *loop = loop_of(task);
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  tasks->corks = false;
+  if (tasks->corked != NULL) aloop__task_uncork(tasks);
   if (ALOOP_UNLIKELY(task->shares))
     aloop__context_leave(task->context);
   else
     task->map = loop->context;
   task->shares = false;
   loop->context = task->outer_map;
-  aloop__tasks_of(loop)->current = task->outer;
+  tasks->current = task->outer;
 }
 
 void aloop__task_let_go(aloop__task_t *task) {

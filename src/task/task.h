@@ -49,7 +49,9 @@ typedef struct aloop__tasks {
   aloop__room_t room;
   aloop__stacks_t stacks;
   aloop__task_t *current;
-  uint64_t count; /* made so far */
+  bool corks;                /* writes of this step are gathered, */
+  aloop_transport_t *corked; /* now those to this connection; or NULL */
+  uint64_t count;            /* made so far */
   struct aloop__spare_task *spares;
   uint32_t spares_count;
   aloop_task_factory_fn factory; /* NULL: ours */
@@ -116,6 +118,9 @@ aloop_future_t *aloop__task_refuse(aloop__task_t *task, int error, const char *r
 
 /* What the task has taken over goes: arg, context. */
 void aloop__task_let_go(aloop__task_t *task);
+
+/* Sends what was gathered. */
+void aloop__task_uncork(aloop__tasks_t *tasks);
 
 /* Enters the task: it is the current one, in its context, until the call of _leave. */
 void aloop__task_enter(aloop__task_t *task);

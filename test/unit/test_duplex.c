@@ -299,6 +299,102 @@ static void a_reset_by_the_peer_is_answered_by_every_later_call(void **state) {
   end_stream(stream, -1);
 }
 
+/* ---- Tasks ----------------------------------------------------------------------------------------------- */
+
+typedef struct two {
+  aloop_stream_t *streams[2];
+  int way;
+} two_t;
+
+static size_t gathered(const aloop_stream_t *stream) {
+  return aloop_transport_get_write_buffer_size(aloop_stream_transport(stream));
+}
+
+static int64_t write_in_a_task(aloop_t *loop, void *arg) {
+  two_t *two = arg;
+  aloop_stream_t *first = two->streams[0], *second = two->streams[1];
+  static char much[50000];
+  memset(much, 'x', sizeof much);
+  aloop_await(aloop_sleep(loop, 0));
+  assert_int_equal(aloop_stream_write(first, "one ", 4), 0);
+  assert_int_equal(aloop_stream_write(first, "two ", 4), 0);
+  assert_int_equal(gathered(first), 8);
+  assert_int_equal(aloop_await(aloop_stream_drain(first)), 0);
+  if (two->way == 0) {
+    assert_int_equal(aloop_stream_write(first, much, sizeof much), 0);
+    assert_int_equal(aloop_stream_write(first, "three", 5), 0);
+  } else if (two->way == 1) {
+    assert_int_equal(aloop_stream_write(second, "other", 5), 0);
+    assert_int_equal(gathered(first), 0);
+    assert_int_equal(aloop_stream_write(first, "three", 5), 0);
+    assert_int_equal(gathered(second), 0);
+  } else if (two->way == 2) {
+    aloop_stream_close(first);
+    assert_int_equal(gathered(first), 0);
+  } else if (two->way == 3) {
+    aloop_stream_abort(first);
+  } else if (two->way == 4) {
+    assert_int_equal(aloop_stream_write_eof(first), 0);
+  }
+  aloop_await(aloop_sleep(loop, 0));
+  assert_int_equal(gathered(first), 0);
+  return 0;
+}
+
+static void what_a_task_writes_leaves_together(void **state) {
+  static const char *const wanted[] = {"one two ", "one two three", "one two ", "", "one two ", "one two "};
+  env_t *env = *state;
+  for (int way = 0; way < 6; way++) {
+    two_t two = {.way = way};
+    int peers[2];
+    static char got[60000];
+    memset(got, 0, sizeof got);
+    for (int i = 0; i < 2; i++) two.streams[i] = open_stream(env, 0, &peers[i]);
+    aloop_future_t *task = aloop_create_task(env->loop, write_in_a_task, &two, NULL);
+    assert_int_equal(finish(env->loop, task), 0);
+    settle(env->loop);
+    size_t size = drain(peers[0], got, sizeof got - 1);
+    if (way == 0) {
+      assert_int_equal(size, 50013);
+      assert_string_equal(got + 50008, "three");
+      got[8] = '\0';
+    }
+    assert_string_equal(got, wanted[way]);
+    memset(got, 0, sizeof got);
+    drain(peers[1], got, sizeof got - 1);
+    assert_string_equal(got, way == 1 ? "other" : "");
+    for (int i = 0; i < 2; i++) end_stream(two.streams[i], peers[i]);
+  }
+}
+
+static int64_t write_at_once(aloop_t *loop, void *arg) {
+  (void)loop;
+  return aloop_stream_write(arg, "eager", 5);
+}
+
+static void begin_eagerly(tape_t *tape) {
+  aloop_task_options_t options = {.size = sizeof options, .eager = true};
+  put(tape, "first ");
+  aloop_future_detach(aloop_create_task(tape->env->loop, write_at_once, tape->arg, &options));
+  put(tape, "second");
+}
+
+/* A task that begins inside a callback of another connection must not get in between its writes. */
+static void an_eager_task_leaves_the_cork_of_others_alone(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env, .on[DATA] = begin_eagerly};
+  int other, peer = open_tape(&tape, &plain_protocol);
+  char got[16] = "";
+  tape.arg = open_stream(env, 0, &other);
+  say(peer, "x");
+  settle(env->loop);
+  expect(&tape, peer, "first second");
+  assert_int_equal(drain(other, got, sizeof got), 5);
+  assert_string_equal(got, "eager");
+  end_stream(tape.arg, other);
+  end_tape(&tape, peer);
+}
+
 /* ---- Closing --------------------------------------------------------------------------------------------- */
 
 static void wait_closed_waits_for_the_last_byte(void **state) {
@@ -426,5 +522,6 @@ TESTS(T(a_stream_talks_in_both_directions), T(the_last_reference_closes_after_wh
       T(over_a_closing_or_lost_transport_a_stream_is_at_its_end), T(write_eof_ends_one_direction),
       T(drains_wait_over_the_high_mark_until_the_low_one), T(drains_fail_when_the_connection_is_lost),
       T(a_failing_write_is_answered_by_the_next_call), T(a_reset_by_the_peer_is_answered_by_every_later_call),
+      T(what_a_task_writes_leaves_together), T(an_eager_task_leaves_the_cork_of_others_alone),
       T(wait_closed_waits_for_the_last_byte), T(after_close_a_drain_hears_of_the_end),
       T(closing_in_any_state_leaves_nothing), T(the_dump_tells_of_streams), T(out_of_memory_anywhere))
