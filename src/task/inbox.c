@@ -172,7 +172,7 @@ size_t aloop__inbox_find(aloop__inbox_t *inbox, const char *separator, size_t si
   const char *first = inbox->block + inbox->head + inbox->taken;
   const char *at = first + inbox->scanned, *end = first + count - size + 1;
   while (at < end && (at = memchr(at, separator[0], (size_t)(end - at))) != NULL) {
-    if (memcmp(at, separator, size) == 0) return (size_t)(at - first);
+    if (size == 1 || memcmp(at, separator, size) == 0) return (size_t)(at - first);
     at++;
   }
   inbox->scanned = count - size + 1;
