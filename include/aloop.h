@@ -497,7 +497,8 @@ ALOOP_API void aloop_call_exception_handler(aloop_t *loop, const aloop_error_con
 
 /* loop.get_debug, set_debug, slow_callback_duration (ns, > 0). Debug mode reports to the exception handler:
  * slow callbacks and where they were scheduled, slow name lookups, calls from the wrong thread, misuse,
- * transports left open. [loop] */
+ * transports left open. A task that overflows its stack is named on stderr before the program crashes.
+ * [loop] */
 ALOOP_API bool aloop_get_debug(const aloop_t *loop);
 ALOOP_API int aloop_set_debug(aloop_t *loop, bool on);
 ALOOP_API int aloop_set_slow_callback_duration(aloop_t *loop, int64_t duration);

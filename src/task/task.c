@@ -50,6 +50,7 @@ static void close_room(aloop_t *loop, aloop__room_t *room) {
     self->spares = spare->next;
     aloop__memory_release(loop, spare);
   }
+  aloop__overflow_unwatch(&self->overflow);
   aloop__stacks_close(&self->stacks);
   aloop__memory_release(loop, self);
 }
@@ -201,6 +202,12 @@ static void run(aloop__coroutine_t *self, void *arg) {
   task->future.value = task->fn(loop_of(task), task->arg); /* pending still: the place is free */
 }
 
+/* Debug mode: an overflow of its stack will be told with its name. */
+static ALOOP_NOINLINE void watch_stack(aloop_t *loop, aloop__task_t *task) {
+  aloop__overflow_watch(&aloop__tasks_of(loop)->overflow);
+  aloop__coroutine_set_label(task->coroutine, aloop__task_name(task));
+}
+
 /* The first step; `arg` holds itself until its end. */
 static void begin(aloop_t *loop, void *arg) {
   aloop__task_t *task = arg;
@@ -213,6 +220,7 @@ static void begin(aloop_t *loop, void *arg) {
     aloop__task_end(task, rc);
     return;
   }
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) watch_stack(loop, task);
   task->active = task->coroutine;
   aloop__task_step(task);
 }
@@ -521,6 +529,7 @@ int aloop_task_set_name(aloop_future_t *future, const char *name) {
   if (name == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a task's name is a string");
   char *copy = aloop__memory_string(loop, name);
   if (copy == NULL) return ALOOP_ENOMEM;
+  if (task->coroutine != NULL) aloop__coroutine_set_label(task->coroutine, copy);
   aloop__memory_release(loop, task->name);
   task->name = copy;
   return 0;

@@ -7,6 +7,7 @@
 
 #include "future/future.h"
 #include "task/coroutine.h"
+#include "task/overflow.h"
 
 typedef struct aloop__task aloop__task_t;
 
@@ -56,7 +57,8 @@ typedef struct aloop__tasks {
   uint32_t spares_count;
   aloop_task_factory_fn factory; /* NULL: ours */
   void *factory_arg;
-  bool in_factory;     /* which makes tasks of ours */
+  bool in_factory; /* which makes tasks of ours */
+  aloop__overflow_t overflow;
   aloop__list_t steps; /* of generators, not begun yet */
   bool steps_queued;   /* ... which a queued callback will do */
 } aloop__tasks_t;
