@@ -107,22 +107,24 @@ static void many_threads_may_do_so_at_once(void **state) {
 
 /* ---- Time and cancel ----------------------------------------------------------------------------------------- */
 
+/* Counts up when it begins, and down when it ends. */
 static int64_t wait_for_ever(aloop_t *loop, void *arg) {
-  atomic_bool *over = arg;
+  atomic_int *inside = arg;
+  if (inside != NULL) atomic_fetch_add(inside, 1);
   int64_t rc = aloop_await(aloop_future_new(loop));
-  if (over != NULL) atomic_store(over, true);
+  if (inside != NULL) atomic_fetch_sub(inside, 1);
   return rc;
 }
 
 static void *lose_patience(void *arg) {
   feeder_t *self = arg;
-  atomic_bool over = false;
+  atomic_int inside = 0; /* it may be cancelled before it begins */
   aloop_sync_future_t *future;
-  if (aloop_run_coroutine_threadsafe(self->loop, wait_for_ever, &over, &future) < 0) abort();
+  if (aloop_run_coroutine_threadsafe(self->loop, wait_for_ever, &inside, &future) < 0) abort();
   bool good = aloop_sync_wait(future, 0) == ALOOP_ETIMEDOUT && !aloop_sync_done(future);
   good = good && aloop_sync_wait(future, ALOOP_MILLIS(5)) == ALOOP_ETIMEDOUT;
   good = good && aloop_sync_cancel(future) == 1;
-  good = good && aloop_sync_wait(future, ALOOP_FOREVER) == ALOOP_ECANCELED && atomic_load(&over);
+  good = good && aloop_sync_wait(future, ALOOP_FOREVER) == ALOOP_ECANCELED && atomic_load(&inside) == 0;
   good = good && aloop_sync_cancel(future) == 0 && aloop_sync_wait(future, 0) == ALOOP_ECANCELED;
   aloop_sync_unref(future);
   self->sum = good;
