@@ -137,6 +137,15 @@ static void dump_objects(const aloop_t *loop, const writer_t *out) {
   }
 }
 
+static void dump_rooms(const aloop_t *loop, const writer_t *out) {
+  for (int i = 0; i < ALOOP__ROOMS; i++) {
+    const aloop__room_t *room = loop->rooms[i];
+    char text[200] = "";
+    if (room != NULL && room->describe != NULL) room->describe(room, text, sizeof text);
+    if (text[0] != '\0') say(out, text, NULL);
+  }
+}
+
 static void dump_reason(const aloop_t *loop, const writer_t *out) {
   char text[320];
   snprintf(text, sizeof text,
@@ -161,6 +170,7 @@ int aloop_dump(aloop_t *loop, void (*line)(void *arg, const char *text), void *a
   dump_timers(loop, &out);
   dump_watches(loop, &out);
   dump_objects(loop, &out);
+  dump_rooms(loop, &out);
   dump_reason(loop, &out);
   return 0;
 }

@@ -40,6 +40,8 @@ typedef struct aloop__room {
   /* Somebody wrote to the wake-up descriptor (aloop__wake_signal): how another thread is heard that has no
    * memory for a post. NULL: nothing to do. */
   void (*woken)(aloop_t *loop, struct aloop__room *room);
+  /* Writes a line for the dump, or leaves the text empty. NULL: nothing to say. */
+  void (*describe)(const struct aloop__room *room, char *text, size_t size);
 } aloop__room_t;
 
 /* Rooms are closed from the last to the first. */

@@ -34,7 +34,8 @@
 #include "core/report.h"
 #include "net/write.h"
 
-enum { SPARES_MAX = 1024 };
+enum { SPARES_MAX = 1024, POOLED_MANY = 64 };
+#define TIDY_AFTER ALOOP_SECONDS(1)
 
 /* A block waiting to be a task again. */
 typedef struct aloop__spare_task {
@@ -55,12 +56,20 @@ static void close_room(aloop_t *loop, aloop__room_t *room) {
   aloop__memory_release(loop, self);
 }
 
+static void describe_room(const aloop__room_t *room, char *text, size_t size) {
+  const aloop__stacks_t *stacks = &ALOOP_CONTAINER_OF(room, const aloop__tasks_t, room)->stacks;
+  if (stacks->high_water == 0) return;
+  snprintf(text, size, "stacks of tasks: %zu in use, at most %zu so far, %zu pooled, %zu KiB of address space",
+           stacks->live, stacks->high_water, stacks->pooled, stacks->reserved / 1024);
+}
+
 aloop__tasks_t *aloop__tasks_open(aloop_t *loop) {
   aloop__tasks_t *tasks = aloop__tasks_of(loop);
   if (ALOOP_LIKELY(tasks != NULL) || (loop->guard & ALOOP__GUARD_CLOSED)) return tasks;
   tasks = aloop__memory_zero(loop, sizeof *tasks);
   if (tasks == NULL) return NULL;
   tasks->room.close = close_room;
+  tasks->room.describe = describe_room;
   aloop__stacks_init(&tasks->stacks, loop);
   aloop__list_init(&tasks->steps);
   loop->rooms[ALOOP__ROOM_TASK] = &tasks->room;
@@ -156,12 +165,34 @@ void aloop__task_let_go(aloop__task_t *task) {
   if (destroy != NULL) destroy(task->arg);
 }
 
+static void tidy_stacks(aloop_t *loop, void *arg) {
+  aloop__tasks_t *tasks = arg;
+  tasks->tidying = aloop__stacks_tidy(&tasks->stacks) &&
+                   aloop_handle_error(aloop_call_later(loop, TIDY_AFTER, tidy_stacks, tasks)) == 0;
+}
+
+/* After a crowd of tasks the memory of its stacks goes back, when it was not needed for a second or two. */
+static ALOOP_NOINLINE void tidy_later(aloop_t *loop, aloop__tasks_t *tasks) {
+  if (loop->guard & ALOOP__GUARD_CLOSED) return;
+  aloop__map_t *map = loop->context;
+  loop->context = NULL;
+  tasks->tidying = aloop_handle_error(aloop_call_later(loop, TIDY_AFTER, tidy_stacks, tasks)) == 0;
+  loop->context = map;
+}
+
+static void give_stack(aloop__task_t *task) {
+  aloop_t *loop = loop_of(task);
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  aloop__coroutine_free(task->coroutine);
+  task->coroutine = task->active = NULL;
+  if (ALOOP_UNLIKELY(tasks->stacks.pooled > POOLED_MANY && !tasks->tidying)) tidy_later(loop, tasks);
+}
+
 /* What the function returned becomes the end of the future. */
 void aloop__task_end(aloop__task_t *task, int64_t value) {
   aloop_future_t *future = &task->future;
   if (ALOOP_UNLIKELY(task->generator != NULL)) aloop__generator_abandon(task);
-  aloop__coroutine_free(task->coroutine);
-  task->coroutine = task->active = NULL;
+  if (task->coroutine != NULL) give_stack(task);
   if (value >= 0 && task->must_cancel) value = ALOOP_ECANCELED;
   task->must_cancel = false;
   aloop__task_let_go(task);

@@ -60,6 +60,7 @@ typedef struct aloop__tasks {
   bool in_factory; /* which makes tasks of ours */
   aloop__overflow_t overflow;
   aloop__list_t steps; /* of generators, not begun yet */
+  bool tidying;        /* a timer will tidy the stacks */
   bool steps_queued;   /* ... which a queued callback will do */
 } aloop__tasks_t;
 

@@ -842,6 +842,34 @@ static void tasks_are_counted_and_described(void **state) {
   aloop_future_unref(two);
 }
 
+/* ---- Stacks ------------------------------------------------------------------------------------------------------ */
+
+static void see_stacks(void *arg, const char *text) {
+  if (strncmp(text, "stacks of tasks: ", 17) == 0) snprintf(arg, 200, "%s", text);
+}
+
+static int64_t sleep_shortly(aloop_t *loop, void *arg) {
+  (void)arg;
+  return aloop_await(aloop_sleep(loop, ALOOP_MILLIS(1)));
+}
+
+static void stacks_of_a_crowd_go_back_when_it_has_gone(void **state) {
+  env_t *env = *state;
+  if (!on_poller(env, "virtual")) return; /* it takes seconds */
+  char text[200] = "";
+  for (int i = 0; i < 300; i++) aloop_future_unref(make(env, sleep_shortly, NULL));
+  for (int i = 0; i < 5; i++) aloop_run_once(env->loop, ALOOP_MILLIS(1));
+  assert_int_equal(env->loop->live[ALOOP__TASK], 0);
+  aloop_dump(env->loop, see_stacks, text);
+  assert_non_null(strstr(text, "0 in use, at most 300 so far, 300 pooled"));
+  assert_int_equal(aloop_run_until_complete(env->loop, aloop_sleep(env->loop, ALOOP_SECONDS(5))), 0);
+  aloop_dump(env->loop, see_stacks, text);
+  assert_non_null(strstr(text, "0 in use, at most 300 so far, 0 pooled, 0 KiB"));
+  aloop_metrics_t metrics = {.size = sizeof metrics};
+  aloop_metrics(env->loop, &metrics);
+  assert_int_equal(metrics.timers, 0);
+}
+
 TESTS(T(it_begins_in_the_next_turn), T(it_begins_in_the_order_of_callbacks),
       T(it_ends_with_what_its_function_returns), T(one_that_is_detached_runs),
       T(a_detached_one_that_waits_goes_on), T(an_error_nobody_reads_is_reported), T(nobody_else_ends_it),
@@ -861,4 +889,4 @@ TESTS(T(it_begins_in_the_next_turn), T(it_begins_in_the_order_of_callbacks),
       T(one_that_goes_on_waiting_is_dropped), T(one_that_never_began_ends_with_the_loop),
       T(on_a_closed_loop_there_are_none), T(a_child_goes_on_with_its_copy), T(a_child_unwinds_its_copy),
       T(a_task_may_fork), T(every_allocation_may_fail), T(steady_tasks_allocate_nothing),
-      T(tasks_are_counted_and_described))
+      T(tasks_are_counted_and_described), T(stacks_of_a_crowd_go_back_when_it_has_gone))
