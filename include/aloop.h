@@ -1822,6 +1822,9 @@ ALOOP_API int aloop_datagram_set_multicast_interface(aloop_datagram_t *endpoint,
  * ends the connection with ALOOP_EMSGSIZE. write_eof, descriptors and peercred are as with streams; sendfile is
  * refused (ALOOP_ENOTSUP). */
 
+/* Of a stream: descriptors that come with it are closed at once, none can be sent, and a read costs less. */
+enum { ALOOP_UNIX_NO_DESCRIPTORS = 1 };
+
 typedef struct aloop_unix_connect_options {
   size_t size;
   const char *path; /* NULL: use fd. On Linux also an abstract name: a zero byte, then any bytes */
@@ -1833,6 +1836,7 @@ typedef struct aloop_unix_connect_options {
   const char *server_hostname; /* whom the peer's certificate is to name; "": nobody */
   int64_t tls_handshake_timeout;
   int64_t tls_shutdown_timeout;
+  uint64_t flags; /* ALOOP_UNIX_... */
 } aloop_unix_connect_options_t;
 
 /* loop.create_unix_connection: as create_connection, to the Unix socket of that name. When the server's
@@ -1857,6 +1861,7 @@ typedef struct aloop_unix_server_options {
   aloop_tls_context_t *tls; /* as in aloop_server_options_t */
   int64_t tls_handshake_timeout;
   int64_t tls_shutdown_timeout;
+  uint64_t flags; /* ALOOP_UNIX_... */
 } aloop_unix_server_options_t;
 
 /* loop.create_unix_server: as create_server. A socket file that is in the way is replaced if no socket is bound

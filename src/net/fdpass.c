@@ -278,7 +278,8 @@ int aloop__unix_pass_fds(aloop_transport_t *from, aloop_transport_t *to) {
 static int enter(const aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0 || aloop__unix_passes_fds(transport)) return rc;
-  return aloop__misuse(transport->object.loop, ALOOP_ENOTSUP, "descriptors pass through Unix sockets only");
+  return aloop__misuse(transport->object.loop, ALOOP_ENOTSUP,
+                       "descriptors pass through Unix sockets only, without ALOOP_UNIX_NO_DESCRIPTORS");
 }
 
 /* A parcel of duplicates, or a code. All are looked at first: a duplicate may get the number of one that is

@@ -44,6 +44,7 @@ typedef struct connector {
   int64_t delay;
   int64_t timeout;
   int type; /* of the socket */
+  uint64_t flags;
   int fd;
   aloop__layer_t layer;
   aloop__unix_name_t name;
@@ -67,8 +68,9 @@ aloop_future_t *aloop__unix_refused(aloop_t *loop, const char *origin, int error
       path_size, (int)ALOOP__UNIX_PATH_MAX);
 }
 
-static const aloop__driver_t *driver_of(int type) {
-  return type == SOCK_SEQPACKET ? &aloop__driver_seqpacket : &aloop__driver_unix;
+static const aloop__driver_t *driver_of(int type, uint64_t flags) {
+  if (type == SOCK_SEQPACKET) return &aloop__driver_seqpacket;
+  return flags & ALOOP_UNIX_NO_DESCRIPTORS ? &aloop__driver_readiness : &aloop__driver_unix;
 }
 
 /* Of a caller's descriptor, or what is wanted of a new socket. */
@@ -80,7 +82,10 @@ static int type_of(const char *path, int fd, int wanted) {
   return type;
 }
 
-static const char *fault_of_type(const char *path, int fd, int wanted, bool tls) {
+static const char *fault_of_type(const char *path, int fd, int wanted, uint64_t flags, bool tls) {
+  if ((flags & ~(uint64_t)ALOOP_UNIX_NO_DESCRIPTORS) != 0) return "options.flags has bits that mean nothing";
+  if (flags != 0 && type_of(path, fd, wanted) == SOCK_SEQPACKET)
+    return "ALOOP_UNIX_NO_DESCRIPTORS is for streams";
   if (tls && type_of(path, fd, wanted) == SOCK_SEQPACKET) return "TLS needs a stream, not messages";
   if (wanted == 0) return NULL;
   if (wanted != SOCK_STREAM && wanted != SOCK_SEQPACKET)
@@ -135,8 +140,8 @@ static void fail(connector_t *self, int error) {
 }
 
 static void succeed(connector_t *self) {
-  if (aloop__stream_hand_over(self->loop, driver_of(self->type), self->fd, self->table, self->arg, self->future,
-                              &self->layer, CONNECT_ORIGIN) == NULL) {
+  if (aloop__stream_hand_over(self->loop, driver_of(self->type, self->flags), self->fd, self->table, self->arg,
+                              self->future, &self->layer, CONNECT_ORIGIN) == NULL) {
     fail(self, ALOOP_ENOMEM);
     return;
   }
@@ -204,6 +209,7 @@ static aloop_future_t *connect_name(aloop_t *loop, const aloop_protocol_t *table
   *self = (connector_t){.loop = loop, .future = future, .table = table, .arg = arg};
   self->timeout = options->timeout;
   self->type = type_of(options->path, -1, options->type);
+  self->flags = options->flags;
   if (size > 0) layer.server_hostname = memcpy(self->server_hostname, layer.server_hostname, size);
   self->layer = aloop__layer_keep(&layer);
   self->name = *name;
@@ -224,8 +230,9 @@ static const char *fault_of_connect(const aloop_unix_connect_options_t *options)
   if (options->path == NULL && is_other_family(options->fd)) return "options.fd is not a unix socket";
   aloop__layer_t layer = layer_of(options);
   const char *fault = aloop__layer_fault(&layer, false);
-  return fault != NULL ? fault
-                       : fault_of_type(options->path, options->fd, options->type, layer.context != NULL);
+  return fault != NULL
+             ? fault
+             : fault_of_type(options->path, options->fd, options->type, options->flags, layer.context != NULL);
 }
 
 aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
@@ -244,8 +251,8 @@ aloop_future_t *aloop_create_unix_connection(aloop_t *loop, const aloop_protocol
   if (fault != NULL) return aloop__future_refused(loop, origin, ALOOP_EINVAL, fault);
   aloop__layer_t layer = layer_of(&copy);
   if (copy.path == NULL)
-    return aloop__connect_fd(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, copy.fd, &layer,
-                             origin);
+    return aloop__connect_fd(loop, driver_of(type_of(NULL, copy.fd, 0), copy.flags), protocol, arg, copy.fd,
+                             &layer, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0)
     return aloop__unix_refused(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
@@ -261,7 +268,7 @@ static int bind_server(aloop_server_t *server, const aloop__unix_name_t *name,
   aloop__unix_file_t **file = options->cleanup >= 0 ? &server->file : NULL;
   int rc = aloop__unix_bind(server->object.loop, fd, name, options->mode, file, reason);
   if (rc == 0)
-    aloop__server_add(server, driver_of(options->type), fd);
+    aloop__server_add(server, driver_of(options->type, options->flags), fd);
   else
     close(fd);
   return rc;
@@ -294,7 +301,8 @@ static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, 
 }
 
 static const char *fault_of_server(const aloop_unix_server_options_t *options) {
-  const char *fault = fault_of_type(options->path, options->fd, options->type, options->tls != NULL);
+  const char *fault =
+      fault_of_type(options->path, options->fd, options->type, options->flags, options->tls != NULL);
   if (fault != NULL) return fault;
   if (options->backlog < 0) return "options.backlog is negative";
   if ((options->mode & ~(mode_t)07777) != 0) return "options.mode has bits that are no permissions";
@@ -334,7 +342,8 @@ aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *
                                    .tls_handshake_timeout = copy.tls_handshake_timeout,
                                    .tls_shutdown_timeout = copy.tls_shutdown_timeout};
   if (copy.path == NULL)
-    return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0)), protocol, arg, &common, origin);
+    return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0), copy.flags), protocol, arg,
+                                   &common, origin);
   int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
   if (rc < 0)
     return aloop__unix_refused(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));

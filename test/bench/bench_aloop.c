@@ -521,7 +521,8 @@ __attribute__((weak)) void peer_serve(bool for_memory) {
   (void)for_memory;
   aloop_t *loop = new_loop();
   aloop_server_options_t options = {.size = sizeof options, .host = "127.0.0.1", .backlog = BENCH_BACKLOG};
-  aloop_unix_server_options_t at = {.size = sizeof at, .path = bench_path, .backlog = BENCH_BACKLOG};
+  aloop_unix_server_options_t at = {
+      .size = sizeof at, .path = bench_path, .backlog = BENCH_BACKLOG, .flags = ALOOP_UNIX_NO_DESCRIPTORS};
   aloop_server_t *server;
   aloop_future_t *made = bench_path != NULL ? aloop_create_unix_server(loop, &protocol, NULL, &at)
                                             : aloop_create_server(loop, &protocol, NULL, &options);

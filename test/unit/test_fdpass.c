@@ -536,7 +536,28 @@ static void without_memory_none_is_left(void **state) {
   torture(*state, pass_one_each_way);
 }
 
-TESTS(T(a_descriptor_arrives), T(unix_sockets_do_it_however_they_came),
+/* ---- Who wants none -------------------------------------------------------------------------------------- */
+
+static void who_wants_none_gets_none(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  int fds[2], fd = make_named('x');
+  aloop_unix_connect_options_t options = {.size = sizeof options, .flags = ALOOP_UNIX_NO_DESCRIPTORS};
+  assert_int_equal(aloop_socketpair(SOCK_STREAM, fds), 0);
+  options.fd = fds[0];
+  aloop_future_t *future = aloop_create_unix_connection(env->loop, &plain_protocol, &tape, &options);
+  assert_true(run_future(env->loop, future) >= 0);
+  aloop_future_unref(future);
+  write_with_fds(fds[1], "take this", 9, &fd, 1);
+  settle(env->loop);
+  assert_int_equal(tape.size, 9);
+  assert_int_equal(aloop_transport_take_fd(tape.transport), ALOOP_ENOTSUP);
+  assert_int_equal(aloop_transport_write_fds(tape.transport, "x", 1, &fd, 1), ALOOP_ENOTSUP);
+  close(fd);
+  end_tape(&tape, fds[1]);
+}
+
+TESTS(T(who_wants_none_gets_none), T(a_descriptor_arrives), T(unix_sockets_do_it_however_they_came),
       T(clients_of_a_servers_descriptors_do_it), T(a_relay_passes_them_on),
       T(a_relay_to_another_kind_closes_them), T(several_arrive_in_order), T(it_is_there_when_its_byte_is),
       T(buffered_protocols_receive_them_too), T(a_full_socket_takes_it_later),

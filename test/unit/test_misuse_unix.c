@@ -54,6 +54,10 @@ static void options(misuse_t *m) {
   MISTAKE_OF_FUTURE(SERVE(.path = "\0x", .path_size = 2, .mode = 0600), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fd = 5, .mode = 0600), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(CONNECT(.path = "nowhere", .type = SOCK_DGRAM), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(CONNECT(.path = "nowhere", .flags = 2), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .flags = 2), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(CONNECT(.path = "nowhere", .type = SOCK_SEQPACKET, .flags = ALOOP_UNIX_NO_DESCRIPTORS),
+                    ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .type = SOCK_DGRAM), ALOOP_EINVAL);
   ORDINARY_OF_FUTURE(CONNECT(.path = "nowhere/at all", .type = SOCK_SEQPACKET), ALOOP_ENOENT);
   ORDINARY_OF_FUTURE(CONNECT(.path = "nowhere/at all"), ALOOP_ENOENT);
