@@ -225,7 +225,8 @@ int aloop_stream_new(aloop_transport_t *transport, const aloop_stream_options_t 
   if (transport->state < ALOOP__LOST) {
     aloop_transport_set_protocol(transport, &aloop__duplex_table, made);
     aloop__duplex_connect(made, transport);
-    aloop_transport_resume_reading(transport);
+    /* If it cannot be read now the first read tries again. */
+    if (aloop_transport_resume_reading(transport) < 0) made->flags |= ALOOP__DUPLEX_PAUSED;
   } else {
     made->error = transport->error;
     made->transport = aloop_transport_ref(transport);
