@@ -3,15 +3,14 @@
  * A TCP server that sends back what it is sent.
  *
  *     tcp_echo [--host HOST] [--port PORT]      default 127.0.0.1 and 7777; port 0: any free one
+ *              [--tls CERTIFICATE KEY]          files, as examples/certificates.sh makes them
  *     printf hello | nc -N 127.0.0.1 7777
  *
  * A protocol is a table of callbacks. This one needs no state of its own: data goes back out, a client that
  * does not read is not read from, and at the client's end of file the transport closes once everything is sent,
  * which is what it does if there is no eof_received.
  */
-#include "common.h"
-
-#include <getopt.h>
+#include "tls.h"
 
 static int send_back(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
   (void)protocol;
@@ -36,26 +35,32 @@ static const aloop_protocol_t echo_protocol = {
     .resume_writing = go_on_reading,
 };
 
-static void read_options(int argc, char **argv, aloop_server_options_t *options) {
-  static const struct option names[] = {
-      {"host", required_argument, NULL, 'h'}, {"port", required_argument, NULL, 'p'}, {0}};
+static void read_options(int argc, char **argv, aloop_server_options_t *options, tls_files_t *tls) {
+  static const struct option names[] = {{"host", required_argument, NULL, 'h'},
+                                        {"port", required_argument, NULL, 'p'},
+                                        {"tls", required_argument, NULL, 't'},
+                                        {0}};
   int option;
   while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
     if (option == 'h')
       options->host = optarg;
     else if (option == 'p')
       options->port = parse_number("--port", optarg, 0, 65535);
+    else if (option == 't')
+      *tls = read_tls_files(argc, argv);
     else
       optind = argc + 1;
   }
   if (optind == argc) return;
-  fprintf(stderr, "usage: tcp_echo [--host HOST] [--port PORT]\n");
+  fprintf(stderr, "usage: tcp_echo [--host HOST] [--port PORT] [--tls CERTIFICATE KEY]\n");
   exit(2);
 }
 
 int main(int argc, char **argv) {
   aloop_server_options_t options = {.size = sizeof options, .host = "127.0.0.1", .port = 7777, .backlog = 1024};
-  read_options(argc, argv, &options);
+  tls_files_t tls = {0};
+  read_options(argc, argv, &options, &tls);
+  options.tls = make_tls_context(&tls, NULL, 0);
 
   aloop_t *loop;
   stoppable_t echo = {0};
@@ -72,5 +77,6 @@ int main(int argc, char **argv) {
   }
   aloop_server_unref(echo.server);
   aloop_free(loop);
+  aloop_tls_context_unref(options.tls);
   return error == 0 ? 0 : 1;
 }

@@ -100,7 +100,8 @@ static void *run_worker(void *arg) {
   member->error = make_server(worker->loop, &connection_protocol, worker, &service->listen, &worker->server);
   if (member->error == 0) {
     member->port = aloop_server_port(worker->server);
-    if (member == service->members) print_addresses(worker->server, "listening on http://", "/");
+    const char *where = service->listen.tls != NULL ? "listening on https://" : "listening on http://";
+    if (member == service->members) print_addresses(worker->server, where, "/");
     aloop_call_soon_threadsafe(service->loop, on_ready, member);
     if (!worker->stopping) member->error = aloop_run_forever(worker->loop);
   }
@@ -207,6 +208,8 @@ int main(int argc, char **argv) {
                                   .port = options.port,
                                   .backlog = 1024,
                                   .reuse_port = options.threads > 1}};
+  static const char *const protocols[] = {"http/1.1", "http/1.0"};
+  service.listen.tls = make_tls_context(&options.tls, protocols, 2);
   int error = aloop_new(NULL, &service.loop);
   if (error < 0) {
     fprintf(stderr, "cannot make a loop: %s\n", aloop_strerror(error));
@@ -215,6 +218,7 @@ int main(int argc, char **argv) {
     free_workers(&service);
     aloop_free(service.loop);
   }
+  aloop_tls_context_unref(service.listen.tls);
   close(root);
   return error == 0 ? 0 : 1;
 }

@@ -2,11 +2,9 @@
  *
  * Reading the command line: every mistake gets a sentence of its own.
  */
-#include "options.h"
-
-#include "../common.h"
-
 #include <getopt.h>
+
+#include "options.h"
 
 static const char help[] = "usage: http [OPTION]...\n"
                            "Serves the files beneath a directory over HTTP/1.1, until SIGINT or SIGTERM.\n"
@@ -17,14 +15,20 @@ static const char help[] = "usage: http [OPTION]...\n"
                            "  --threads N             loops, each in a thread of its own  (1)\n"
                            "  --root DIR              directory to serve                  (.)\n"
                            "  --idle-timeout SECONDS  close connections that are silent   (60)\n"
+                           "  --tls CERTIFICATE KEY   serve HTTPS with these files\n"
                            "  --help                  show this and exit\n";
 
 void options_read(int argc, char **argv, options_t *options) {
   static const struct option names[] = {
-      {"host", required_argument, NULL, 'h'},    {"port", required_argument, NULL, 'p'},
-      {"port-fallback", no_argument, NULL, 'f'}, {"threads", required_argument, NULL, 't'},
-      {"root", required_argument, NULL, 'r'},    {"idle-timeout", required_argument, NULL, 'i'},
-      {"help", no_argument, NULL, 'H'},          {0},
+      {"host", required_argument, NULL, 'h'},
+      {"port", required_argument, NULL, 'p'},
+      {"port-fallback", no_argument, NULL, 'f'},
+      {"threads", required_argument, NULL, 't'},
+      {"root", required_argument, NULL, 'r'},
+      {"idle-timeout", required_argument, NULL, 'i'},
+      {"tls", required_argument, NULL, 'T'},
+      {"help", no_argument, NULL, 'H'},
+      {0},
   };
   *options = (options_t){.host = "127.0.0.1", .port = 8080, .threads = 1, .root = ".", .idle_timeout = 60};
   for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -46,6 +50,9 @@ void options_read(int argc, char **argv, options_t *options) {
       break;
     case 'i':
       options->idle_timeout = parse_number("--idle-timeout", optarg, 1, 86400);
+      break;
+    case 'T':
+      options->tls = read_tls_files(argc, argv);
       break;
     case 'H':
       fputs(help, stdout);

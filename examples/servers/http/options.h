@@ -5,7 +5,7 @@
 #ifndef HTTP_OPTIONS_H
 #define HTTP_OPTIONS_H
 
-#include <stdbool.h>
+#include "../tls.h"
 
 typedef struct options {
   const char *host;
@@ -14,6 +14,7 @@ typedef struct options {
   int threads;
   const char *root;
   int idle_timeout; /* seconds */
+  tls_files_t tls;
 } options_t;
 
 /* Fills in *options. Ends the program after --help, and with status 2 and a message after anything it does not
