@@ -375,6 +375,28 @@ static void tasks(options_t *options) {
   free(times.future);
 }
 
+static void sync_objects(options_t *options) {
+  if (peer_sync == NULL) return;
+  if (options->count == 0) options->count = 500000;
+  long rounds = options->repeat + 1;
+  size_t size = (size_t)rounds * sizeof(int64_t);
+  bench_sync_t times = {bench_alloc(size), bench_alloc(size), bench_alloc(size), bench_alloc(size),
+                        bench_alloc(size)};
+  peer_sync(options->count, rounds, &times);
+  printf("%s sync", peer_name);
+  print_times("lock_ns", times.lock, rounds, options->count);
+  print_times("hand_over_ns", times.hand_over, rounds, options->count);
+  print_times("queue_ns", times.queue, rounds, options->count);
+  print_times("limit_ns", times.limit, rounds, options->count);
+  print_times("group_ns", times.group, rounds, options->count);
+  putchar('\n');
+  free(times.lock);
+  free(times.hand_over);
+  free(times.queue);
+  free(times.limit);
+  free(times.group);
+}
+
 static int64_t measure_pipe(const options_t *options) {
   return peer_pipe(options->size, options->depth, options->count / options->depth * options->depth);
 }
@@ -782,10 +804,11 @@ static void blast(options_t *options) {
 static const struct {
   const char *name;
   void (*run)(options_t *options);
-} scenarios[] = {{"chain", chain}, {"burst", burst},    {"timers", timers}, {"fire", fire},  {"rearm", rearm},
-                 {"posts", posts}, {"lookup", lookup},  {"jobs", jobs},     {"pipe", pipes}, {"udp", datagrams},
-                 {"blast", blast}, {"unix", unix_echo}, {"spawn", spawn},   {"loop", loop},  {"tasks", tasks},
-                 {"echo", echo},   {"churn", churn},    {"idle", idle},     {"serve", serve}};
+} scenarios[] = {{"chain", chain}, {"burst", burst},   {"timers", timers}, {"fire", fire},
+                 {"rearm", rearm}, {"posts", posts},   {"lookup", lookup}, {"jobs", jobs},
+                 {"pipe", pipes},  {"udp", datagrams}, {"blast", blast},   {"unix", unix_echo},
+                 {"spawn", spawn}, {"loop", loop},     {"tasks", tasks},   {"sync", sync_objects},
+                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,

@@ -77,6 +77,14 @@ typedef struct bench_tasks {
 } bench_tasks_t;
 void peer_tasks(long count, long rounds, const bench_tasks_t *times) __attribute__((weak));
 
+/* On one loop, `rounds` times each, `count` times in tasks: takes and releases a free lock; hands a lock over between
+ * two tasks; puts an item for another task, through a queue of one place; begins and ends a time limit; begins and
+ * ends a group of one task that returns at once. Libraries without these leave it out. */
+typedef struct bench_sync {
+  int64_t *lock, *hand_over, *queue, *limit, *group;
+} bench_sync_t;
+void peer_sync(long count, long rounds, const bench_sync_t *times) __attribute__((weak));
+
 /* A loop, ready to use; one turn of it that does not wait; its end. */
 void *peer_loop_new(void);
 void peer_loop_turn(void *loop);

@@ -85,6 +85,7 @@ in_process() {
   done
   rotate loop loop
   rotate tasks tasks --repeat "$1"
+  rotate sync sync --repeat "$1"
 }
 
 echo_cell() { rotate "echo/$1/$2/$3" echo --connections "$1" --size "$2" --depth "$3" --seconds "$seconds"; }
