@@ -713,9 +713,9 @@ ALOOP_API aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const c
 
 /* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
  * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all, and ends it when all
- * have ended. Takes over the
- * references; a NULL among them gives NULL and cancels the rest, so that calls nest. Children:
- * aloop_future_child. Errors: ALOOP_EOTHERLOOP, ALOOP_EINVAL (unknown flags). [loop] */
+ * have ended. Takes over the references; a NULL among them gives NULL and cancels the rest, so that calls nest.
+ * Children: aloop_future_child; who reads the result has what they give, bytes of a stream or a lock, but for
+ * descriptors. Errors: ALOOP_EOTHERLOOP, ALOOP_EINVAL (unknown flags). [loop] */
 enum { ALOOP_RETURN_ERRORS = 1 };
 ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                        unsigned flags);

@@ -491,13 +491,29 @@ static void keep_promise(aloop_future_t *future) {
   future->value = rc;
 }
 
+/* The result of a gather stands for those of its children: what they were promised is theirs who read it. A
+ * descriptor is not, because nobody can know its number from that. */
+static void take_over_children(const aloop_future_t *future) {
+  size_t count = future->extra != NULL ? future->extra->children_count : 0;
+  for (size_t i = 0; i < count; i++) {
+    aloop_future_t *child = future->extra->children[i];
+    aloop_future_t *source = source_of(child);
+    if (source->promised)
+      keep_promise(source);
+    else if (source->by_value && !source->owner)
+      take_over_children(source);
+  }
+}
+
 /* The result is read, and with it goes what it stands for. */
 static ALOOP_NOINLINE void take_over(aloop_future_t *future) {
   aloop_future_t *source = source_of(future);
-  if (source->promised)
+  if (source->promised) {
     keep_promise(source);
-  else if (source->by_value)
+  } else if (source->by_value) {
     source->owner = false;
+    take_over_children(source);
+  }
   future->state = source->state;
   future->value = source->value;
 }

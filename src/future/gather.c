@@ -118,6 +118,14 @@ static void leave_gather(aloop_future_t *outer) {
   for (size_t i = 0; i < outer->extra->children_count; i++) aloop__future_ignore(outer->extra->children[i]);
 }
 
+/* Whoever reads the result takes over what the children stand for (future.c). */
+static void finish_gather(aloop_future_t *outer) {
+  const aloop__future_extra_t *extra = outer->extra;
+  for (size_t i = 0; i < extra->children_count; i++)
+    if (extra->children[i]->by_value) outer->by_value = true;
+  aloop__future_finish(outer, (int64_t)extra->children_count);
+}
+
 static void on_gathered(aloop_future_t *child, void *arg) {
   aloop_future_t *outer = arg;
   group_t *group = group_of(outer);
@@ -130,7 +138,7 @@ static void on_gathered(aloop_future_t *child, void *arg) {
   else if (error)
     aloop__future_follow(outer, child);
   else
-    aloop__future_finish(outer, (int64_t)group->extra.children_count);
+    finish_gather(outer);
 }
 
 static void stop_gather(aloop_future_t *outer, void *arg) {

@@ -410,6 +410,48 @@ static void a_timeout_loses_nothing(void **state) {
   end_stream(stream, peer);
 }
 
+/* ---- Together -------------------------------------------------------------------------------------------- */
+
+/* Two streams are read at once; the result of the gather, or of what waits for it, is theirs. */
+static void reading_a_gather_reads_its_children(void **state) {
+  env_t *env = *state;
+  for (int way = 0; way < 4; way++) {
+    int peers[2];
+    char buffers[2][8];
+    aloop_stream_t *streams[2];
+    aloop_future_t *reads[2];
+    for (int i = 0; i < 2; i++) {
+      streams[i] = open_stream(env, 0, &peers[i]);
+      reads[i] = aloop_stream_readexactly(streams[i], buffers[i], 5);
+    }
+    aloop_future_t *both = aloop_gather(env->loop, reads, 2, way == 1 ? ALOOP_RETURN_ERRORS : 0);
+    if (way == 2) both = aloop_wait_for(both, ALOOP_FOREVER);
+    if (way == 3) both = aloop_gather(env->loop, &both, 1, 0);
+    for (int i = 0; i < 2; i++) say(peers[i], "firstsecond");
+    assert_int_equal(finish(env->loop, both), way == 3 ? 1 : 2);
+    for (int i = 0; i < 2; i++) {
+      assert_memory_equal(buffers[i], "first", 5);
+      expect_exactly(streams[i], "second");
+      end_stream(streams[i], peers[i]);
+    }
+  }
+}
+
+static void a_gather_that_nobody_reads_consumes_nothing(void **state) {
+  env_t *env = *state;
+  int peer;
+  char buffer[8];
+  aloop_stream_t *stream = open_stream(env, 0, &peer);
+  aloop_future_t *read = aloop_stream_readexactly(stream, buffer, 5);
+  aloop_future_t *all = aloop_gather(env->loop, &read, 1, 0);
+  say(peer, "first");
+  while (!aloop_future_done(all)) aloop_run_once(env->loop, 0);
+  aloop_future_unref(all);
+  settle(env->loop);
+  expect_exactly(stream, "first");
+  end_stream(stream, peer);
+}
+
 /* ---- Errors ---------------------------------------------------------------------------------------------- */
 
 static void what_came_before_an_error_can_be_read_and_then_the_error(void **state) {
@@ -529,7 +571,8 @@ TESTS(T(read_gives_what_is_there), T(read_waits_for_a_byte), T(readexactly_waits
       T(reading_pauses_over_twice_the_limit_and_goes_on_at_it),
       T(readexactly_of_more_than_the_limit_goes_on_reading), T(a_cancelled_read_consumes_nothing),
       T(a_result_that_nobody_reads_comes_back), T(a_result_that_may_still_be_read_is_in_the_way),
-      T(one_read_waits_at_a_time), T(a_timeout_loses_nothing),
+      T(one_read_waits_at_a_time), T(a_timeout_loses_nothing), T(reading_a_gather_reads_its_children),
+      T(a_gather_that_nobody_reads_consumes_nothing),
       T(what_came_before_an_error_can_be_read_and_then_the_error), T(a_read_that_waits_hears_of_the_error),
       T(a_read_that_waits_when_the_stream_is_closed_ends), T(in_a_closed_loop_reads_fail),
       T(nothing_is_allocated_line_by_line), T(out_of_memory_a_read_fails_and_the_next_goes_on))

@@ -298,6 +298,71 @@ static void tasks_may_be_cancelled(void **state) {
   end_server(env, server);
 }
 
+/* A client's whole life, of which some await is cancelled; what was not consumed can still be read. */
+typedef struct life {
+  aloop_server_t *server;
+  aloop_stream_t *stream;
+  int read; /* bytes */
+  bool over;
+} life_t;
+
+static int64_t live_as_a_client(aloop_t *loop, void *arg) {
+  life_t *life = arg;
+  const char *line;
+  char block[8];
+  aloop_connect_options_t options = {.size = sizeof options, .host = "127.0.0.1"};
+  options.port = aloop_server_port(life->server);
+  int64_t rc = aloop_await_ptr(aloop_open_connection(loop, &options, NULL), &life->stream);
+  if (rc == 0) rc = aloop_stream_write(life->stream, "one line\n12345678\n", 18);
+  if (rc == 0) rc = aloop_await(aloop_stream_drain(life->stream));
+  if (rc == 0) rc = aloop_await(aloop_stream_readline(life->stream, &line));
+  if (rc > 0) life->read += (int)rc;
+  if (rc > 0) rc = aloop_await(aloop_stream_readexactly(life->stream, block, 8));
+  if (rc > 0) life->read += (int)rc;
+  if (rc > 0) rc = aloop_await(aloop_stream_read(life->stream, block, 1));
+  if (rc > 0) life->read += (int)rc;
+  if (rc > 0) rc = aloop_stream_write_eof(life->stream);
+  if (rc == 0) rc = aloop_await(aloop_stream_read(life->stream, block, 1));
+  if (rc == 0) aloop_stream_close(life->stream);
+  if (rc == 0) rc = aloop_await(aloop_stream_wait_closed(life->stream));
+  life->over = rc == 0;
+  return rc;
+}
+
+/* What the life left unread is what comes next. */
+static void read_the_rest(env_t *env, const life_t *life) {
+  static const char all[] = "one line\n12345678\n";
+  char rest[32] = "";
+  if (life->over || life->stream == NULL) return;
+  if (aloop_stream_write_eof(life->stream) < 0) return;
+  size_t size = 0;
+  int64_t n;
+  while ((n = finish(env->loop, aloop_stream_read(life->stream, rest + size, sizeof rest - 1 - size))) > 0)
+    size += (size_t)n;
+  assert_int_equal(n, 0);
+  if (life->read > 0 || size > 0) assert_string_equal(rest, all + life->read);
+}
+
+static void cancelling_a_client_in_any_turn_loses_nothing(void **state) {
+  env_t *env = *state;
+  bool over = false;
+  for (int turns = 0; !over && turns < 200; turns++) {
+    served_t served = {0};
+    life_t life = {.server = serve(env, echo_lines, &served)};
+    aloop_future_t *task = aloop_create_task(env->loop, live_as_a_client, &life, NULL);
+    for (int i = 0; i < turns; i++) aloop_run_once(env->loop, 0);
+    aloop_future_cancel(task);
+    int64_t rc = finish(env->loop, task);
+    assert_true(rc == 0 || rc == ALOOP_ECANCELED);
+    over = life.over;
+    read_the_rest(env, &life);
+    aloop_stream_unref(life.stream);
+    end_server(env, life.server);
+    assert_int_equal(served.begun, served.ended);
+  }
+  assert_true(over);
+}
+
 static void a_start_that_is_cancelled_leaves_nothing(void **state) {
   env_t *env = *state;
   for (int turns = 0; turns < 4; turns++) {
@@ -373,4 +438,5 @@ TESTS(T(each_connection_gets_a_task), T(unix_servers_too), T(what_was_written_is
       T(what_ended_the_connection_is_news_to_debug_mode_only), T(closing_leaves_clients_alone),
       T(closing_clients_is_the_end_of_their_streams), T(a_drain_waits_and_then_ends_streams),
       T(the_loop_is_closed_with_clients_in_their_tasks), T(tasks_may_be_cancelled),
-      T(a_start_that_is_cancelled_leaves_nothing), T(errors_are_those_of_the_server), T(out_of_memory_anywhere))
+      T(cancelling_a_client_in_any_turn_loses_nothing), T(a_start_that_is_cancelled_leaves_nothing),
+      T(errors_are_those_of_the_server), T(out_of_memory_anywhere))
