@@ -354,10 +354,12 @@ void aloop__future_describe(const aloop__object_t *object, char *text, size_t si
 
 /* Tells of an error that nobody read. The handler may take a reference: false then. */
 static bool report_unread(aloop_future_t *future) {
-  char text[MESSAGE_MAX + 64];
+  char text[MESSAGE_MAX + 160];
   const aloop_future_t *from = source_of(future);
   const char *message = from->extra != NULL ? from->extra->message : NULL;
-  snprintf(text, sizeof text, "%s error was never retrieved%s%s", future->object.kind->name,
+  const char *label = kind_of(future)->label != NULL ? kind_of(future)->label(future) : NULL;
+  snprintf(text, sizeof text, "%s%.80s%s was never retrieved%s%s", label != NULL ? "error of " : "",
+           label != NULL ? label : future->object.kind->name, label != NULL ? "" : " error",
            message != NULL ? ": " : "", message != NULL ? message : "");
   aloop_error_context_t context = aloop__report_context(text, (int)future->value);
   context.future = future;

@@ -96,6 +96,8 @@ typedef struct aloop__future_kind {
   aloop__kind_t object;
   /* Asks a pending future to end. `message` may be NULL. NULL: it ends at once. */
   void (*cancel)(aloop_future_t *future, const char *message);
+  /* What reports call it; NULL: by the name of its kind. */
+  const char *(*label)(aloop_future_t *future);
 } aloop__future_kind_t;
 
 /* What plain futures do; other kinds are made of these. */

@@ -372,13 +372,18 @@ static void close_task(aloop__object_t *object) {
   aloop__future_close(object);
 }
 
+static const char *label(aloop_future_t *future) {
+  return aloop__task_name((aloop__task_t *)(void *)future);
+}
+
 static const aloop__future_kind_t kind = {.object = {.name = "task",
                                                      .index = ALOOP__TASK,
                                                      .describe = describe,
                                                      .destroy = destroy,
                                                      .close = close_task,
                                                      .resume = aloop__future_resume},
-                                          .cancel = ask};
+                                          .cancel = ask,
+                                          .label = label};
 
 aloop__task_t *aloop__task_of(const aloop_future_t *future) {
   bool is_task = future != NULL && future->object.kind == &kind.object;

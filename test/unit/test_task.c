@@ -117,7 +117,7 @@ static void an_error_nobody_reads_is_reported(void **state) {
   run_turn(env->loop);
   assert_int_equal(env->reports, 1);
   assert_int_equal(env->report_errors[0], ALOOP_EIO);
-  assert_string_equal(env->report_messages[0], "task error was never retrieved");
+  assert_string_equal(env->report_messages[0], "error of Task-1 was never retrieved");
   assert_string_equal(env->report_origins[0], "a.c:1");
 }
 
