@@ -1949,10 +1949,8 @@ typedef struct aloop_tls_options {
   const char *ciphersuites; /* of TLS 1.3 */
   const char *const *alpn;  /* protocols, best first; a server refuses a client that has none of them */
   size_t alpn_count;
-  int session_cache; /* of clients: sessions remembered, to be resumed; 0: 256; -1: none */
-  int ktls;          /* encryption in the kernel where engine and kernel can: 0: no; 1: yes */
-  const void
-      *ticket_key; /* 80 secret bytes for servers that are to resume each other's sessions; NULL: random */
+  int64_t session_cache;  /* of clients: sessions remembered, to be resumed; 0: 256; -1: none */
+  const void *ticket_key; /* 80 secret bytes for servers that resume each other's sessions; NULL: random */
   size_t ticket_key_size;
   const char *keylog_file; /* secrets are appended to it, for tools that look into recorded traffic */
   char *message;           /* where to say in words why a context could not be made; NULL: nowhere */
@@ -2009,8 +2007,6 @@ typedef struct aloop_tls_info {
   int verify_error;        /* 0: it is good, or was not looked at; else the engine's number */
   int reused;              /* 1: a session was resumed */
   size_t certificates;     /* how many the peer showed */
-  int ktls_send;           /* 1: the kernel encrypts, decrypts */
-  int ktls_receive;
 } aloop_tls_info_t;
 
 /* Transport.get_extra_info of ssl_object, cipher, compression, ...: fills in as many members as `info->size`

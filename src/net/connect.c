@@ -165,8 +165,18 @@ static void timed_out(aloop_t *loop, void *arg) {
 
 /* ---- From a connected socket to a transport -------------------------------------------------------------- */
 
+/* The timeout for everything is one for the TLS handshake, too. */
+static void limit_handshake(connector_t *self) {
+  const int64_t usual = ALOOP_SECONDS(60);
+  int64_t most = self->layer.handshake_timeout > 0 ? self->layer.handshake_timeout : usual;
+  if (self->options.timeout <= 0 || self->layer.context == NULL) return;
+  int64_t left = aloop_handle_when(self->loop, self->timer) - aloop__loop_time(self->loop);
+  self->layer.handshake_timeout = left < 1 ? 1 : left < most ? left : most;
+}
+
 static void succeed(connector_t *self, int fd) {
   aloop__stream_set_nodelay(fd);
+  limit_handshake(self);
   if (aloop__stream_hand_over(self->loop, NULL, fd, self->table, self->arg, self->future, &self->layer,
                               ORIGIN) != NULL) {
     release(self);

@@ -17,8 +17,8 @@ typedef struct aloop__openssl_ticket aloop__openssl_ticket_t;
 typedef struct aloop__openssl_cache {
   pthread_mutex_t lock;
   aloop__openssl_ticket_t *first; /* the newest */
-  int count;
-  int max; /* 0: none are kept */
+  int64_t count;
+  int64_t max; /* 0: none are kept */
 } aloop__openssl_cache_t;
 
 typedef struct aloop__openssl_context {
