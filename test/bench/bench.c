@@ -42,9 +42,11 @@ typedef struct options {
   bool report;      /* serve: answer questions about memory on standard input */
   bool datagrams;   /* ... count datagrams, and answer with their number */
   const char *path; /* ... on this Unix socket */
+  const char *work; /* serve: what to do, NULL: echo */
+  long target;      /* serve: the port that a relay connects to */
 } options_t;
 
-char bench_bytes[BENCH_BUFFER];
+char bench_bytes[BENCH_BUFFER], bench_block[BENCH_BLOCK];
 const char *bench_path;
 volatile long bench_received;
 
@@ -121,11 +123,15 @@ int bench_accept(int listener) {
   return fd;
 }
 
-void bench_listening(int fd) {
+static int port_of(int fd) {
   struct sockaddr_in address;
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size) != 0) bench_die("getsockname");
-  printf("%d %ld\n", ntohs(address.sin_port), (long)getpid());
+  return ntohs(address.sin_port);
+}
+
+void bench_listening(int fd) {
+  printf("%d %ld\n", port_of(fd), (long)getpid());
   fflush(stdout);
 }
 
@@ -560,6 +566,31 @@ static void on_terminate(int signal) {
   _exit(0);
 }
 
+enum { FILE_SIZE = 64 << 20 };
+
+/* In memory, as a file that is sent often. */
+static int make_file(void) {
+  int file = memfd_create("bench", MFD_CLOEXEC);
+  for (long done = 0; file >= 0 && done < FILE_SIZE; done += (long)sizeof bench_bytes)
+    if (write(file, bench_bytes, sizeof bench_bytes) != sizeof bench_bytes) bench_die("write");
+  if (file < 0) bench_die("memfd_create");
+  return file;
+}
+
+static void do_work(const options_t *options) {
+  const char *work = options->work;
+  if (work == NULL)
+    peer_serve(options->report);
+  else if (strcmp(work, "push") == 0)
+    peer_serve_sink();
+  else if (strcmp(work, "pull") == 0)
+    peer_serve_source();
+  else if (strcmp(work, "file") == 0)
+    peer_serve_file(make_file(), FILE_SIZE);
+  else
+    peer_serve_relay((int)options->target);
+}
+
 static void serve(options_t *options) {
   struct sigaction action = {.sa_handler = on_terminate};
   sigaction(SIGTERM, &action, NULL);
@@ -572,7 +603,7 @@ static void serve(options_t *options) {
   if (options->datagrams)
     peer_receive();
   else
-    peer_serve(options->report);
+    do_work(options);
 }
 
 typedef struct server {
@@ -581,15 +612,17 @@ typedef struct server {
   FILE *ask, *answer; /* its standard input and output */
 } server_t;
 
-/* With up to two further options of `serve`. */
-static server_t start_server(const char *option, const char *value) {
+/* Options of a program beyond those it always gets. */
+typedef const char *further_t[5];
+
+static server_t start_server(const further_t further) {
   int in[2], out[2];
   if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) bench_die("pipe2");
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  const char *argv[] = {"bench", "serve", option, value, NULL};
+  const char *argv[] = {"bench", "serve", further[0], further[1], further[2], further[3], NULL};
   server_t server;
   errno = posix_spawn(&server.pid, "/proc/self/exe", &actions, NULL, (char *const *)argv, environ);
   if (errno != 0) bench_die("posix_spawn");
@@ -624,9 +657,10 @@ static void run_client(char *const argv[]) {
   waitpid(pid, NULL, 0);
 }
 
-/* On a Unix socket, if there is a path. */
-static void measure_server(const char *mode, const char *label, const options_t *options, const char *path) {
-  server_t server = start_server(path != NULL ? "--path" : NULL, path);
+/* With options of the server and of the client. */
+static void measure_server(const char *mode, const char *label, const options_t *options,
+                           const further_t of_server, const further_t of_client) {
+  server_t server = start_server(of_server);
   char text[7][32];
   snprintf(text[0], sizeof text[0], "%d", server.port);
   snprintf(text[1], sizeof text[1], "%ld", (long)server.pid);
@@ -634,25 +668,10 @@ static void measure_server(const char *mode, const char *label, const options_t 
   snprintf(text[3], sizeof text[3], "%ld", options->size);
   snprintf(text[4], sizeof text[4], "%ld", options->depth);
   snprintf(text[5], sizeof text[5], "%g", options->seconds);
-  const char *argv[] = {"bench_client",
-                        mode,
-                        "--label",
-                        label,
-                        "--port",
-                        text[0],
-                        "--pid",
-                        text[1],
-                        "--connections",
-                        text[2],
-                        "--size",
-                        text[3],
-                        "--depth",
-                        text[4],
-                        "--seconds",
-                        text[5],
-                        path != NULL ? "--path" : NULL,
-                        path,
-                        NULL};
+  const char *argv[] = {
+      "bench_client",  mode,         "--label", label,   "--port",  text[0], "--pid",     text[1],
+      "--connections", text[2],      "--size",  text[3], "--depth", text[4], "--seconds", text[5],
+      of_client[0],    of_client[1], NULL};
   run_client((char *const *)argv);
   stop_server(&server);
 }
@@ -663,7 +682,7 @@ static void echo(options_t *options) {
   char label[96];
   snprintf(label, sizeof label, "%s echo/%ld/%ld/%ld", peer_name, options->connections, options->size,
            options->depth);
-  measure_server("echo", label, options, NULL);
+  measure_server("echo", label, options, (further_t){NULL}, (further_t){NULL});
 }
 
 /* The same over a Unix socket. */
@@ -675,9 +694,51 @@ static void unix_echo(options_t *options) {
   snprintf(path, sizeof path, "%s/echo", folder);
   snprintf(label, sizeof label, "%s unix/%ld/%ld/%ld", peer_name, options->connections, options->size,
            options->depth);
-  measure_server("echo", label, options, path);
+  measure_server("echo", label, options, (further_t){"--path", path}, (further_t){"--path", path});
   unlink(path);
   rmdir(folder);
+}
+
+static void bulk(const char *name, bool known, options_t *options) {
+  char label[96];
+  if (!known) return;
+  if (options->connections == 0) options->connections = 1;
+  options->size = strcmp(name, "file") == 0 ? FILE_SIZE : (long)sizeof bench_bytes;
+  snprintf(label, sizeof label, "%s %s/%ld", peer_name, name, options->connections);
+  measure_server(name, label, options, (further_t){"--work", name}, (further_t){NULL});
+}
+
+static void push(options_t *options) {
+  bulk("push", peer_serve_sink != NULL, options);
+}
+
+static void pull(options_t *options) {
+  bulk("pull", peer_serve_source != NULL, options);
+}
+
+static void files(options_t *options) {
+  bulk("file", peer_serve_file != NULL, options);
+}
+
+/* With a size messages go there and back, without one bytes go one way as fast as they can. */
+static void relay(options_t *options) {
+  char label[96], port[16], number[16];
+  if (peer_serve_relay == NULL) return;
+  if (options->connections == 0) options->connections = 1;
+  int listener = bench_listen();
+  fcntl(listener, F_SETFD, 0); /* the client's */
+  if (options->size > 0)
+    snprintf(label, sizeof label, "%s relay/%ld/%ld/%ld", peer_name, options->connections, options->size,
+             options->depth);
+  else
+    snprintf(label, sizeof label, "%s relay/%ld", peer_name, options->connections);
+  const char *mode = options->size > 0 ? "relay" : "stream";
+  if (options->size == 0) options->size = (long)sizeof bench_bytes;
+  snprintf(port, sizeof port, "%d", port_of(listener));
+  snprintf(number, sizeof number, "%d", listener);
+  measure_server(mode, label, options, (further_t){"--work", "relay", "--target", port},
+                 (further_t){"--listener", number});
+  close(listener);
 }
 
 static void churn(options_t *options) {
@@ -685,7 +746,7 @@ static void churn(options_t *options) {
   options->size = 1;
   char label[96];
   snprintf(label, sizeof label, "%s churn", peer_name);
-  measure_server("churn", label, options, NULL);
+  measure_server("churn", label, options, (further_t){NULL}, (further_t){NULL});
 }
 
 static void ask_memory(server_t *server, size_t *heap, size_t *resident_bytes) {
@@ -710,7 +771,7 @@ static int used_connection(int port) {
 static void idle(options_t *options) {
   long count = options->connections ? options->connections : 10000;
   allow_many_descriptors();
-  server_t server = start_server("--report", NULL);
+  server_t server = start_server((further_t){"--report"});
   int *fds = bench_alloc((size_t)count * sizeof *fds);
   size_t heap[2], pages[2];
   ask_memory(&server, &heap[0], &pages[0]);
@@ -777,7 +838,7 @@ static void blast(options_t *options) {
   if (peer_receive == NULL) return;
   if (options->size == 0) options->size = 64;
   if (options->size * options->depth > 65000) options->depth = 65000 / options->size;
-  server_t server = start_server("--report", "--datagrams");
+  server_t server = start_server((further_t){"--report", "--datagrams"});
   clockid_t clock;
   blast_t *blast = bench_alloc(sizeof *blast);
   size_t received[2];
@@ -808,7 +869,8 @@ static const struct {
                  {"rearm", rearm}, {"posts", posts},   {"lookup", lookup}, {"jobs", jobs},
                  {"pipe", pipes},  {"udp", datagrams}, {"blast", blast},   {"unix", unix_echo},
                  {"spawn", spawn}, {"loop", loop},     {"tasks", tasks},   {"sync", sync_objects},
-                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"serve", serve}};
+                 {"echo", echo},   {"churn", churn},   {"idle", idle},     {"push", push},
+                 {"pull", pull},   {"file", files},    {"relay", relay},   {"serve", serve}};
 
 static void usage(void) {
   fprintf(stderr,
@@ -826,8 +888,9 @@ static options_t parse(int argc, char **argv) {
     const char *name;
     long *value;
   } numbers[] = {
-      {"--count", &options.count}, {"--size", &options.size},     {"--connections", &options.connections},
-      {"--depth", &options.depth}, {"--repeat", &options.repeat}, {"--producers", &options.producers}};
+      {"--count", &options.count},  {"--size", &options.size},     {"--connections", &options.connections},
+      {"--depth", &options.depth},  {"--repeat", &options.repeat}, {"--producers", &options.producers},
+      {"--target", &options.target}};
   for (int i = 2; i < argc; i++) {
     bool known = strcmp(argv[i], "--report") == 0, datagrams = strcmp(argv[i], "--datagrams") == 0;
     options.report |= known;
@@ -840,6 +903,10 @@ static options_t parse(int argc, char **argv) {
     }
     if (strcmp(argv[i], "--seconds") == 0) {
       options.seconds = atof(argv[++i]);
+      continue;
+    }
+    if (strcmp(argv[i], "--work") == 0) {
+      options.work = argv[++i];
       continue;
     }
     for (size_t n = 0; n < sizeof numbers / sizeof numbers[0] && !known; n++) {

@@ -21,7 +21,8 @@ extern "C" {
 
 enum {
   BENCH_BACKLOG = 1024, /* of every listening socket */
-  BENCH_BUFFER = 65536  /* bytes that every server reads at once, unless its library decides that */
+  BENCH_BUFFER = 65536, /* bytes that every server reads at once, unless its library decides that */
+  BENCH_BLOCK = 524288  /* bytes that a source writes at once */
 };
 
 /* ---- What a peer implements: the time of the measured part in ns ----------------------------------------- */
@@ -98,6 +99,15 @@ void peer_receive(void) __attribute__((weak));
  * `for_memory`: where the library offers a choice, the form that takes least memory for an idle connection. */
 void peer_serve(bool for_memory);
 
+/* Such servers with other work; libraries leave out what they cannot do. The sink reads and forgets; the source
+ * writes bench_block again and again; the third sends a file of `size` bytes for each byte that it
+ * reads; the relay makes a connection to this port of 127.0.0.1 for each that it gets, and passes bytes between
+ * the two both ways. */
+void peer_serve_sink(void) __attribute__((weak));
+void peer_serve_source(void) __attribute__((weak));
+void peer_serve_file(int file, long size) __attribute__((weak));
+void peer_serve_relay(int port) __attribute__((weak));
+
 /* ---- What bench.c offers to peers ------------------------------------------------------------------------ */
 
 extern const char *bench_path; /* NULL: TCP */
@@ -124,6 +134,7 @@ int64_t bench_datagrams(int port, long size, long depth, long count, void (*turn
 /* A non-blocking pipe; bytes to send, enough for every size. */
 void bench_pipe(int fds[2]);
 extern char bench_bytes[BENCH_BUFFER];
+extern char bench_block[BENCH_BLOCK];
 
 /* Says that the server on this listening socket is ready. */
 void bench_listening(int fd);

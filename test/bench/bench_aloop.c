@@ -613,16 +613,97 @@ static void on_drained(aloop_transport_t *transport, void *protocol) {
 static const aloop_protocol_t protocol = {
     .size = sizeof protocol, .data_received = echo, .pause_writing = on_full, .resume_writing = on_drained};
 
-__attribute__((weak)) void peer_serve(bool for_memory) {
-  (void)for_memory;
+static void serve(const aloop_protocol_t *table, void *arg) {
   aloop_t *loop = new_loop();
   aloop_server_options_t options = {.size = sizeof options, .host = "127.0.0.1", .backlog = BENCH_BACKLOG};
   aloop_unix_server_options_t at = {
       .size = sizeof at, .path = bench_path, .backlog = BENCH_BACKLOG, .flags = ALOOP_UNIX_NO_DESCRIPTORS};
   aloop_server_t *server;
-  aloop_future_t *made = bench_path != NULL ? aloop_create_unix_server(loop, &protocol, NULL, &at)
-                                            : aloop_create_server(loop, &protocol, NULL, &options);
+  aloop_future_t *made = bench_path != NULL ? aloop_create_unix_server(loop, table, arg, &at)
+                                            : aloop_create_server(loop, table, arg, &options);
   if (aloop_run_until_complete_ptr(loop, made, &server) != 0) bench_die("aloop_create_server");
   bench_listening(aloop_server_socket(server, 0, NULL, NULL));
   aloop_run_forever(loop);
+}
+
+__attribute__((weak)) void peer_serve(bool for_memory) {
+  (void)for_memory;
+  serve(&protocol, NULL);
+}
+
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static int forget(aloop_transport_t *transport, void *arg, const void *data, size_t size) {
+  (void)transport, (void)arg, (void)data, (void)size;
+  return 0;
+}
+
+void peer_serve_sink(void) {
+  static const aloop_protocol_t sink = {.size = sizeof sink, .data_received = forget};
+  serve(&sink, NULL);
+}
+
+/* Until pause_writing, after which the buffer is full. */
+static void write_on(aloop_transport_t *transport, void *arg) {
+  bool *full = arg;
+  *full = false;
+  while (!*full)
+    if (aloop_transport_write_owned(transport, bench_block, sizeof bench_block, NULL, NULL) != 0) break;
+}
+
+static void note_full(aloop_transport_t *transport, void *arg) {
+  (void)transport;
+  *(bool *)arg = true;
+}
+
+static void *make_flag(void *arg) {
+  (void)arg;
+  return bench_alloc(sizeof(bool));
+}
+
+void peer_serve_source(void) {
+  static const aloop_protocol_t source = {.size = sizeof source,
+                                          .create = make_flag,
+                                          .connection_made = write_on,
+                                          .pause_writing = note_full,
+                                          .resume_writing = write_on};
+  serve(&source, NULL);
+}
+
+static int send_file(aloop_transport_t *transport, void *arg, const void *data, size_t size) {
+  (void)data, (void)size;
+  aloop_future_t *future = aloop_sendfile(transport, *(const int *)arg, 0, 0, 0);
+  aloop_future_detach(future);
+  return 0;
+}
+
+void peer_serve_file(int file, long size) {
+  static const aloop_protocol_t files = {.size = sizeof files, .data_received = send_file};
+  (void)size;
+  serve(&files, &file);
+}
+
+/* ---- Relay ----------------------------------------------------------------------------------------------- */
+
+static const aloop_protocol_t nothing = {.size = sizeof nothing};
+
+static void on_connected(aloop_future_t *connecting, void *arg) {
+  aloop_transport_t *target;
+  if (aloop_future_take_ptr(connecting, &target) != 0) bench_die("aloop_create_connection");
+  aloop_future_detach(aloop_relay(arg, target));
+  aloop_transport_unref(target);
+}
+
+static void connect_target(aloop_transport_t *transport, void *arg) {
+  aloop_transport_pause_reading(transport);
+  aloop_connect_options_t options = {.size = sizeof options, .host = "127.0.0.1", .port = *(const int *)arg};
+  aloop_future_t *connecting =
+      aloop_create_connection(aloop_transport_loop(transport), &nothing, NULL, &options);
+  aloop_future_add_done_callback(connecting, on_connected, transport);
+  aloop_future_unref(connecting);
+}
+
+void peer_serve_relay(int port) {
+  static const aloop_protocol_t client = {.size = sizeof client, .connection_made = connect_target};
+  serve(&client, &port);
 }

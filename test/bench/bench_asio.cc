@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <sys/sendfile.h>
 #include <vector>
 
 extern "C" const char *const peer_name = "asio";
@@ -379,15 +380,173 @@ static void serve_unix(void) {
   context.run();
 }
 
-void peer_serve(bool for_memory) {
-  if (bench_path != nullptr) serve_unix();
+template <class kind> static void serve() {
   loop_context context;
   acceptor_type acceptor(context, tcp::endpoint(asio::ip::address_v4::loopback(), 0), true);
   acceptor.listen(BENCH_BACKLOG);
   bench_listening(acceptor.native_handle());
-  if (for_memory)
-    accept_next<light_connection, socket_type>(acceptor);
-  else
-    accept_next<connection<socket_type>, socket_type>(acceptor);
+  accept_next<kind, socket_type>(acceptor);
   context.run();
+}
+
+void peer_serve(bool for_memory) {
+  if (bench_path != nullptr) serve_unix();
+  if (for_memory)
+    serve<light_connection>();
+  else
+    serve<connection<socket_type>>();
+}
+
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static std::array<char, BENCH_BUFFER> shared_buffer;
+
+class sink : public std::enable_shared_from_this<sink> {
+public:
+  explicit sink(socket_type socket) : socket_(std::move(socket)) {
+  }
+
+  void read() {
+    socket_.async_read_some(asio::buffer(shared_buffer),
+                            [self = shared_from_this()](const asio::error_code &error, size_t) {
+                              if (!error) self->read();
+                            });
+  }
+
+private:
+  socket_type socket_;
+};
+
+void peer_serve_sink(void) {
+  serve<sink>();
+}
+
+class source : public std::enable_shared_from_this<source> {
+public:
+  explicit source(socket_type socket) : socket_(std::move(socket)) {
+    set_no_delay(socket_);
+  }
+
+  void read() {
+    asio::async_write(socket_, asio::buffer(bench_block),
+                      [self = shared_from_this()](const asio::error_code &error, size_t) {
+                        if (!error) self->read();
+                      });
+  }
+
+private:
+  socket_type socket_;
+};
+
+void peer_serve_source(void) {
+  serve<source>();
+}
+
+/* asio has no sendfile, but tells when a socket has room for one. */
+static int file_to_send;
+static long file_size;
+
+class file_sender : public std::enable_shared_from_this<file_sender> {
+public:
+  explicit file_sender(socket_type socket) : socket_(std::move(socket)) {
+    set_no_delay(socket_);
+    socket_.non_blocking(true);
+  }
+
+  void read() {
+    socket_.async_read_some(asio::buffer(shared_buffer),
+                            [self = shared_from_this()](const asio::error_code &error, size_t) {
+                              if (error) return;
+                              self->at_ = 0;
+                              self->send();
+                            });
+  }
+
+private:
+  void send() {
+    ssize_t n = sendfile(socket_.native_handle(), file_to_send, &at_, size_t(file_size - at_));
+    if (n < 0 && errno != EAGAIN) return;
+    if (at_ == file_size) {
+      read();
+      return;
+    }
+    socket_.async_wait(socket_type::wait_write, [self = shared_from_this()](const asio::error_code &error) {
+      if (!error) self->send();
+    });
+  }
+
+  socket_type socket_;
+  off_t at_ = 0;
+};
+
+void peer_serve_file(int file, long size) {
+  file_to_send = file;
+  file_size = size;
+  serve<file_sender>();
+}
+
+/* ---- Relay ----------------------------------------------------------------------------------------------- */
+
+static uint16_t relay_port;
+
+class relay : public std::enable_shared_from_this<relay> {
+public:
+  explicit relay(socket_type socket) : client_(std::move(socket)), target_(client_.get_executor()) {
+    set_no_delay(client_);
+    client_.non_blocking(true);
+  }
+
+  void read() {
+    target_.async_connect(tcp::endpoint(asio::ip::address_v4::loopback(), relay_port),
+                          [self = shared_from_this()](const asio::error_code &error) {
+                            if (error) return;
+                            set_no_delay(self->target_);
+                            self->target_.non_blocking(true);
+                            self->pass(self->client_, self->target_, self->forth_);
+                            self->pass(self->target_, self->client_, self->back_);
+                          });
+  }
+
+private:
+  using buffer_type = std::array<char, BENCH_BUFFER>;
+
+  void pass(socket_type &from, socket_type &to, buffer_type &buffer) {
+    from.async_read_some(asio::buffer(buffer), [self = shared_from_this(), &from, &to,
+                                                &buffer](const asio::error_code &error, size_t size) {
+      if (error)
+        self->end();
+      else
+        self->write(from, to, buffer, size);
+    });
+  }
+
+  void write(socket_type &from, socket_type &to, buffer_type &buffer, size_t size) {
+    asio::error_code error;
+    size_t sent = to.write_some(asio::buffer(buffer, size), error);
+    if (sent == size) {
+      pass(from, to, buffer);
+      return;
+    }
+    asio::async_write(to, asio::buffer(buffer.data() + sent, size - sent),
+                      [self = shared_from_this(), &from, &to, &buffer](const asio::error_code &failed, size_t) {
+                        if (failed)
+                          self->end();
+                        else
+                          self->pass(from, to, buffer);
+                      });
+  }
+
+  void end() {
+    asio::error_code error;
+    client_.close(error);
+    target_.close(error);
+  }
+
+  socket_type client_, target_;
+  buffer_type forth_, back_;
+};
+
+void peer_serve_relay(int port) {
+  relay_port = uint16_t(port);
+  serve<relay>();
 }

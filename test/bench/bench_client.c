@@ -8,11 +8,18 @@
  *   churn   `--connections` slots, each again and again: connect, send a byte, read it back, close. Latency is
  *           from connect to the byte. Connections come from many addresses of 127/8, so that ports in TIME_WAIT
  *           never run out.
+ *   push    `--connections` connections send as fast as they can.
+ *   pull    they read as fast as they can; the bytes are dropped unseen.
+ *   file    as pull, but a byte is sent first and after each `--size` bytes.
+ *   relay   as echo; but the answers are made here, too, on the connections that the server under test makes to
+ *           the socket `--listener`: it stands between.
+ *   stream  push on one side of it, pull on the other.
  *
- * The first fifth of the time (`--seconds`) warms up and does not count; answers are compared with what was
- * sent only then. `--path` names a Unix socket instead of a port. With `--requests N` there is no time and no warm-up: each connection makes N / connections
- * requests (strace and callgrind count such runs). `--pid` names the server, whose CPU clock is read when the
- * measured part starts and ends.
+ * Of push, pull, file and stream a "request" is a MiB, counted where it is read if that is here. The first
+ * fifth of the time (`--seconds`) warms up and does not count; answers are compared with what was sent only
+ * then. `--path` names a Unix socket instead of a port. With `--requests N` there is no time and no warm-up:
+ * each connection makes N / connections requests (strace and callgrind count such runs). `--pid` names the
+ * server, whose CPU clock is read when the measured part starts and ends.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -32,10 +39,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 1024, READ_SIZE = 262144, DEPTH_MAX = 64 };
+enum { EVENTS = 1024, READ_SIZE = 262144, PULL_SIZE = 1 << 22, DEPTH_MAX = 64 };
 
 typedef struct connection {
   int fd;
+  bool far;                 /* beyond the server under test: it came to the listener */
   bool writing;             /* epoll is asked about writability too */
   uint64_t received;        /* bytes of answers */
   uint64_t sent;            /* bytes of requests */
@@ -44,14 +52,14 @@ typedef struct connection {
 } connection_t;
 
 static struct {
-  long connections, size, depth, requests, port, pid;
+  long connections, size, depth, requests, port, pid, listener;
   double seconds;
   const char *label, *path;
-} options = {.connections = 50, .size = 64, .depth = 1, .seconds = 1, .label = "client"};
+} options = {.connections = 50, .size = 64, .depth = 1, .seconds = 1, .listener = -1, .label = "client"};
 
 static int poller;
 static char *payload; /* size * (depth + 1) bytes, the same pattern in each request, a line */
-static char *buffer;
+static char *buffer, *far_buffer;
 static bool measuring, checking;
 static uint64_t answered;
 
@@ -203,6 +211,106 @@ static void churn_event(connection_t *connection, uint32_t events) {
   churn_start(connection);
 }
 
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static uint64_t bytes_moved;
+
+static void count_bytes(ssize_t n) {
+  bytes_moved += (uint64_t)n;
+  answered += bytes_moved >> 20;
+  bytes_moved &= (1 << 20) - 1;
+}
+
+static void push_bytes(connection_t *connection) {
+  ssize_t n = send(connection->fd, buffer, READ_SIZE, MSG_NOSIGNAL);
+  if (n < 0 && errno != EAGAIN) die("send");
+  if (n > 0 && options.listener < 0) count_bytes(n);
+}
+
+/* What MSG_TRUNC drops was received and is not copied. */
+static void pull_bytes(connection_t *connection) {
+  ssize_t n = recv(connection->fd, buffer, PULL_SIZE, MSG_TRUNC);
+  if (n < 0 && errno == EAGAIN) return;
+  if (n <= 0) die("recv");
+  count_bytes(n);
+  connection->received += (uint64_t)n;
+}
+
+static void ask_for_file(connection_t *connection) {
+  if (send(connection->fd, payload, 1, MSG_NOSIGNAL) != 1) die("send");
+  connection->asked++;
+}
+
+static void push_event(connection_t *connection, uint32_t events) {
+  if (events & EPOLLIN) die("the server said something");
+  push_bytes(connection);
+}
+
+static void pull_event(connection_t *connection, uint32_t events) {
+  (void)events;
+  pull_bytes(connection);
+}
+
+static void file_event(connection_t *connection, uint32_t events) {
+  (void)events;
+  pull_bytes(connection);
+  if (connection->received == connection->asked * (uint64_t)options.size) ask_for_file(connection);
+}
+
+static void push_start(connection_t *connection) {
+  connection->fd = connect_socket();
+  watch(connection, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+static void pull_start(connection_t *connection) {
+  connection->fd = connect_socket();
+  watch(connection, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+static void file_start(connection_t *connection) {
+  pull_start(connection);
+  ask_for_file(connection);
+}
+
+/* ---- Both sides of a relay ------------------------------------------------------------------------------- */
+
+/* One more connection of the server under test, which makes one for each of ours. */
+static void accept_far(void) {
+  connection_t *connection = calloc(1, sizeof *connection);
+  connection->far = true;
+  connection->fd = accept4((int)options.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (connection->fd < 0) die("accept");
+  int on = 1;
+  setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  watch(connection, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+static void answer(const connection_t *connection) {
+  ssize_t n = recv(connection->fd, far_buffer, READ_SIZE, 0);
+  if (n < 0 && errno == EAGAIN) return;
+  if (n <= 0 || send(connection->fd, far_buffer, (size_t)n, MSG_NOSIGNAL) != n) die("far side");
+}
+
+static void relay_event(connection_t *connection, uint32_t events) {
+  if (connection->far)
+    answer(connection);
+  else
+    echo_event(connection, events);
+}
+
+static void stream_event(connection_t *connection, uint32_t events) {
+  if (connection->far)
+    pull_bytes(connection);
+  else
+    push_event(connection, events);
+}
+
+/* Blocks until the server has connected. */
+static void far_start(void) {
+  fcntl((int)options.listener, F_SETFL, 0);
+  for (long i = 0; i < options.connections; i++) accept_far();
+}
+
 /* ---- The run --------------------------------------------------------------------------------------------- */
 
 /* Handles events until the clock shows `until`, or until `requests` answers have come. */
@@ -239,7 +347,8 @@ static void parse(int argc, char **argv) {
     long *value;
   } numbers[] = {
       {"--connections", &options.connections}, {"--size", &options.size}, {"--depth", &options.depth},
-      {"--requests", &options.requests},       {"--port", &options.port}, {"--pid", &options.pid}};
+      {"--requests", &options.requests},       {"--port", &options.port}, {"--pid", &options.pid},
+      {"--listener", &options.listener}};
   for (int i = 2; i + 1 < argc; i += 2) {
     if (strcmp(argv[i], "--label") == 0) options.label = argv[i + 1];
     if (strcmp(argv[i], "--path") == 0) options.path = argv[i + 1];
@@ -250,8 +359,8 @@ static void parse(int argc, char **argv) {
   if ((options.port == 0 && options.path == NULL) || options.size < 1 || options.connections < 1 ||
       options.depth < 1 || options.depth > DEPTH_MAX) {
     fprintf(stderr,
-            "usage: bench_client echo|churn --port N [--pid N] [--connections N] [--size N] [--depth N]\n"
-            "       [--seconds S] [--requests N] [--label TEXT]\n");
+            "usage: bench_client echo|churn|push|pull|file|relay|stream --port N [--pid N]\n"
+            "       [--connections N] [--size N] [--depth N] [--seconds S] [--requests N] [--label TEXT]\n");
     exit(2);
   }
 }
@@ -269,23 +378,40 @@ static void prepare_process(void) {
   sched_setaffinity(0, sizeof set, &set);
 }
 
+static const struct scenario {
+  const char *name;
+  void (*start)(connection_t *);
+  void (*event)(connection_t *, uint32_t);
+} scenarios[] = {
+    {"echo", echo_start, echo_event},     {"churn", churn_start, churn_event},
+    {"push", push_start, push_event},     {"pull", pull_start, pull_event},
+    {"file", file_start, file_event},     {"relay", echo_start, relay_event},
+    {"stream", push_start, stream_event},
+};
+
 int main(int argc, char **argv) {
   parse(argc, argv);
   prepare_process();
-  bool churning = strcmp(argv[1], "churn") == 0;
+  const struct scenario *scenario = scenarios;
+  while (strcmp(argv[1], scenario->name) != 0) {
+    if (++scenario == scenarios + sizeof scenarios / sizeof scenarios[0]) die(argv[1]);
+  }
   connection_t *connections = calloc((size_t)options.connections, sizeof *connections);
   size_t payload_size = (size_t)options.size * (size_t)(options.depth + 1);
   payload = malloc(payload_size);
-  buffer = malloc(READ_SIZE);
+  buffer = malloc(PULL_SIZE);
+  far_buffer = malloc(READ_SIZE);
   poller = epoll_create1(EPOLL_CLOEXEC);
-  if (connections == NULL || payload == NULL || buffer == NULL || poller < 0) die("start");
+  if (connections == NULL || payload == NULL || buffer == NULL || far_buffer == NULL || poller < 0)
+    die("start");
   for (size_t i = 0; i < payload_size; i++) payload[i] = (char)('a' + i % (size_t)options.size % 23);
   for (size_t i = (size_t)options.size; i <= payload_size; i += (size_t)options.size) payload[i - 1] = '\n';
-  for (long i = 0; i < options.connections; i++)
-    churning ? churn_start(&connections[i]) : echo_start(&connections[i]);
-  for (long i = 0; i < options.connections && !churning; i++)
+  memset(buffer, 0, PULL_SIZE);
+  for (long i = 0; i < options.connections; i++) scenario->start(&connections[i]);
+  if (options.listener >= 0) far_start();
+  for (long i = 0; i < options.connections && scenario->start == echo_start; i++)
     ask(&connections[i], (uint64_t)options.depth, now_ns());
-  void (*event)(connection_t *, uint32_t) = churning ? churn_event : echo_event;
+  void (*event)(connection_t *, uint32_t) = scenario->event;
   if (options.requests)
     run_until(INT64_MAX, (uint64_t)(options.requests / options.connections * options.connections), event);
   else

@@ -321,27 +321,144 @@ static void on_end(struct bufferevent *stream, short events, void *arg) {
   if (events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) bufferevent_free(stream);
 }
 
+static struct bufferevent *open_stream(struct event_base *base, evutil_socket_t fd) {
+  if (fd >= 0 && bench_path == NULL) bench_nodelay(fd);
+  return bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
+}
+
 static void on_connection(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                           int size, void *arg) {
   (void)address, (void)size, (void)arg;
-  if (bench_path == NULL) bench_nodelay(fd);
-  struct bufferevent *stream =
-      bufferevent_socket_new(evconnlistener_get_base(listener), fd, BEV_OPT_CLOSE_ON_FREE);
+  struct bufferevent *stream = open_stream(evconnlistener_get_base(listener), fd);
   bufferevent_setcb(stream, echo, NULL, on_end, NULL);
   bufferevent_enable(stream, EV_READ | EV_WRITE);
 }
 
-void peer_serve(bool for_memory) {
-  (void)for_memory;
+static void serve(evconnlistener_cb on_client) {
   struct event_base *base = peer_loop_new();
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   enum { FLAGS = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE };
   struct evconnlistener *listener =
-      bench_path != NULL
-          ? evconnlistener_new(base, on_connection, NULL, LEV_OPT_CLOSE_ON_FREE, 0, bench_listen())
-          : evconnlistener_new_bind(base, on_connection, NULL, FLAGS, BENCH_BACKLOG,
-                                    (struct sockaddr *)&address, sizeof address);
+      bench_path != NULL ? evconnlistener_new(base, on_client, NULL, LEV_OPT_CLOSE_ON_FREE, 0, bench_listen())
+                         : evconnlistener_new_bind(base, on_client, NULL, FLAGS, BENCH_BACKLOG,
+                                                   (struct sockaddr *)&address, sizeof address);
   if (listener == NULL) bench_die("evconnlistener_new_bind");
   bench_listening(evconnlistener_get_fd(listener));
   event_base_dispatch(base);
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  serve(on_connection);
+}
+
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static void forget(struct bufferevent *stream, void *arg) {
+  (void)arg;
+  struct evbuffer *input = bufferevent_get_input(stream);
+  evbuffer_drain(input, evbuffer_get_length(input));
+}
+
+static void on_pushing(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size,
+                       void *arg) {
+  (void)address, (void)size, (void)arg;
+  struct bufferevent *stream = open_stream(evconnlistener_get_base(listener), fd);
+  bufferevent_setcb(stream, forget, NULL, on_end, NULL);
+  bufferevent_set_max_single_read(stream, BENCH_BUFFER);
+  bufferevent_enable(stream, EV_READ | EV_WRITE);
+}
+
+void peer_serve_sink(void) {
+  serve(on_pushing);
+}
+
+/* Without a copy. Called when all is gone. */
+static void write_on(struct bufferevent *stream, void *arg) {
+  (void)arg;
+  evbuffer_add_reference(bufferevent_get_output(stream), bench_block, sizeof bench_block, NULL, NULL);
+}
+
+static void on_pulling(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size,
+                       void *arg) {
+  (void)address, (void)size;
+  struct bufferevent *stream = open_stream(evconnlistener_get_base(listener), fd);
+  bufferevent_setcb(stream, NULL, write_on, on_end, NULL);
+  bufferevent_set_max_single_write(stream, BENCH_BLOCK);
+  bufferevent_enable(stream, EV_WRITE);
+  write_on(stream, arg);
+}
+
+void peer_serve_source(void) {
+  serve(on_pulling);
+}
+
+static struct evbuffer_file_segment *segment;
+
+static void send_file(struct bufferevent *stream, void *arg) {
+  forget(stream, arg);
+  evbuffer_add_file_segment(bufferevent_get_output(stream), segment, 0, -1);
+}
+
+static void on_asking(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size,
+                      void *arg) {
+  (void)address, (void)size, (void)arg;
+  struct bufferevent *stream = open_stream(evconnlistener_get_base(listener), fd);
+  bufferevent_setcb(stream, send_file, NULL, on_end, NULL);
+  bufferevent_set_max_single_write(stream, 1 << 30);
+  bufferevent_enable(stream, EV_READ | EV_WRITE);
+}
+
+void peer_serve_file(int file, long size) {
+  segment = evbuffer_file_segment_new(file, 0, size, EVBUF_FS_DISABLE_LOCKING);
+  serve(on_asking);
+}
+
+/* ---- Relay: chains of buffers move from one stream to the other ------------------------------------------ */
+
+static struct sockaddr_in relay_target = {.sin_family = AF_INET};
+
+enum { MOST = 8 * BENCH_BUFFER };
+
+static void let_read(struct bufferevent *sink, void *arg) {
+  struct bufferevent *source = arg;
+  bufferevent_setwatermark(sink, EV_WRITE, 0, 0);
+  bufferevent_enable(source, EV_READ);
+}
+
+static void pass_on(struct bufferevent *source, void *arg) {
+  struct bufferevent *sink = arg;
+  bufferevent_write_buffer(sink, bufferevent_get_input(source));
+  if (evbuffer_get_length(bufferevent_get_output(sink)) < MOST) return;
+  bufferevent_setwatermark(sink, EV_WRITE, MOST / 2, MOST);
+  bufferevent_disable(source, EV_READ);
+}
+
+static void on_either_end(struct bufferevent *stream, short events, void *arg) {
+  if ((events & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) == 0) return;
+  bufferevent_free(stream);
+  bufferevent_free(arg);
+}
+
+static void on_relayed(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size,
+                       void *arg) {
+  (void)address, (void)size, (void)arg;
+  struct event_base *base = evconnlistener_get_base(listener);
+  struct bufferevent *client = open_stream(base, fd), *target = open_stream(base, -1);
+  if (bufferevent_socket_connect(target, (struct sockaddr *)&relay_target, sizeof relay_target) != 0)
+    bench_die("bufferevent_socket_connect");
+  bench_nodelay(bufferevent_getfd(target));
+  struct bufferevent *both[] = {client, target};
+  for (int i = 0; i < 2; i++) {
+    bufferevent_setcb(both[i], pass_on, let_read, on_either_end, both[1 - i]);
+    bufferevent_set_max_single_read(both[i], BENCH_BUFFER);
+    bufferevent_set_max_single_write(both[i], BENCH_BUFFER);
+    bufferevent_enable(both[i], EV_READ | EV_WRITE);
+  }
+}
+
+void peer_serve_relay(int port) {
+  relay_target.sin_port = htons((uint16_t)port);
+  relay_target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  serve(on_relayed);
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -432,6 +433,12 @@ typedef struct connection {
   int fd;
   char *rest; /* what the socket did not take; nothing is read until it is gone */
   size_t rest_at, rest_size;
+  off_t file_at;
+
+  struct connection *opposite; /* of a relay; and then: */
+  int pipe[2];
+  size_t piped; /* bytes in it, for this connection */
+  bool splices, over;
 } connection_t;
 
 static int poller;
@@ -484,16 +491,8 @@ static void echo(connection_t *connection) {
     keep_rest(connection, buffer + (sent < 0 ? 0 : sent), (size_t)(n - (sent < 0 ? 0 : sent)));
 }
 
-static void accept_all(int listener) {
-  for (int fd; (fd = bench_accept(listener)) >= 0;) {
-    connection_t *connection = bench_alloc(sizeof *connection);
-    connection->fd = fd;
-    watch(connection, EPOLL_CTL_ADD, EPOLLIN);
-  }
-}
-
-void peer_serve(bool for_memory) {
-  (void)for_memory;
+/* A connection goes to `start`; what happens on it, to `event`. */
+static void serve(void (*start)(connection_t *), void (*event)(connection_t *, uint32_t events)) {
   static struct epoll_event events[1024];
   connection_t listener = {.fd = bench_listen()};
   poller = epoll_create1(EPOLL_CLOEXEC);
@@ -503,12 +502,182 @@ void peer_serve(bool for_memory) {
     int count = epoll_wait(poller, events, 1024, -1);
     for (int i = 0; i < count; i++) {
       connection_t *connection = events[i].data.ptr;
-      if (connection == &listener)
-        accept_all(listener.fd);
-      else if (connection->rest != NULL)
-        write_rest(connection);
-      else
-        echo(connection);
+      if (connection != &listener) {
+        event(connection, events[i].events);
+        continue;
+      }
+      for (int fd; (fd = bench_accept(listener.fd)) >= 0;) {
+        connection = bench_alloc(sizeof *connection);
+        connection->fd = fd;
+        start(connection);
+      }
     }
   }
+}
+
+static void read_first(connection_t *connection) {
+  watch(connection, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+static void echo_event(connection_t *connection, uint32_t events) {
+  (void)events;
+  if (connection->rest != NULL)
+    write_rest(connection);
+  else
+    echo(connection);
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  serve(read_first, echo_event);
+}
+
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static void forget(connection_t *connection, uint32_t events) {
+  (void)events;
+  ssize_t n = recv(connection->fd, buffer, sizeof buffer, 0);
+  if (n == 0 || (n < 0 && errno != EAGAIN)) end(connection);
+}
+
+void peer_serve_sink(void) {
+  serve(read_first, forget);
+}
+
+static void write_first(connection_t *connection) {
+  watch(connection, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+/* The kernel says again when there is room. */
+static void write_on(connection_t *connection, uint32_t events) {
+  (void)events;
+  ssize_t n;
+  do n = send(connection->fd, bench_block, sizeof bench_block, MSG_NOSIGNAL);
+  while (n == (ssize_t)sizeof bench_block);
+  if (n < 0 && errno != EAGAIN) end(connection);
+}
+
+void peer_serve_source(void) {
+  serve(write_first, write_on);
+}
+
+static int file_to_send;
+static long file_size;
+
+static void send_file(connection_t *connection, uint32_t events) {
+  if (events & EPOLLIN) {
+    if (recv(connection->fd, buffer, sizeof buffer, 0) <= 0) {
+      end(connection);
+      return;
+    }
+    connection->file_at = 0;
+    watch(connection, EPOLL_CTL_MOD, EPOLLOUT);
+  }
+  ssize_t n =
+      sendfile(connection->fd, file_to_send, &connection->file_at, (size_t)(file_size - connection->file_at));
+  if (n < 0 && errno != EAGAIN)
+    end(connection);
+  else if (connection->file_at == file_size)
+    watch(connection, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+void peer_serve_file(int file, long size) {
+  file_to_send = file;
+  file_size = size;
+  serve(read_first, send_file);
+}
+
+/* ---- Relay: reads that fill the buffer are followed by splices, until little comes ----------------------- */
+
+enum { PIPE_SIZE = 1 << 20, LITTLE = 16384 };
+
+static struct sockaddr_in relay_target = {.sin_family = AF_INET};
+
+/* Ends both; what still refers to them are events of this turn, so they are not freed. */
+static void relay_end(connection_t *connection) {
+  connection_t *both[] = {connection, connection->opposite};
+  for (int i = 0; i < 2; i++) {
+    close(both[i]->fd);
+    if (both[i]->pipe[1] > 0) close(both[i]->pipe[0]), close(both[i]->pipe[1]);
+    both[i]->over = true;
+  }
+}
+
+static void relay_watch(connection_t *connection) {
+  bool reads = connection->opposite->rest_size == 0 && connection->opposite->piped == 0;
+  bool writes = connection->rest_size > 0 || connection->piped > 0;
+  watch(connection, EPOLL_CTL_MOD, (reads ? EPOLLIN : 0u) | (writes ? EPOLLOUT : 0u));
+}
+
+static void relay_start(connection_t *connection) {
+  connection_t *opposite = bench_alloc(sizeof *opposite);
+  opposite->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(opposite->fd, (struct sockaddr *)&relay_target, sizeof relay_target) != 0) bench_die("connect");
+  fcntl(opposite->fd, F_SETFL, O_NONBLOCK);
+  bench_nodelay(opposite->fd);
+  connection->opposite = opposite;
+  opposite->opposite = connection;
+  read_first(connection);
+  read_first(opposite);
+}
+
+/* What waits for this connection. Returns false if it is over. */
+static bool relay_write(connection_t *sink) {
+  ssize_t n;
+  if (sink->piped > 0) {
+    n = splice(sink->pipe[0], NULL, sink->fd, NULL, sink->piped, SPLICE_F_NONBLOCK);
+    if (n > 0) sink->piped -= (size_t)n;
+  } else {
+    n = send(sink->fd, sink->rest + sink->rest_at, sink->rest_size, MSG_NOSIGNAL);
+    if (n > 0) sink->rest_size -= (size_t)n, sink->rest_at += (size_t)n;
+  }
+  if (n > 0 || errno == EAGAIN) return true;
+  relay_end(sink);
+  return false;
+}
+
+/* Returns what came, or as read(2). */
+static ssize_t relay_splice(connection_t *source, connection_t *sink) {
+  if (sink->pipe[1] == 0) {
+    if (pipe2(sink->pipe, O_NONBLOCK | O_CLOEXEC) != 0) bench_die("pipe2");
+    fcntl(sink->pipe[0], F_SETPIPE_SZ, PIPE_SIZE);
+  }
+  ssize_t n = splice(source->fd, NULL, sink->pipe[1], NULL, PIPE_SIZE, SPLICE_F_NONBLOCK);
+  if (n > 0) sink->piped = (size_t)n;
+  sink->splices = n >= LITTLE;
+  return n;
+}
+
+static ssize_t relay_read(connection_t *source, connection_t *sink) {
+  if (sink->rest == NULL) sink->rest = bench_alloc(BENCH_BUFFER);
+  ssize_t n = recv(source->fd, sink->rest, BENCH_BUFFER, 0);
+  sink->rest_at = 0;
+  sink->rest_size = n > 0 ? (size_t)n : 0;
+  sink->splices = n == BENCH_BUFFER;
+  return n;
+}
+
+static void relay_event(connection_t *connection, uint32_t events) {
+  connection_t *sink = connection->opposite;
+  if (connection->over) return;
+  if (events & EPOLLOUT) {
+    if (!relay_write(connection)) return;
+    relay_watch(connection);
+    relay_watch(sink);
+  }
+  if ((events & ~(uint32_t)EPOLLOUT) == 0 || sink->piped > 0 || sink->rest_size > 0) return;
+  ssize_t n = sink->splices ? relay_splice(connection, sink) : relay_read(connection, sink);
+  if (n <= 0) {
+    if (n == 0 || errno != EAGAIN) relay_end(connection);
+    return;
+  }
+  if (!relay_write(sink) || (sink->piped == 0 && sink->rest_size == 0)) return;
+  relay_watch(connection);
+  relay_watch(sink);
+}
+
+void peer_serve_relay(int port) {
+  relay_target.sin_port = htons((uint16_t)port);
+  relay_target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  serve(relay_start, relay_event);
 }

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <uv.h>
 
 const char *const peer_name = "uv";
@@ -541,31 +542,185 @@ static void serve_unix(uv_loop_t *loop) {
   uv_run(loop, UV_RUN_DEFAULT);
 }
 
-static void on_connection(uv_stream_t *server, int status) {
-  if (status != 0) return;
-  uv_tcp_t *client = bench_alloc(sizeof *client);
+/* An accepted connection, of `size` bytes, or NULL. */
+static uv_tcp_t *accept_one(uv_stream_t *server, int status, size_t size) {
+  if (status != 0) return NULL;
+  uv_tcp_t *client = bench_alloc(size);
   uv_tcp_init(server->loop, client);
   if (uv_accept(server, (uv_stream_t *)client) != 0) {
     end((uv_stream_t *)client);
-    return;
+    return NULL;
   }
   uv_tcp_nodelay(client, 1);
-  uv_read_start((uv_stream_t *)client, give_buffer, echo);
+  return client;
 }
 
-void peer_serve(bool for_memory) {
-  (void)for_memory;
-  uv_loop_t *loop = peer_loop_new();
-  if (bench_path != NULL) serve_unix(loop);
+static void on_connection(uv_stream_t *server, int status) {
+  uv_tcp_t *client = accept_one(server, status, sizeof *client);
+  if (client != NULL) uv_read_start((uv_stream_t *)client, give_buffer, echo);
+}
+
+static void serve(uv_loop_t *loop, uv_connection_cb on_client) {
   uv_tcp_t server;
   struct sockaddr_in address;
   uv_os_fd_t fd;
   uv_ip4_addr("127.0.0.1", 0, &address);
   uv_tcp_init(loop, &server);
   if (uv_tcp_bind(&server, (struct sockaddr *)&address, 0) != 0 ||
-      uv_listen((uv_stream_t *)&server, BENCH_BACKLOG, on_connection) != 0)
+      uv_listen((uv_stream_t *)&server, BENCH_BACKLOG, on_client) != 0)
     bench_die("uv_listen");
   uv_fileno((uv_handle_t *)&server, &fd);
   bench_listening(fd);
   uv_run(loop, UV_RUN_DEFAULT);
+}
+
+void peer_serve(bool for_memory) {
+  (void)for_memory;
+  uv_loop_t *loop = peer_loop_new();
+  if (bench_path != NULL) serve_unix(loop);
+  serve(loop, on_connection);
+}
+
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static void forget(uv_stream_t *stream, ssize_t size, const uv_buf_t *data) {
+  (void)data;
+  if (size < 0) end(stream);
+}
+
+static void on_pushing(uv_stream_t *server, int status) {
+  uv_tcp_t *client = accept_one(server, status, sizeof *client);
+  if (client != NULL) uv_read_start((uv_stream_t *)client, give_buffer, forget);
+}
+
+void peer_serve_sink(void) {
+  serve(peer_loop_new(), on_pushing);
+}
+
+typedef struct source {
+  uv_tcp_t stream;
+  uv_write_t request;
+} source_t;
+
+/* Tries first, which costs no request; what is left over goes the other way. */
+static void write_on(uv_write_t *request, int status) {
+  source_t *source = request->data;
+  uv_stream_t *stream = (uv_stream_t *)&source->stream;
+  uv_buf_t block = uv_buf_init(bench_block, sizeof bench_block);
+  int n = status;
+  while (n >= 0 && (n = uv_try_write(stream, &block, 1)) == (int)sizeof bench_block) continue;
+  if (n == UV_EAGAIN) n = 0;
+  block = uv_buf_init(bench_block + (n < 0 ? 0 : n), (unsigned)sizeof bench_block - (unsigned)(n < 0 ? 0 : n));
+  if (n < 0 || uv_write(&source->request, stream, &block, 1, write_on) != 0) end(stream);
+}
+
+static void on_pulling(uv_stream_t *server, int status) {
+  source_t *source = (source_t *)(void *)accept_one(server, status, sizeof *source);
+  if (source == NULL) return;
+  source->request.data = source;
+  write_on(&source->request, 0);
+}
+
+void peer_serve_source(void) {
+  serve(peer_loop_new(), on_pulling);
+}
+
+/* uv_fs_sendfile knows no streams, and answers EAGAIN where one is full; so the file is mapped and written. */
+static uv_buf_t mapped;
+
+static void on_file_written(uv_write_t *request, int status) {
+  source_t *source = request->data;
+  if (status < 0) end((uv_stream_t *)&source->stream);
+}
+
+static void send_file(uv_stream_t *stream, ssize_t size, const uv_buf_t *data) {
+  source_t *source = (source_t *)(void *)stream;
+  (void)data;
+  if (size < 0 || (size > 0 && uv_write(&source->request, stream, &mapped, 1, on_file_written) != 0))
+    end(stream);
+}
+
+static void on_asking(uv_stream_t *server, int status) {
+  source_t *source = (source_t *)(void *)accept_one(server, status, sizeof *source);
+  if (source == NULL) return;
+  source->request.data = source;
+  uv_read_start((uv_stream_t *)&source->stream, give_buffer, send_file);
+}
+
+void peer_serve_file(int file, long size) {
+  mapped = uv_buf_init(mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, file, 0), (unsigned)size);
+  serve(peer_loop_new(), on_asking);
+}
+
+/* ---- Relay ----------------------------------------------------------------------------------------------- */
+
+typedef struct half {
+  uv_tcp_t stream;
+  struct half *opposite;
+  uv_connect_t connecting;
+} half_t;
+
+static struct sockaddr_in relay_target;
+
+static void end_both(half_t *half) {
+  end((uv_stream_t *)&half->stream);
+  end((uv_stream_t *)&half->opposite->stream);
+}
+
+static void pass_on(uv_stream_t *stream, ssize_t size, const uv_buf_t *data);
+
+static void on_passed(uv_write_t *request, int status) {
+  half_t *source = request->data;
+  free(request);
+  if (status == 0)
+    uv_read_start((uv_stream_t *)&source->stream, give_buffer, pass_on);
+  else
+    end_both(source);
+}
+
+static void pass_rest(half_t *source, const char *data, size_t size) {
+  rest_t *rest = bench_alloc(sizeof *rest + size);
+  memcpy(rest->data, data, size);
+  rest->request.data = source;
+  uv_buf_t whole = uv_buf_init(rest->data, (unsigned)size);
+  uv_read_stop((uv_stream_t *)&source->stream);
+  if (uv_write(&rest->request, (uv_stream_t *)&source->opposite->stream, &whole, 1, on_passed) != 0)
+    bench_die("uv_write");
+}
+
+static void pass_on(uv_stream_t *stream, ssize_t size, const uv_buf_t *data) {
+  half_t *source = (half_t *)(void *)stream;
+  if (size == 0) return;
+  uv_buf_t whole = uv_buf_init(data->base, (unsigned)(size < 0 ? 0 : size));
+  int written = size < 0 ? (int)size : uv_try_write((uv_stream_t *)&source->opposite->stream, &whole, 1);
+  if (written == UV_EAGAIN) written = 0;
+  if (written < 0)
+    end_both(source);
+  else if (written < size)
+    pass_rest(source, data->base + written, (size_t)(size - written));
+}
+
+static void on_target(uv_connect_t *connecting, int status) {
+  half_t *target = connecting->data;
+  if (status != 0) bench_die("uv_tcp_connect");
+  uv_read_start((uv_stream_t *)&target->stream, give_buffer, pass_on);
+  uv_read_start((uv_stream_t *)&target->opposite->stream, give_buffer, pass_on);
+}
+
+static void on_relayed(uv_stream_t *server, int status) {
+  half_t *client = (half_t *)(void *)accept_one(server, status, sizeof *client), *target;
+  if (client == NULL) return;
+  target = bench_alloc(sizeof *target);
+  uv_tcp_init(server->loop, &target->stream);
+  uv_tcp_nodelay(&target->stream, 1);
+  client->opposite = target;
+  target->opposite = client;
+  target->connecting.data = target;
+  if (uv_tcp_connect(&target->connecting, &target->stream, (struct sockaddr *)&relay_target, on_target) != 0)
+    bench_die("uv_tcp_connect");
+}
+
+void peer_serve_relay(int port) {
+  uv_ip4_addr("127.0.0.1", port, &relay_target);
+  serve(peer_loop_new(), on_relayed);
 }

@@ -99,6 +99,10 @@ network() {
   done
   for connections in 1 50 1000; do echo_cell $connections 64 16; done
   rotate churn churn --seconds "$seconds"
+  for way in push pull file relay; do rotate "$way/1" $way --seconds "$seconds"; done
+  for connections in 1 50; do
+    rotate "relay/$connections/64/1" relay --size 64 --connections $connections --seconds "$seconds"
+  done
 }
 
 table() { awk -v peers="$peers" -v columns="$1" -v stat="${STAT:-median}" -f "$here/table.awk" "$results"; }
@@ -133,6 +137,8 @@ run_quick() {
     echo_cell 50 64 16
     echo_cell 50 16384 1
     rotate churn churn --seconds "$seconds"
+    for way in push pull file relay; do rotate "$way/1" $way --seconds "$seconds"; done
+    rotate relay/1/64/1 relay --size 64 --connections 1 --seconds "$seconds"
     rotate idle idle --connections 2000
   done
   table peers

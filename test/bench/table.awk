@@ -88,6 +88,13 @@ function blast_rows(name, scale, rate) {
   row("1200 B, 32 in a message", "blast/1200/32", name, scale, rate)
 }
 
+function bulk_rows(name, scale, rate) {
+  row("receive and forget", "push/1", name, scale, rate)
+  row("send from memory", "pull/1", name, scale, rate)
+  row("send a file of 64 MiB", "file/1", name, scale, rate)
+  row("relay", "relay/1", name, scale, rate)
+}
+
 # What a cell of the mode "count" is about.
 function cell_title(key,    parts) {
   if (key == "count/churn") return "connect, 1 byte, close"
@@ -171,6 +178,13 @@ END {
     }
   row("loop, allocated", "loop", "bytes", 1, 0)
   row("loop, resident", "loop", "resident", 1, 0)
+  title("Bulk over one connection, server CPU us per MiB")
+  bulk_rows("cpu_ns", 1000, 0)
+  title("Bulk over one connection, MiB per second")
+  bulk_rows("per_s", 1, 1)
+  title("Relay of 64 B there and back, its CPU ns")
+  row("1 connection", "relay/1/64/1", "cpu_ns", 1, 0)
+  row("50 connections", "relay/50/64/1", "cpu_ns", 1, 0)
   title("Echo, 1000 requests per second")
   echo_rows("per_s", 1000, 1)
   title("Echo, server CPU ns per request")
