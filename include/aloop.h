@@ -250,10 +250,15 @@ typedef struct aloop_poller {
   int (*backend_fd)(void *state);
   /* May be NULL: the loop's clock in ns, instead of the monotonic one (the virtual poller jumps its own). */
   int64_t (*now)(void *state);
+  /* May be NULL. A run or a hosted turn ends: what update() has put off happens now. */
+  void (*flush)(void *state);
+  /* The state belongs to the thread that waits first: for a run in another thread it is opened anew, and for a
+   * host too, then with an `arg` that is not NULL. */
+  bool one_thread;
 } aloop_poller_t;
 
-/* The built-in poller of that name ("epoll", "kqueue", "poll", "select", "virtual"), NULL if this build has
- * none. "auto" or NULL: the best here. A constant that lives as long as the program. [any] */
+/* The built-in poller of that name ("epoll", "uring", "kqueue", "poll", "select", "virtual"), NULL if this
+ * build has none. "auto" or NULL: the best here. A constant that lives as long as the program. [any] */
 ALOOP_API const aloop_poller_t *aloop_poller_find(const char *name);
 
 /* The names of the built-in pollers, best first, ended by NULL. [any] */
@@ -358,8 +363,10 @@ ALOOP_API int aloop_backend_fd(const aloop_t *loop);
 ALOOP_API int64_t aloop_next_timeout(aloop_t *loop);
 ALOOP_API int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg);
 
-/* The name of the poller in use. [any] */
+/* The name of the poller in use, and in words why it is not the one that was asked for by name ("" if it is):
+ * "uring" gives way to the next best where the kernel does not offer it. [any] */
 ALOOP_API const char *aloop_poller_name(const aloop_t *loop);
+ALOOP_API const char *aloop_poller_reason(const aloop_t *loop);
 
 /* ---- Callbacks and timers -------------------------------------------------------------------------------- */
 

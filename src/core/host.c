@@ -25,6 +25,13 @@ int aloop__loop_rebuild(aloop_t *loop) {
     loop->poller->close(fresh);
     return rc;
   }
+  /* In the child of a fork what the poller has is the parent's. */
+  if (loop->requests != NULL && loop->fork_generation == aloop__current_forks()) loop->requests->leaving(loop);
+  if (loop->requests != NULL) rc = loop->requests->moved(loop, fresh);
+  if (rc < 0) {
+    loop->poller->close(fresh);
+    return rc;
+  }
   int64_t before = aloop__clock_now(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = fresh;
@@ -60,10 +67,21 @@ int aloop_after_fork(aloop_t *loop) {
   return 0;
 }
 
+/* A poller of one thread is told of its host by an argument. */
+static int begin_hosting(aloop_t *loop) {
+  if (!loop->poller->one_thread || loop->poller_arg != NULL) return 0;
+  loop->poller_arg = loop;
+  int rc = aloop__loop_rebuild(loop);
+  if (rc < 0) loop->poller_arg = NULL;
+  return rc;
+}
+
 int aloop_backend_fd(const aloop_t *loop) {
   int rc = aloop__loop_enter((aloop_t *)loop);
   if (rc < 0) return rc;
-  return loop->poller->backend_fd != NULL ? loop->poller->backend_fd(loop->poller_state) : ALOOP_ENOTSUP;
+  if (loop->poller->backend_fd == NULL) return ALOOP_ENOTSUP;
+  rc = begin_hosting((aloop_t *)loop);
+  return rc < 0 ? rc : loop->poller->backend_fd(loop->poller_state);
 }
 
 int64_t aloop_next_timeout(aloop_t *loop) {
@@ -86,6 +104,12 @@ int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg) {
   else
     loop->guard &= ~(uint32_t)ALOOP__GUARD_HOOK;
   return 0;
+}
+
+const char *aloop_poller_reason(const aloop_t *loop) {
+  if (loop != NULL) return loop->poller_reason != NULL ? loop->poller_reason : "";
+  aloop__misuse(NULL, ALOOP_EINVAL, "the loop is NULL");
+  return "";
 }
 
 const char *aloop_poller_name(const aloop_t *loop) {

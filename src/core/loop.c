@@ -25,6 +25,7 @@
 #include "core/clock.h"
 #include "core/memory.h"
 #include "core/report.h"
+#include "poller/poller.h"
 
 enum { BATCH = 256, SKIPS_MAX = 60, STALE_POLLS_MAX = 64 };
 
@@ -101,9 +102,19 @@ static const char *take_options(const aloop_options_t *given, aloop_options_t *o
   return NULL;
 }
 
+/* A poller that is more than the kernel offers gives way to the usual one. */
+static int open_poller(aloop_t *loop) {
+  int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &loop->poller_state);
+  if (rc != ALOOP_ENOTSUP) return rc;
+  loop->poller_reason = aloop__poller_missing(loop->poller);
+  if (loop->poller_reason == NULL) return rc;
+  loop->poller = aloop_poller_find(NULL);
+  return loop->poller->open(loop->poller_arg, &loop->allocator, &loop->poller_state);
+}
+
 /* Poller and wake-up descriptor. */
 static int open_descriptors(aloop_t *loop) {
-  int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &loop->poller_state);
+  int rc = open_poller(loop);
   if (rc < 0) return rc;
   rc = aloop__wake_open(loop);
   if (rc == 0) return 0;
@@ -333,6 +344,20 @@ static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
   aloop__loop_rebuild(loop);
 }
 
+/* What is not a readable descriptor. */
+ALOOP_INLINE bool deliver_rest(aloop_t *loop, const aloop_poll_event_t *event, bool found) {
+  if (event->events & ALOOP_WRITABLE && loop->stop_error == 0) found = deliver(loop, event, ALOOP_WRITABLE);
+  if (ALOOP_LIKELY((event->events & ALOOP__COMPLETED) == 0)) return found;
+  loop->callbacks++;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+    call_timed(loop, loop->requests->completed, (void *)event, NULL);
+    return true;
+  }
+  loop->requests->completed(loop, (void *)event);
+  leave_context(loop);
+  return true;
+}
+
 /* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop leaves the rest to the
  * next poll. */
 ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int count) {
@@ -340,8 +365,7 @@ ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int cou
   for (; count > 0 && ALOOP_LIKELY(loop->stop_error == 0); count--, event++) {
     bool found = true;
     if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) found = deliver(loop, event, ALOOP_READABLE);
-    if (ALOOP_UNLIKELY(event->events & ALOOP_WRITABLE) && loop->stop_error == 0)
-      found = deliver(loop, event, ALOOP_WRITABLE);
+    if (ALOOP_UNLIKELY(event->events & ~(uint32_t)ALOOP_READABLE)) found = deliver_rest(loop, event, found);
     if (ALOOP_UNLIKELY(!found)) drop_event(loop);
   }
 }
@@ -429,6 +453,10 @@ static int begin_run(aloop_t *loop) {
   if (loop->running) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
   if (aloop_running_loop() != NULL)
     return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
+  if (loop->poller->one_thread && loop->polls > 0 && !pthread_equal(loop->thread, pthread_self())) {
+    rc = aloop__loop_rebuild(loop);
+    if (rc < 0) return rc;
+  }
   loop->running = true;
   loop->thread = pthread_self();
   loop->run_started = aloop__clock_ticks();
@@ -438,6 +466,7 @@ static int begin_run(aloop_t *loop) {
 }
 
 static int end_run(aloop_t *loop, int rc) {
+  if (loop->poller->flush != NULL) loop->poller->flush(loop->poller_state);
   aloop__current_run(NULL);
   /* Whoever waits for the next run, a host perhaps, has to be woken by a post. One that is there already is
    * seen by aloop_next_timeout. */

@@ -59,6 +59,13 @@ enum {
   ALOOP__ROOMS
 };
 
+/* What a driver is told that makes requests of the poller beside the watches. */
+typedef struct aloop__requests {
+  aloop_callback_fn completed;    /* (loop, event): one ended */
+  void (*leaving)(aloop_t *loop); /* the poller is about to be opened anew: take what it has for you */
+  int (*moved)(aloop_t *loop, void *poller_state); /* it has been: ask again */
+} aloop__requests_t;
+
 /* Reasons for the public calls to leave their fast path. */
 enum { ALOOP__GUARD_CLOSED = 1, ALOOP__GUARD_DEBUG = 2, ALOOP__GUARD_HOOK = 4 };
 
@@ -94,10 +101,12 @@ struct aloop {
   uint64_t poll_ticks;
 
   const aloop_poller_t *poller;
+  const char *poller_reason; /* why it is not the one that was asked for, or NULL */
   void *poller_state;
   void *poller_arg;
-  int64_t clock_offset;     /* what a poller's own clock lost when it was opened anew */
-  aloop__watch_t **watches; /* by descriptor */
+  int64_t clock_offset;              /* what a poller's own clock lost when it was opened anew */
+  const aloop__requests_t *requests; /* of a driver that works with the poller itself; or NULL */
+  aloop__watch_t **watches;          /* by descriptor */
   int watches_size;
   uint32_t watches_count;
   uint32_t generation; /* the last one given to a watch */

@@ -10,6 +10,9 @@
 
 #include "aloop.h"
 
+/* Beside ALOOP_READABLE and ALOOP_WRITABLE: the end of a request, for loop->completed. */
+enum { ALOOP__COMPLETED = 8 };
+
 typedef struct aloop__watch aloop__watch_t;
 
 typedef struct aloop__watch_ops {

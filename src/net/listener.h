@@ -15,6 +15,8 @@ struct aloop__listener {
   int fd;
   bool accepting;         /* the driver is told to deliver */
   bool nodelay_inherited; /* accepted sockets have TCP_NODELAY already */
+  bool armed;             /* the completion driver's: an accept is in the kernel, */
+  uint8_t arming;         /* ... of this number */
 };
 
 /* ---- Called by the I/O driver ---- */

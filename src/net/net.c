@@ -11,17 +11,36 @@
 #include "core/memory.h"
 #include "net/datagram.h"
 #include "net/driver.h"
+#include "net/completion.h"
 #include "net/splice.h"
+#include "poller/poller.h"
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
   if (net->spare_fd >= 0) close(net->spare_fd);
   aloop__splice_close(loop, net->pipes);
   aloop__dgrams_close(loop, net->dgrams);
+#ifdef ALOOP_HAVE_IO_URING
+  if (net->completion != NULL) aloop__completion_close(loop, net->completion);
+#endif
   aloop__memory_release(loop, net->read_buffer);
   aloop__memory_release(loop, net->cork_buffer);
   aloop__memory_release(loop, net->packet_buffer);
   aloop__memory_release(loop, net);
+}
+
+/* The driver that the loop's poller goes with. */
+static int choose_driver(aloop_t *loop, aloop__net_t *net) {
+  net->driver = &aloop__driver_readiness;
+#ifdef ALOOP_HAVE_IO_URING
+  if (loop->poller != &aloop__poller_uring) return 0;
+  int rc = aloop__completion_open(loop, &net->completion);
+  if (rc == 0) net->driver = &aloop__driver_completion;
+  return rc == ALOOP_ENOTSUP ? 0 : rc;
+#else
+  (void)loop;
+  return 0;
+#endif
 }
 
 aloop__net_t *aloop__net_open(aloop_t *loop) {
@@ -29,14 +48,13 @@ aloop__net_t *aloop__net_open(aloop_t *loop) {
   aloop__net_t *net = aloop__memory_zero(loop, sizeof *net);
   char *read_buffer = aloop__memory_new(loop, ALOOP__READ_SIZE);
   char *cork_buffer = aloop__memory_new(loop, ALOOP__CORK_SIZE);
-  if (net == NULL || read_buffer == NULL || cork_buffer == NULL) {
+  if (net == NULL || read_buffer == NULL || cork_buffer == NULL || choose_driver(loop, net) < 0) {
     aloop__memory_release(loop, cork_buffer);
     aloop__memory_release(loop, read_buffer);
     aloop__memory_release(loop, net);
     return NULL;
   }
   net->room.close = close_net;
-  net->driver = &aloop__driver_readiness;
   net->spare_fd = -1;
   net->read_buffer = read_buffer;
   net->cork_buffer = cork_buffer;

@@ -14,12 +14,18 @@
 #ifdef ALOOP_HAVE_EPOLL
 extern const aloop_poller_t aloop__poller_epoll;
 #endif
+#ifdef ALOOP_HAVE_IO_URING
+extern const aloop_poller_t aloop__poller_uring;
+#endif
 #ifdef ALOOP_HAVE_KQUEUE
 extern const aloop_poller_t aloop__poller_kqueue;
 #endif
 extern const aloop_poller_t aloop__poller_poll;
 extern const aloop_poller_t aloop__poller_select;
 extern const aloop_poller_t aloop__poller_virtual;
+
+/* In words what the kernel lacks for a built-in poller that can be done without, or NULL. */
+const char *aloop__poller_missing(const aloop_poller_t *table);
 
 #define ALOOP__POLLER_LONGEST (INT64_C(86400) * 1000000000)
 

@@ -6,10 +6,14 @@
  * for it.
  */
 #include "poller/poller.h"
+#include "poller/ring.h"
 
 static const aloop_poller_t *const tables[] = {
 #ifdef ALOOP_HAVE_EPOLL
     &aloop__poller_epoll,
+#endif
+#ifdef ALOOP_HAVE_IO_URING
+    &aloop__poller_uring,
 #endif
 #ifdef ALOOP_HAVE_KQUEUE
     &aloop__poller_kqueue,
@@ -21,11 +25,22 @@ static const char *const names[] = {
 #ifdef ALOOP_HAVE_EPOLL
     "epoll",
 #endif
+#ifdef ALOOP_HAVE_IO_URING
+    "uring",
+#endif
 #ifdef ALOOP_HAVE_KQUEUE
     "kqueue",
 #endif
     "poll",   "select", "virtual", NULL,
 };
+
+const char *aloop__poller_missing(const aloop_poller_t *table) {
+#ifdef ALOOP_HAVE_IO_URING
+  if (table == &aloop__poller_uring) return aloop__ring_missing();
+#endif
+  (void)table;
+  return NULL;
+}
 
 const aloop_poller_t *aloop_poller_find(const char *name) {
   if (name == NULL || strcmp(name, "auto") == 0) return tables[0];

@@ -24,6 +24,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,6 +46,9 @@
   X(fcntl, false, false, EBADF)                                                                                \
   X(fork, false, false, EAGAIN, ENOMEM)                                                                        \
   X(fstat, false, false, EIO, EBADF)                                                                           \
+  X(io_uring_enter, true, false, ENOMEM)                                                                       \
+  X(io_uring_register, false, false, ENOMEM)                                                                   \
+  X(io_uring_setup, false, false, EMFILE, ENOMEM, EPERM)                                                       \
   X(getpeername, false, false, ENOTCONN, ENOBUFS)                                                              \
   X(getsockname, false, false, ENOBUFS)                                                                        \
   X(getsockopt, false, false, ENOBUFS)                                                                         \
@@ -265,7 +269,8 @@ static bool poll_fails(int which) {
   type __wrap_##name(__VA_ARGS__);                                                                             \
   type __wrap_##name(__VA_ARGS__)
 
-/* ---- Sockets ----------------------------------------------------------------------------------------------- */
+/* ---- Sockets -----------------------------------------------------------------------------------------------
+ */
 
 WRAP(int, socket, int family, int type, int protocol) {
   return fails(CALL_socket) ? -1 : __real_socket(family, type, protocol);
@@ -322,7 +327,8 @@ WRAP(int, shutdown, int fd, int how) {
   return -1;
 }
 
-/* ---- Bytes --------------------------------------------------------------------------------------------------- */
+/* ---- Bytes
+ * --------------------------------------------------------------------------------------------------- */
 
 WRAP(ssize_t, recv, int fd, void *buffer, size_t size, int flags) {
   if (fails(CALL_recv)) return -1;
@@ -438,7 +444,8 @@ ssize_t __wrap_pwritev2(int fd, const struct iovec *parts, int parts_count, off_
   return __real_pwritev2(fd, parts, parts_count, at, flags);
 }
 
-/* ---- Files ------------------------------------------------------------------------------------------------- */
+/* ---- Files -------------------------------------------------------------------------------------------------
+ */
 
 WRAP(int, close, int fd) {
   if (!fails(CALL_close)) return __real_close(fd);
@@ -476,7 +483,8 @@ WRAP(int, fcntl, int fd, int command, ...) {
   return fails(CALL_fcntl) ? -1 : __real_fcntl(fd, command, argument);
 }
 
-/* ---- Processes --------------------------------------------------------------------------------------------- */
+/* ---- Processes ---------------------------------------------------------------------------------------------
+ */
 
 WRAP(pid_t, fork, void) {
   return fails(CALL_fork) ? -1 : __real_fork();
@@ -501,7 +509,8 @@ WRAP(int, waitid, idtype_t type, id_t id, siginfo_t *info, int options) {
   return fails(CALL_waitid) ? -1 : __real_waitid(type, id, info, options);
 }
 
-/* ---- Pollers ----------------------------------------------------------------------------------------------- */
+/* ---- Pollers -----------------------------------------------------------------------------------------------
+ */
 
 WRAP(int, epoll_create1, int flags) {
   return fails(CALL_epoll_create1) ? -1 : __real_epoll_create1(flags);
@@ -536,6 +545,23 @@ WRAP(int, ppoll, struct pollfd *fds, nfds_t size, const struct timespec *timeout
 WRAP(int, pselect, int size, fd_set *readers, fd_set *writers, fd_set *others, const struct timespec *timeout,
      const sigset_t *mask) {
   return poll_fails(CALL_pselect) ? -1 : __real_pselect(size, readers, writers, others, timeout, mask);
+}
+
+/* What has no function of its own. Only io_uring's calls count: the others are made between fork and exec. */
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+long __wrap_syscall(long number, ...) {
+  long arg[6];
+  va_list args;
+  va_start(args, number);
+  for (int i = 0; i < 6; i++) arg[i] = va_arg(args, long);
+  va_end(args);
+#ifdef __NR_io_uring_setup
+  if (number == __NR_io_uring_enter && poll_fails(CALL_io_uring_enter)) return -1;
+  if (number == __NR_io_uring_register && fails(CALL_io_uring_register)) return -1;
+  if (number == __NR_io_uring_setup && fails(CALL_io_uring_setup)) return -1;
+#endif
+  return __real_syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }
 
 /* The argument is unsigned in one C library and int in another; the bits are the same. */

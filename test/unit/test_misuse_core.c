@@ -108,6 +108,7 @@ static void null_loops(misuse_t *m) {
   MISTAKE(aloop_next_timeout(NULL), ALOOP_EINVAL);
   MISTAKE(aloop_set_armed_hook(NULL, ignore, &value), ALOOP_EINVAL);
   MISTAKE(strcmp(aloop_poller_name(NULL), ""), 0);
+  MISTAKE(strcmp(aloop_poller_reason(NULL), ""), 0);
   ORDINARY(aloop_poller_find("abacus"), 0);
   ORDINARY(aloop_poller_find(""), 0);
 }
@@ -455,6 +456,7 @@ static void calls_of_another_thread(misuse_t *m) {
   ORDINARY(aloop_is_running(loop), true);
   ORDINARY(aloop_running_loop(), 0);
   ORDINARY(aloop_poller_name(loop) != NULL, true);
+  ORDINARY(strcmp(aloop_poller_reason(loop), ""), 0);
   ORDINARY(aloop_handle_error(others->soon), 0);
   ORDINARY(aloop_handle_cancelled(others->soon), false);
   MISTAKE(aloop_call_soon_threadsafe(loop, NULL, NULL), ALOOP_EINVAL);

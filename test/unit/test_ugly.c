@@ -93,7 +93,8 @@ static void make_pair_at(int number, int fds[2]) {
 }
 
 static bool tells_of_closed(const env_t *env) {
-  return on_poller(env, "poll") || on_poller(env, "select") || on_poller(env, "virtual");
+  return on_poller(env, "poll") || on_poller(env, "select") || on_poller(env, "virtual") ||
+         on_poller(env, "uring");
 }
 
 /* ---- Closed behind our back ------------------------------------------------------------------------------ */
@@ -554,7 +555,7 @@ static void a_regular_file_is_refused_or_always_ready(void **state) {
   assert_true(fputs("text", file) >= 0 && fflush(file) == 0);
   rewind(file);
   int calls = 0, fd = fileno(file);
-  bool refused = on_poller(env, "epoll");
+  bool refused = on_poller(env, "epoll") || on_poller(env, "uring");
   assert_int_equal(aloop_add_reader(env->loop, fd, count, &calls), refused ? ALOOP_EPERM : 0);
   assert_int_equal(metrics(env->loop).watches, refused ? 0 : 1);
   for (int i = 0; i < 3; i++) aloop_run_once(env->loop, 0);

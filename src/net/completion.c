@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The completion driver: stream sockets over io_uring. Requests are prepared in memory and handed over with
+ * the one system call that waits for completions, so a turn costs one system call, however many connections are
+ * at work in it.
+ *
+ * Receiving: one multishot receive per connection stays in the kernel for as long as reading is wanted. Each
+ * completion names a buffer of the loop's ring (completion_buffers.c) with bytes; the protocol sees them there,
+ * and the buffer goes back when data_received returns. Completions come in the order of the bytes, also across
+ * a pause: bytes that came when nobody wanted them are copied and held, and are delivered before newer ones.
+ * With all buffers in use the kernel ends the receive; it is asked again, and by then the turn has given them
+ * back.
+ *
+ * Sending is what the readiness driver does: at once, and when the socket is full, again when the
+ * poller says that it has room. Sends as requests were tried, one at a time per connection from the outbox,
+ * handed over together: for echoes of 64 bytes the CPU time per request was the same within noise (the kernel's
+ * TCP is what costs), for 16 KiB it was a sixth more, because the bytes had to be copied to stay where they
+ * are; and a write could no more tell its caller what the socket took.
+ *
+ * Cancelling is not waiting. Requests are named after the generation of the connection's watch, so what comes
+ * later finds nobody and only gives its buffer back; a descriptor may be closed and used again at once. A
+ * request keeps its socket open until the kernel has ended it, which happens with the next call that hands
+ * over the cancel: in the same turn, or when the run ends.
+ *
+ * Not here: connecting and plain descriptors, which wait through the poller. Descriptors above a million do not
+ * fit into a name; no process has them by default.
+ */
+#ifdef ALOOP_HAVE_IO_URING
+
+#include "net/completion.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+#include "net/readiness.h"
+#include "net/write.h"
+
+enum { PIECES = 64 }; /* for a protocol with tiny buffers, in one go */
+
+typedef struct completion_transport {
+  aloop_transport_t transport;
+  aloop__held_t *held; /* bytes that came while nobody wanted them, oldest first */
+  int end;             /* held behind them: ALOOP_EOF or an error; 0: none */
+  uint8_t arming;      /* of the receive, and of the wait for room */
+  bool receiving;
+  bool waiting;       /* for deliver_all */
+  aloop__list_t link; /* ... among others */
+} completion_transport_t;
+
+static completion_transport_t *of(aloop_transport_t *transport) {
+  return ALOOP_CONTAINER_OF(transport, completion_transport_t, transport);
+}
+
+void aloop__completion_cancel(aloop_t *loop, uint64_t name) {
+  struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
+  if (request == NULL) return;
+  request->opcode = IORING_OP_ASYNC_CANCEL;
+  request->fd = -1;
+  request->addr = name;
+  request->flags = IOSQE_CQE_SKIP_SUCCESS;
+  request->user_data = ALOOP__RING_SILENT;
+}
+
+/* ---- Sending --------------------------------------------------------------------------------------------- */
+
+/* Sent at once as long as the socket takes it: it costs no more than a request, and the caller learns what
+ * became of its bytes. */
+static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
+  if (ALOOP_LIKELY(count == 1))
+    return aloop__readiness_result(
+        send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT));
+  struct msghdr message = {.msg_iov = (struct iovec *)iov};
+  message.msg_iovlen = (unsigned char)count;
+  return aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
+/* The socket was full. */
+static void writable(aloop_t *loop, void *arg) {
+  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch), send_now);
+}
+
+static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
+  return aloop__readiness_send_file(transport->fd, file, offset, count);
+}
+
+/* ---- Receiving ------------------------------------------------------------------------------------------- */
+
+static uint64_t receive_name(const completion_transport_t *self) {
+  return aloop__completion_name(ALOOP__COMPLETION_RECEIVE, self->arming, &self->transport.watch);
+}
+
+static int receive(aloop_t *loop, completion_transport_t *self) {
+  struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
+  if (request == NULL) return ALOOP_ENOBUFS;
+  request->opcode = IORING_OP_RECV;
+  request->fd = self->transport.fd;
+  request->ioprio = IORING_RECV_MULTISHOT;
+  request->flags = IOSQE_BUFFER_SELECT;
+  request->user_data = receive_name(self);
+  self->receiving = true;
+  return 0;
+}
+
+static void receive_no_more(aloop_t *loop, completion_transport_t *self) {
+  if (!self->receiving) return;
+  aloop__completion_cancel(loop, receive_name(self));
+  self->receiving = false;
+  self->arming++;
+}
+
+/* Most bytes that are held stay in the kernel's buffer: that needs no memory, so it cannot fail. When half of
+ * all buffers are held, copies spare the rest. */
+static aloop__held_t *make_held(aloop_t *loop, const char *data, size_t size, uint32_t flags) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  if (state->held_buffers >= ALOOP__COMPLETION_BUFFERS / 2) {
+    aloop__held_t *copy = aloop__memory_new(loop, sizeof *copy + size);
+    if (copy != NULL) {
+      char *bytes = (char *)(copy + 1);
+      memcpy(bytes, data, size);
+      *copy = (aloop__held_t){.data = bytes, .size = size, .copied = true};
+      aloop__completion_give_back(&state->buffers, flags);
+      return copy;
+    }
+  }
+  aloop__held_t *held = &state->held[flags >> IORING_CQE_BUFFER_SHIFT];
+  *held = (aloop__held_t){.data = data, .size = size, .flags = flags};
+  state->held_buffers++;
+  return held;
+}
+
+/* Keeps bytes for later, and their buffer is given back then. */
+static void hold(completion_transport_t *self, const char *data, size_t size, uint32_t flags) {
+  aloop__held_t **last = &self->held;
+  while (*last != NULL) last = &(*last)->next;
+  *last = make_held(self->transport.object.loop, data, size, flags);
+}
+
+static void drop_first(aloop_t *loop, completion_transport_t *self) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  aloop__held_t *first = self->held;
+  self->held = first->next;
+  if (first->copied) {
+    aloop__memory_release(loop, first);
+    return;
+  }
+  state->held_buffers--;
+  first->data = NULL;
+  aloop__completion_give_back(&state->buffers, first->flags);
+}
+
+static void drop_held(aloop_t *loop, completion_transport_t *self) {
+  while (self->held != NULL) drop_first(loop, self);
+}
+
+/* A piece for a buffered protocol. Returns how many bytes it took; 0: it wants none, or has become another one.
+ */
+static size_t deliver_piece(aloop_transport_t *transport, aloop__net_t *net, const char *data, size_t size) {
+  void *buffer;
+  size_t room;
+  int rc = aloop__stream_get_buffer(transport, &buffer, &room);
+  if (rc < 0) aloop__stream_end(transport, rc);
+  if (rc <= 0) return 0;
+  size_t n = size < room ? size : room;
+  memcpy(buffer, data, n);
+  aloop__stream_received(transport, &net->cork, buffer, n, send_now);
+  return n;
+}
+
+/* The rest of deliver, for a buffered protocol. */
+static ALOOP_NOINLINE size_t deliver_pieces(aloop_transport_t *transport, aloop__net_t *net, const char *data,
+                                            size_t size) {
+  size_t taken = 0;
+  for (int calls = 0; calls < PIECES && taken < size && aloop__stream_wants_read(transport); calls++) {
+    if (transport->table->get_buffer == NULL) {
+      aloop__stream_received(transport, &net->cork, data + taken, size - taken, send_now);
+      return size;
+    }
+    taken += deliver_piece(transport, net, data + taken, size - taken);
+  }
+  return taken;
+}
+
+/* Hands bytes to the protocol, which may change or stop wanting them meanwhile. Returns how many it took. */
+static inline size_t deliver(aloop_transport_t *transport, const char *data, size_t size) {
+  aloop__net_t *net = aloop__net_of(transport->object.loop);
+  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL)) return deliver_pieces(transport, net, data, size);
+  aloop__stream_received(transport, &net->cork, data, size, send_now);
+  return size;
+}
+
+static void deliver_end(aloop_transport_t *transport, int end) {
+  if (end == ALOOP_EOF)
+    aloop__stream_received_eof(transport);
+  else
+    aloop__stream_end(transport, end);
+}
+
+/* The pieces that a protocol with tiny buffers left over, or a pause. */
+static void deliver_pieces_held(completion_transport_t *self) {
+  aloop_transport_t *transport = &self->transport;
+  while (self->held != NULL && aloop__stream_wants_read(transport)) {
+    aloop__held_t *first = self->held;
+    size_t taken = deliver(transport, first->data, first->size);
+    if (transport->state >= ALOOP__ENDING) return; /* what was held is gone */
+    first->data += taken;
+    first->size -= taken;
+    if (first->size > 0) return;
+    drop_first(transport->object.loop, self);
+  }
+}
+
+static bool has_held(const completion_transport_t *self) {
+  return (self->held != NULL || self->end != 0) && aloop__stream_wants_read(&self->transport);
+}
+
+static void deliver_held(completion_transport_t *self) {
+  aloop_transport_t *transport = &self->transport;
+  deliver_pieces_held(self);
+  if (has_held(self) && self->held == NULL) deliver_end(transport, self->end);
+}
+
+static void stop_waiting(completion_transport_t *self) {
+  if (!self->waiting) return;
+  aloop__list_remove(&self->link);
+  self->waiting = false;
+}
+
+static void start_waiting(aloop__completion_net_t *state, completion_transport_t *self) {
+  aloop__list_append(&state->waiting, &self->link);
+  self->waiting = true;
+  state->waiting_count++;
+}
+
+/* Everybody once; what is left over waits for the next turn. */
+static void deliver_all(aloop_t *loop, void *arg) {
+  aloop__completion_net_t *state = arg;
+  uint32_t count = state->waiting_count;
+  state->delivering = false;
+  state->waiting_count = 0;
+  for (; count > 0 && !aloop__list_empty(&state->waiting); count--) {
+    completion_transport_t *self = ALOOP_CONTAINER_OF(state->waiting.next, completion_transport_t, link);
+    stop_waiting(self);
+    aloop__map_clear(loop, &loop->context);
+    if (self->transport.context != NULL) loop->context = aloop__map_ref(self->transport.context);
+    deliver_held(self);
+    if (has_held(self)) start_waiting(state, self);
+  }
+  if (aloop__list_empty(&state->waiting) || state->delivering) return;
+  state->delivering = aloop__ready_push(loop, deliver_all, state);
+  while (!state->delivering && !aloop__list_empty(&state->waiting))
+    aloop__stream_end(&ALOOP_CONTAINER_OF(state->waiting.next, completion_transport_t, link)->transport,
+                      ALOOP_ENOMEM);
+}
+
+/* In the next turn, if there is anything to deliver. */
+static int deliver_soon(aloop_t *loop, completion_transport_t *self) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  if (self->waiting || !has_held(self)) return 0;
+  if (!state->delivering) state->delivering = aloop__ready_push(loop, deliver_all, state);
+  if (!state->delivering) return ALOOP_ENOMEM;
+  start_waiting(state, self);
+  return 0;
+}
+
+static int read_on(aloop_transport_t *transport, bool on) {
+  completion_transport_t *self = of(transport);
+  aloop_t *loop = transport->object.loop;
+  if (!on) {
+    receive_no_more(loop, self);
+    return 0;
+  }
+  int rc = deliver_soon(loop, self);
+  return rc < 0 || self->receiving || self->end != 0 ? rc : receive(loop, self);
+}
+
+/* Bytes in a buffer. Returns whether the buffer is free again. */
+static bool arrived(completion_transport_t *self, const char *data, size_t size, uint32_t flags, bool keep) {
+  aloop_transport_t *transport = &self->transport;
+  bool wanted = !keep && self->held == NULL && aloop__stream_wants_read(transport);
+  size_t taken = wanted ? deliver(transport, data, size) : 0;
+  if (taken == size || transport->state >= ALOOP__ENDING) return true;
+  hold(self, data + taken, size - taken, flags);
+  return false;
+}
+
+/* The end of what arrives, or nothing that matters: the receive was cancelled, or there was no buffer. */
+static void ended(completion_transport_t *self, int result, bool keep) {
+  if (result == -ENOBUFS || result == -ECANCELED || (result < 0 && aloop__readiness_is_retry(-result))) return;
+  self->end = result == 0 ? ALOOP_EOF : result;
+  if (!keep && self->held == NULL && aloop__stream_wants_read(&self->transport))
+    deliver_end(&self->transport, self->end);
+}
+
+/* Returns whether the buffer is free again. */
+static bool received_by(aloop_t *loop, completion_transport_t *self, const aloop__ring_done_t *completion,
+                        bool keep) {
+  aloop_transport_t *transport = &self->transport;
+  bool free = true;
+  bool last = (completion->flags & IORING_CQE_F_MORE) == 0;
+  if (ALOOP_UNLIKELY(last) && aloop__completion_arming(completion->name) == self->arming)
+    self->receiving = false;
+  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  if (ALOOP_LIKELY(completion->result > 0)) {
+    const char *data = aloop__completion_buffer(&aloop__completion_net(loop)->buffers, completion->flags);
+    free = arrived(self, data, (size_t)completion->result, completion->flags, keep);
+  } else {
+    ended(self, completion->result, keep);
+  }
+  bool idle = !self->receiving || self->held != NULL;
+  if (ALOOP_UNLIKELY(idle) && !keep && aloop__stream_wants_read(transport)) {
+    int rc = read_on(transport, true);
+    if (rc < 0) aloop__stream_end(transport, rc);
+  }
+  return free;
+}
+
+static void received(aloop_t *loop, const aloop__ring_done_t *completion, bool keep) {
+  aloop__watch_t *watch = aloop__completion_watch(loop, completion->name);
+  bool free = true;
+  if (ALOOP_LIKELY(watch != NULL)) {
+    aloop_transport_t *transport = ALOOP_CONTAINER_OF(watch, aloop_transport_t, watch);
+    free = received_by(loop, of(transport), completion, keep);
+  }
+  if (ALOOP_LIKELY(free) && ALOOP_LIKELY(completion->flags & IORING_CQE_F_BUFFER))
+    aloop__completion_give_back(&aloop__completion_net(loop)->buffers, completion->flags);
+}
+
+/* ---- Completions ----------------------------------------------------------------------------------------- */
+
+static void completed(aloop_t *loop, void *arg) {
+  const aloop_poll_event_t *event = arg;
+  aloop__ring_done_t completion = aloop__uring_take(loop->poller_state, event->token);
+  if (ALOOP_LIKELY(aloop__completion_kind(completion.name) == ALOOP__COMPLETION_RECEIVE))
+    received(loop, &completion, false);
+  else
+    aloop__completion_accepted(loop, &completion, false);
+}
+
+/* ---- Attaching ------------------------------------------------------------------------------------------- */
+
+/* What arrives does not come through the poller. */
+static void never(aloop_t *loop, void *watch) {
+  (void)loop, (void)watch;
+}
+
+static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = never, .writable = writable};
+
+static int attach(aloop_transport_t *transport) {
+  if (transport->fd >= 1 << ALOOP__COMPLETION_FD_BITS) return ALOOP_EMFILE;
+  return aloop__readiness_attach(transport, &stream_ops);
+}
+
+static void detach(aloop_transport_t *transport) {
+  completion_transport_t *self = of(transport);
+  aloop_t *loop = transport->object.loop;
+  if (transport->watch.fd < 0) return;
+  receive_no_more(loop, self);
+  stop_waiting(self);
+  drop_held(loop, self);
+  aloop__watch_stop(loop, &transport->watch);
+}
+
+const aloop__driver_t aloop__driver_completion = {
+    .name = "completion",
+    .transport_size = sizeof(completion_transport_t),
+    .adopt = aloop__readiness_adopt,
+    .give_back = aloop__readiness_give_back,
+    .close = aloop__readiness_close,
+    .attach = attach,
+    .detach = detach,
+    .read = read_on,
+    .send = send_now,
+    .flush = aloop__readiness_flush,
+    .send_eof = aloop__readiness_send_eof,
+    .sendfile = send_file,
+    .await_room = aloop__readiness_flush,
+    .listen = aloop__completion_listen,
+    .forget = aloop__completion_forget,
+};
+
+/* ---- Per loop -------------------------------------------------------------------------------------------- */
+
+/* Multishot receive has no probe of its own; zero-copy send came with it (6.0) and has. */
+static bool is_new_enough(const aloop__ring_t *ring) {
+  enum { OPS = IORING_OP_SEND_ZC + 1 };
+  union {
+    struct io_uring_probe probe;
+    char room[sizeof(struct io_uring_probe) + OPS * sizeof(struct io_uring_probe_op)];
+  } answer;
+  memset(&answer, 0, sizeof answer);
+  if (atomic_load_explicit(&aloop__ring_forbidden, memory_order_relaxed) & ALOOP__RING_NO_DRIVER) return false;
+  /* Without deferred work bytes may arrive while the ring changes threads; only a host has no choice. */
+  if (!ring->defers && !ring->hosted) return false;
+  if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PROBE, &answer, OPS) < 0) return false;
+  return answer.probe.last_op >= IORING_OP_SEND_ZC;
+}
+
+/* The poller is about to be opened anew. What the ring has finished is kept for later. */
+static void leaving(aloop_t *loop) {
+  aloop__ring_hand_over(aloop__completion_of(loop)); /* fails harmlessly in another thread than the ring's */
+  aloop__ring_done_t completion;
+  while (aloop__uring_take_next(loop->poller_state, &completion)) {
+    if (aloop__completion_kind(completion.name) == ALOOP__COMPLETION_RECEIVE) received(loop, &completion, true);
+    if (aloop__completion_kind(completion.name) == ALOOP__COMPLETION_ACCEPT)
+      aloop__completion_accepted(loop, &completion, true);
+  }
+}
+
+/* The requests of one transport, made again. */
+static int ask_again(aloop_transport_t *transport) {
+  completion_transport_t *self = of(transport);
+  self->receiving = false;
+  self->arming++;
+  return aloop__stream_wants_read(transport) ? read_on(transport, true) : 0;
+}
+
+static int moved(aloop_t *loop, void *poller_state) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  void *old = loop->poller_state;
+  loop->poller_state = poller_state;
+  int rc = aloop__completion_buffers_move(&state->buffers, state->held, aloop__completion_of(loop));
+  for (int fd = 0; fd < loop->watches_size && rc == 0; fd++) {
+    aloop__watch_t *watch = loop->watches[fd];
+    if (watch == NULL) continue;
+    if (watch->ops == &stream_ops) rc = ask_again(ALOOP_CONTAINER_OF(watch, aloop_transport_t, watch));
+    if (aloop__completion_is_listener(watch)) rc = aloop__completion_listen_again(loop, watch);
+  }
+  loop->poller_state = old;
+  return rc;
+}
+
+static const aloop__requests_t requests = {.completed = completed, .leaving = leaving, .moved = moved};
+
+int aloop__completion_open(aloop_t *loop, aloop__completion_net_t **out) {
+  aloop__ring_t *ring = aloop__completion_of(loop);
+  if (!is_new_enough(ring)) return ALOOP_ENOTSUP;
+  aloop__completion_net_t *state = aloop__memory_zero(loop, sizeof *state);
+  if (state == NULL) return ALOOP_ENOMEM;
+  int rc = aloop__completion_buffers_open(&state->buffers, state->held, ring);
+  if (rc < 0) {
+    aloop__memory_release(loop, state);
+    return rc;
+  }
+  aloop__list_init(&state->waiting);
+  loop->requests = &requests;
+  *out = state;
+  return 0;
+}
+
+void aloop__completion_close(aloop_t *loop, aloop__completion_net_t *state) {
+  aloop__ring_hand_over(
+      aloop__completion_of(loop)); /* the cancels: sockets that are closed shall be closed when this returns */
+  aloop__ring_done_t completion;
+  while (aloop__uring_take_next(loop->poller_state, &completion))
+    if (aloop__completion_kind(completion.name) == ALOOP__COMPLETION_ACCEPT && completion.result >= 0)
+      close(completion.result);
+  aloop__completion_accepts_close(loop, &state->accepts);
+  aloop__completion_buffers_close(&state->buffers);
+  aloop__memory_release(loop, state);
+  loop->requests = NULL;
+}
+
+#else
+typedef int aloop__completion_is_not_built; /* ISO C wants a declaration in every file */
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The completion driver: what its files share. See completion.c for the story.
+ */
+#ifndef ALOOP_NET_COMPLETION_H
+#define ALOOP_NET_COMPLETION_H
+
+#ifdef ALOOP_HAVE_IO_URING
+
+#include "core/list.h"
+#include "net/driver.h"
+#include "net/listener.h"
+#include "poller/ring.h"
+
+/* What a request was for, in its name: kind (4 bits), arming (8), descriptor (20), token of the watch (32). */
+enum {
+  ALOOP__COMPLETION_RECEIVE = ALOOP__RING_DRIVER,
+  ALOOP__COMPLETION_ACCEPT,
+  ALOOP__COMPLETION_FD_BITS = 20
+};
+
+static inline uint64_t aloop__completion_name(unsigned kind, uint8_t arming, const aloop__watch_t *watch) {
+  return ((uint64_t)watch->generation << 32) | ((uint64_t)(uint32_t)watch->fd << 12) | ((uint64_t)arming << 4) |
+         kind;
+}
+
+static inline unsigned aloop__completion_kind(uint64_t name) {
+  return name & 15;
+}
+
+static inline uint8_t aloop__completion_arming(uint64_t name) {
+  return (uint8_t)(name >> 4);
+}
+
+/* The watch that a request was made for, or NULL if it is gone. */
+static inline aloop__watch_t *aloop__completion_watch(const aloop_t *loop, uint64_t name) {
+  uint32_t fd = (uint32_t)name >> 12;
+  aloop__watch_t *watch = fd < (uint32_t)loop->watches_size ? loop->watches[fd] : NULL;
+  return watch != NULL && watch->generation == (uint32_t)(name >> 32) ? watch : NULL;
+}
+
+static inline aloop__ring_t *aloop__completion_of(const aloop_t *loop) {
+  return aloop__uring_ring(loop->poller_state);
+}
+
+/* Asks the kernel to end a request; its completion comes all the same. */
+void aloop__completion_cancel(aloop_t *loop, uint64_t name);
+
+/* ---- completion_buffers.c: memory that the kernel receives into ---- */
+
+typedef struct aloop__completion_buffers {
+  struct io_uring_buf_ring *ring;
+  char *memory;
+  uint16_t tail;
+} aloop__completion_buffers_t;
+
+enum { ALOOP__COMPLETION_BUFFERS = 256, ALOOP__COMPLETION_BUFFER_SIZE = 16384 };
+
+/* Bytes of one receive that wait to be wanted: in the kernel's buffer, or a copy behind this. */
+typedef struct aloop__held {
+  struct aloop__held *next;
+  const char *data; /* NULL: none */
+  size_t size;
+  uint32_t flags; /* name the buffer */
+  bool copied;
+} aloop__held_t;
+
+int aloop__completion_buffers_open(aloop__completion_buffers_t *buffers, const aloop__held_t *held,
+                                   const aloop__ring_t *ring);
+/* The same memory for another ring; what is held stays so. */
+int aloop__completion_buffers_move(aloop__completion_buffers_t *buffers, const aloop__held_t *held,
+                                   const aloop__ring_t *ring);
+void aloop__completion_buffers_close(aloop__completion_buffers_t *buffers);
+
+static inline char *aloop__completion_buffer(const aloop__completion_buffers_t *buffers, uint32_t flags) {
+  return buffers->memory + (size_t)(flags >> IORING_CQE_BUFFER_SHIFT) * ALOOP__COMPLETION_BUFFER_SIZE;
+}
+
+static inline void aloop__completion_give_back(aloop__completion_buffers_t *buffers, uint32_t flags) {
+  struct io_uring_buf *slot = &buffers->ring->bufs[buffers->tail & (ALOOP__COMPLETION_BUFFERS - 1)];
+  slot->addr = (uint64_t)(uintptr_t)aloop__completion_buffer(buffers, flags);
+  slot->len = ALOOP__COMPLETION_BUFFER_SIZE;
+  slot->bid = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+  buffers->tail++;
+  atomic_store_explicit((_Atomic uint16_t *)(void *)&buffers->ring->tail, buffers->tail, memory_order_release);
+}
+
+/* ---- completion_accept.c: listeners ---- */
+
+/* Connections that came when nobody wanted them any more, or not yet again. */
+typedef struct aloop__completion_held_fd {
+  int fd;
+  int listener_fd;
+  uint32_t token;
+} aloop__completion_held_fd_t;
+
+typedef struct aloop__completion_accepts {
+  aloop__completion_held_fd_t *held;
+  size_t held_count;
+  size_t held_room;
+  bool offering; /* they are going to be delivered soon */
+} aloop__completion_accepts_t;
+
+int aloop__completion_listen(aloop__listener_t *listener, bool on);
+void aloop__completion_forget(aloop__listener_t *listener);
+/* The completion of an accept; `keep`: it is only held. */
+void aloop__completion_accepted(aloop_t *loop, const aloop__ring_done_t *completion, bool keep);
+/* Asks again after the ring was opened anew. */
+int aloop__completion_listen_again(aloop_t *loop, aloop__watch_t *watch);
+bool aloop__completion_is_listener(const aloop__watch_t *watch);
+void aloop__completion_accepts_close(aloop_t *loop, aloop__completion_accepts_t *accepts);
+
+/* ---- Per loop ---- */
+
+typedef struct aloop__completion_net {
+  aloop__completion_buffers_t buffers;
+  aloop__completion_accepts_t accepts;
+  uint32_t held_buffers;
+  aloop__held_t held[ALOOP__COMPLETION_BUFFERS]; /* by buffer */
+  aloop__list_t waiting;  /* transports that have something to deliver which came before it was wanted */
+  uint32_t waiting_count; /* at least as many */
+  bool delivering;        /* ... and that is going to happen soon */
+} aloop__completion_net_t;
+
+extern const aloop__driver_t aloop__driver_completion;
+
+/* Makes what the driver needs on a loop whose poller is the ring. ALOOP_ENOTSUP: the kernel lacks something;
+ * the readiness driver will do. */
+int aloop__completion_open(aloop_t *loop, aloop__completion_net_t **out);
+void aloop__completion_close(aloop_t *loop, aloop__completion_net_t *state);
+
+static inline aloop__completion_net_t *aloop__completion_net(const aloop_t *loop) {
+  return aloop__net_of(loop)->completion;
+}
+
+#endif
+#endif

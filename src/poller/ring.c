@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One io_uring, on raw system calls.
+ *
+ * The ring is made disabled and belongs to no thread until its owner first waits: from then on only that thread
+ * submits (SINGLE_ISSUER), and the kernel finishes work only when the thread asks for it (DEFER_TASKRUN), in
+ * one piece, without interrupting it. A poller without either of them works, too, only slower; each flag that
+ * the kernel does not know is dropped and the rest tried again. Never a kernel thread that polls (SQPOLL): it
+ * would burn a core that belongs to the program.
+ *
+ * The queue of requests is filled in memory; one system call hands over all of them, waits, and has the kernel
+ * finish what can be finished. SUBMIT_ALL: a request that is wrong is answered like any other instead of
+ * stopping those behind it. The completion queue is four times as long; if it runs over, the kernel keeps the
+ * rest and hands it out when we enter (NODROP, required), so nothing is ever lost.
+ *
+ * Not here: what the requests mean (uring.c, net/completion.c).
+ */
+#ifdef ALOOP_HAVE_IO_URING
+
+#include "poller/ring.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "poller/poller.h"
+
+#ifndef IORING_SETUP_NO_SQARRAY
+#define IORING_SETUP_NO_SQARRAY (1U << 16)
+#endif
+
+atomic_uint aloop__ring_forbidden;
+
+static bool forbidden(unsigned feature) {
+  return (atomic_load_explicit(&aloop__ring_forbidden, memory_order_relaxed) & feature) != 0;
+}
+
+static int setup(uint32_t entries, struct io_uring_params *params) {
+  long fd = syscall(__NR_io_uring_setup, entries, params);
+  return fd < 0 ? -errno : (int)fd;
+}
+
+static int enter(const aloop__ring_t *ring, uint32_t submit, uint32_t least, unsigned flags, const void *arg,
+                 size_t size) {
+  long n = syscall(__NR_io_uring_enter, ring->enter_fd, submit, least, flags | ring->enter_flags, arg, size);
+  return n < 0 ? -errno : (int)n;
+}
+
+static int enroll(const aloop__ring_t *ring, unsigned operation, void *arg, unsigned count) {
+  return syscall(__NR_io_uring_register, ring->fd, operation, arg, count) < 0 ? -errno : 0;
+}
+
+/* ---- Opening --------------------------------------------------------------------------------------------- */
+
+/* From what a new kernel offers down to what every io_uring has. */
+static const unsigned flag_sets[] = {
+    IORING_SETUP_NO_SQARRAY | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
+    IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN,
+    IORING_SETUP_COOP_TASKRUN,
+    0,
+};
+
+static bool allowed(unsigned flags, bool hosted) {
+  return !((hosted && flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN)) ||
+           (flags & IORING_SETUP_NO_SQARRAY && forbidden(ALOOP__RING_NO_SQARRAY)) ||
+           (flags & IORING_SETUP_DEFER_TASKRUN && forbidden(ALOOP__RING_NO_DEFER)) ||
+           (flags & IORING_SETUP_SINGLE_ISSUER && forbidden(ALOOP__RING_NO_SINGLE)) ||
+           (flags & IORING_SETUP_COOP_TASKRUN && forbidden(ALOOP__RING_NO_COOP)));
+}
+
+static int open_best(uint32_t entries, bool hosted, struct io_uring_params *params) {
+  int fd = ALOOP_ENOTSUP;
+  for (size_t i = 0; i < sizeof flag_sets / sizeof flag_sets[0]; i++) {
+    if (!allowed(flag_sets[i], hosted)) continue;
+    memset(params, 0, sizeof *params);
+    params->flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED | flag_sets[i];
+    if (flag_sets[i] & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN))
+      params->flags |= IORING_SETUP_TASKRUN_FLAG;
+    params->cq_entries = entries * 4;
+    fd = setup(entries, params);
+    if (fd != -EINVAL) break;
+  }
+  return fd;
+}
+
+static void *map(int fd, size_t size, off_t what) {
+  void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, what);
+  return at != MAP_FAILED ? at : NULL;
+}
+
+static size_t larger(size_t a, size_t b) {
+  return a > b ? a : b;
+}
+
+/* Both queues lie in one mapping (FEAT_SINGLE_MMAP, 5.4). */
+static int map_queues(aloop__ring_t *ring, const struct io_uring_params *params) {
+  bool array = (params->flags & IORING_SETUP_NO_SQARRAY) == 0;
+  size_t sq_size = array ? params->sq_off.array + params->sq_entries * sizeof(uint32_t) : 0;
+  size_t cq_size = params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe);
+  ring->map_size = larger(sq_size, cq_size);
+  ring->sqes_size = params->sq_entries * sizeof(struct io_uring_sqe);
+  char *at = map(ring->fd, ring->map_size, IORING_OFF_SQ_RING);
+  if (at == NULL) return ALOOP_ENOMEM;
+  ring->map = at;
+  ring->sqes = map(ring->fd, ring->sqes_size, IORING_OFF_SQES);
+  if (ring->sqes == NULL) return ALOOP_ENOMEM;
+  void *parts[] = {
+      at + params->sq_off.head,  at + params->sq_off.tail,         at + params->sq_off.flags,
+      at + params->cq_off.head,  at + params->cq_off.tail,         at + params->cq_off.cqes,
+      at + params->sq_off.array, at + params->sq_off.ring_entries, at + params->cq_off.ring_entries};
+  ring->sq_head = parts[0];
+  ring->sq_tail = parts[1];
+  ring->sq_flags = parts[2];
+  ring->cq_head = parts[3];
+  ring->cq_tail = parts[4];
+  ring->cqes = parts[5];
+  uint32_t *order = parts[6];
+  for (uint32_t i = 0; array && i < params->sq_entries; i++) order[i] = i;
+  ring->sq_size = params->sq_entries;
+  ring->sq_mask = params->sq_entries - 1;
+  ring->cq_mask = params->cq_entries - 1;
+  return 0;
+}
+
+static const char *missing(int error) {
+  switch (error) {
+  case -ENOSYS:
+    return "the kernel was built without io_uring";
+  case -EPERM:
+    return "io_uring is not allowed here (kernel.io_uring_disabled, or a seccomp filter)";
+  case -EMFILE:
+    return "too many open descriptors in this process";
+  case -ENOMEM:
+    return "no memory for io_uring (RLIMIT_MEMLOCK on old kernels)";
+  default:
+    return "the kernel's io_uring is older than 5.19";
+  }
+}
+
+int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const char **reason) {
+  enum { NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP };
+  struct io_uring_params params;
+  memset(ring, 0, sizeof *ring);
+  ring->fd = forbidden(ALOOP__RING_NOTHING) ? -ENOSYS : open_best(entries, hosted, &params);
+  if (ring->fd < 0) {
+    int error = ring->fd;
+    ring->fd = -1;
+    *reason = missing(error);
+    return error == -ENOSYS || error == -EPERM || error == -EINVAL || error == ALOOP_ENOTSUP ? ALOOP_ENOTSUP
+                                                                                             : error;
+  }
+  ring->enter_fd = ring->fd;
+  ring->hosted = hosted;
+  ring->defers = (params.flags & IORING_SETUP_DEFER_TASKRUN) != 0;
+  int rc = (params.features & NEEDED) == NEEDED ? map_queues(ring, &params) : ALOOP_ENOTSUP;
+  if (rc == 0) return 0;
+  *reason = rc == ALOOP_ENOTSUP ? missing(-EINVAL) : missing(-ENOMEM);
+  aloop__ring_close(ring);
+  return rc;
+}
+
+void aloop__ring_close(aloop__ring_t *ring) {
+  if (ring->sqes != NULL) munmap(ring->sqes, ring->sqes_size);
+  if (ring->map != NULL) munmap(ring->map, ring->map_size);
+  if (ring->enter_fd != ring->fd) {
+    struct io_uring_rsrc_update which = {.offset = (uint32_t)ring->enter_fd};
+    enroll(ring, IORING_UNREGISTER_RING_FDS, &which, 1);
+  }
+  if (ring->fd >= 0) close(ring->fd);
+  ring->fd = ring->enter_fd = -1;
+  ring->sqes = NULL;
+  ring->map = NULL;
+}
+
+const char *aloop__ring_missing(void) {
+  aloop__ring_t ring;
+  const char *reason = NULL;
+  if (aloop__ring_open(&ring, 1, false, &reason) == 0) aloop__ring_close(&ring);
+  return reason;
+}
+
+/* ---- Driving --------------------------------------------------------------------------------------------- */
+
+/* From here on the ring is this thread's. Registering its descriptor saves each call the look-up. */
+static int enable(aloop__ring_t *ring) {
+  int rc = enroll(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+  if (rc < 0) return rc;
+  ring->enabled = true;
+  struct io_uring_rsrc_update which = {.offset = UINT32_MAX, .data = (uint32_t)ring->fd};
+  if (forbidden(ALOOP__RING_NO_REGISTER)) return 0;
+  if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_RING_FDS, &which, 1) == 1) {
+    ring->enter_fd = (int)which.offset;
+    ring->enter_flags = IORING_ENTER_REGISTERED_RING;
+  }
+  return 0;
+}
+
+int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {
+  if (ALOOP_UNLIKELY(!ring->enabled)) {
+    int rc = enable(ring);
+    if (rc < 0) return rc;
+  }
+  uint32_t submit = ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire);
+  atomic_store_explicit(ring->sq_tail, ring->tail, memory_order_release);
+  int rc;
+  if (wait && timeout > 0) {
+    struct timespec limit = aloop__poller_timespec(timeout);
+    struct io_uring_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&limit};
+    rc = enter(ring, submit, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &arg, sizeof arg);
+  } else {
+    rc = enter(ring, submit, wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0);
+  }
+  if (ALOOP_LIKELY(rc >= 0)) return 0;
+  return rc == -ETIME || rc == -EINTR || rc == -EBUSY ? ALOOP_EAGAIN : rc;
+}
+
+struct io_uring_sqe *aloop__ring_request(aloop__ring_t *ring) {
+  if (ALOOP_UNLIKELY(ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) >= ring->sq_size)) {
+    aloop__ring_enter(ring, false, 0);
+    if (ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) >= ring->sq_size) return NULL;
+  }
+  struct io_uring_sqe *request = &ring->sqes[ring->tail++ & ring->sq_mask];
+  memset(request, 0, sizeof *request);
+  return request;
+}
+
+#else
+typedef int aloop__ring_is_not_built; /* ISO C wants a declaration in every file */
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The completion driver, where it differs from the readiness driver that test_stream.c and the others run
+ * through as well: buffers that the kernel takes, bytes that come when nobody wants them any more, requests
+ * that outlive their connections. On io_uring only. faults: yes
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/completion.h"
+#include "peers.h"
+#include "streams.h"
+
+#ifdef ALOOP_HAVE_IO_URING
+
+static void use_ring(env_t *env) {
+  env_loop(env, (aloop_options_t){.poller = "uring"});
+  if (strcmp(aloop_poller_name(env->loop), "uring") != 0) skip();
+  aloop__net_t *net = aloop__net_open(env->loop);
+  assert_non_null(net);
+  if (net->driver != &aloop__driver_completion) skip();
+}
+
+/* ---- Bytes that nobody wants now ------------------------------------------------------------------------- */
+
+static void what_came_during_a_pause_is_delivered_in_order(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  say(peer, "one ");
+  aloop_transport_pause_reading(tape.transport); /* the kernel may have received it already */
+  settle(env->loop);
+  assert_int_equal(tape.size, 0);
+  say(peer, "two ");
+  settle(env->loop);
+  assert_int_equal(tape.size, 0);
+  aloop_transport_resume_reading(tape.transport);
+  assert_int_equal(tape.size, 0); /* never inside the call */
+  say(peer, "three");
+  while (tape.size < 13) aloop_run_once(env->loop, ALOOP_SECONDS(5));
+  assert_memory_equal(tape.bytes, "one two three", 13);
+  end_tape(&tape, peer);
+}
+
+static void pause_here(tape_t *tape) {
+  aloop_transport_pause_reading(tape->transport);
+}
+
+static void a_pause_in_the_midst_of_much_loses_nothing(void **state) {
+  enum { ROUNDS = 50 };
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env, .on[DATA] = pause_here};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  size_t said = 0;
+  for (int i = 0; i < ROUNDS; i++) {
+    said += fill(peer);
+    settle(env->loop);
+    aloop_transport_resume_reading(tape.transport);
+    settle(env->loop);
+  }
+  tape.on[DATA] = NULL;
+  aloop_transport_resume_reading(tape.transport);
+  while (tape.size < said) aloop_run_once(env->loop, ALOOP_SECONDS(5));
+  assert_int_equal(tape.size, said);
+  end_tape(&tape, peer);
+}
+
+static void an_end_waits_for_what_was_held_before_it(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  say(peer, "last words");
+  shutdown(peer, SHUT_WR);
+  aloop_transport_pause_reading(tape.transport);
+  settle(env->loop);
+  assert_string_equal(tape.events, "M");
+  aloop_transport_resume_reading(tape.transport);
+  while (!tape.lost) aloop_run_once(env->loop, ALOOP_SECONDS(5));
+  assert_string_equal(tape.events, "MDEL");
+  assert_int_equal(tape.size, 10);
+  end_tape(&tape, peer);
+}
+
+static void a_tiny_buffer_gets_all_bytes_in_order(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env, .offer = 3};
+  int peer = open_tcp_tape(&tape, &buffered_protocol);
+  char text[5000];
+  for (size_t i = 0; i < sizeof text; i++) text[i] = (char)('a' + i % 26);
+  assert_int_equal(write(peer, text, sizeof text), sizeof text);
+  while (tape.size < sizeof text) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0);
+  assert_memory_equal(tape.bytes, text, sizeof text);
+  end_tape(&tape, peer);
+}
+
+/* ---- Buffers --------------------------------------------------------------------------------------------- */
+
+static void more_connections_than_buffers_all_get_their_bytes(void **state) {
+  enum { MANY = ALOOP__COMPLETION_BUFFERS + 50, ROUNDS = 3 };
+  static tape_t tapes[MANY];
+  static int peers[MANY];
+  env_t *env = *state;
+  use_ring(env);
+  for (int i = 0; i < MANY; i++) {
+    tapes[i] = (tape_t){.env = env};
+    peers[i] = open_tape(&tapes[i], &plain_protocol);
+  }
+  settle(env->loop);
+  long before = env->live;
+  for (size_t round = 1; round <= ROUNDS; round++) {
+    for (int i = 0; i < MANY; i++) say(peers[i], "all at once");
+    for (int i = 0; i < MANY; i++)
+      while (tapes[i].size < 11 * round) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0);
+  }
+  assert_int_equal(env->live, before); /* idle again, they hold nothing */
+  for (int i = 0; i < MANY; i++) end_tape(&tapes[i], peers[i]);
+}
+
+/* ---- Ends ------------------------------------------------------------------------------------------------ */
+
+static void a_late_completion_does_not_reach_the_next_owner_of_a_number(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  for (int i = 0; i < 50; i++) {
+    tape_t old = {.env = env}, new = {.env = env};
+    int peer = open_tcp_tape(&old, &plain_protocol);
+    settle(env->loop);
+    say(peer, "for the old one");
+    aloop_transport_abort(old.transport);
+    while (!old.lost) aloop_run_once(env->loop, 0);
+    int other = open_tcp_tape(&new, &plain_protocol);
+    say(other, "new");
+    while (new.size < 3) aloop_run_once(env->loop, ALOOP_SECONDS(5));
+    assert_memory_equal(new.bytes, "new", 3);
+    assert_int_equal(new.size, 3);
+    end_tape(&old, peer);
+    end_tape(&new, other);
+  }
+}
+
+static void a_closed_connection_is_closed_when_the_run_ends(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  aloop_transport_close(tape.transport);
+  while (!tape.lost) aloop_run_once(env->loop, 0);
+  assert_int_equal(peer_look(peer), PEER_EOF);
+  end_tape(&tape, peer);
+}
+
+static void closing_the_loop_closes_its_connections(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  aloop_free(env->loop);
+  env->loop = NULL;
+  assert_int_equal(peer_look(peer), PEER_EOF);
+  release_tape(&tape, peer);
+}
+
+static void an_older_kernel_gets_the_readiness_driver(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  atomic_store(&aloop__ring_forbidden, ALOOP__RING_NO_DRIVER);
+  env_loop(env, (aloop_options_t){.poller = "uring"});
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  atomic_store(&aloop__ring_forbidden, 0);
+  assert_ptr_equal(aloop__net_of(env->loop)->driver, &aloop__driver_readiness);
+  say(peer, "by polls");
+  while (tape.size < 8) aloop_run_once(env->loop, ALOOP_SECONDS(5));
+  end_tape(&tape, peer);
+}
+
+TESTS(T(what_came_during_a_pause_is_delivered_in_order), T(a_pause_in_the_midst_of_much_loses_nothing),
+      T(an_end_waits_for_what_was_held_before_it), T(a_tiny_buffer_gets_all_bytes_in_order),
+      T(more_connections_than_buffers_all_get_their_bytes),
+      T(a_late_completion_does_not_reach_the_next_owner_of_a_number),
+      T(a_closed_connection_is_closed_when_the_run_ends), T(closing_the_loop_closes_its_connections),
+      T(an_older_kernel_gets_the_readiness_driver))
+
+#else
+
+static void there_is_no_ring_here(void **state) {
+  (void)state;
+  assert_null(aloop_poller_find("uring"));
+}
+
+TESTS(T(there_is_no_ring_here))
+#endif
