@@ -22,8 +22,9 @@
  * request keeps its socket open until the kernel has ended it, which happens with the next call that hands
  * over the cancel: in the same turn, or when the run ends.
  *
- * Not here: connecting and plain descriptors, which wait through the poller. Descriptors above a million do not
- * fit into a name; no process has them by default.
+ * Not here: connecting and plain descriptors, which wait through the poller; splicing, for which bytes must
+ * still be in the socket, so relays copy. Descriptors above a million do not fit into a name; no process has
+ * them by default.
  */
 #ifdef ALOOP_HAVE_IO_URING
 

@@ -60,6 +60,8 @@ typedef struct joint {
 
 /* The sockets do not swallow everything at once. */
 static int open_small(tape_t *tape) {
+  if (strcmp(aloop_poller_name(tape->env->loop), "uring") == 0)
+    skip(); /* its driver has what is to be read already */
   const int size = 65536;
   int peer = open_tcp_tape(tape, &plain_protocol);
   int fd = aloop_transport_fd(tape->transport);
@@ -165,13 +167,13 @@ static void unix_sockets_are_not_spliced(void **state) {
   env_t *env = *state;
   int fds[2];
   joint_t joint = {.loop = env->loop, .a = {.env = env}, .b = {.env = env}};
+  joint.peer_b = open_small(&joint.b);
   make_socketpair(fds);
   aloop_connect_options_t options = {.size = sizeof options, .fd = fds[0]};
   aloop_future_t *future = aloop_create_connection(env->loop, &plain_protocol, &joint.a, &options);
   assert_true(run_future(env->loop, future) >= 0);
   aloop_future_unref(future);
   joint.peer_a = fds[1];
-  joint.peer_b = open_small(&joint.b);
   join(&joint);
   move(&joint, joint.peer_a, joint.peer_b, BIG);
   move(&joint, joint.peer_b, joint.peer_a, BIG);
@@ -407,8 +409,8 @@ static void a_write_timeout_counts_while_it_waits(void **state) {
 static void a_pipe_is_spliced_to_a_socket(void **state) {
   env_t *env = *state;
   joint_t joint = {.loop = env->loop, .a = {.env = env}, .b = {.env = env}};
-  joint.peer_a = open_read_end(&joint.a);
   joint.peer_b = open_small(&joint.b);
+  joint.peer_a = open_read_end(&joint.a);
   join(&joint);
   move(&joint, joint.peer_a, joint.peer_b, BIG);
   assert_true(kernel.calls > 0);
