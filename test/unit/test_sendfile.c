@@ -23,6 +23,7 @@ static struct {
   long calls;     /* of sendfile and of send */
   int fast_peer;  /* reads everything as it is sent; 0: nobody does */
   size_t at_once; /* what one call may send; 0: anything */
+  bool pretends;  /* ... and it says so, but sends nothing */
 } kernel;
 
 static void read_fast(void) {
@@ -45,6 +46,12 @@ ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
     return -1;
   }
   if (kernel.at_once > 0 && count > kernel.at_once) count = kernel.at_once;
+  if (kernel.pretends) {
+    off_t left = lseek(in, 0, SEEK_END) - *offset;
+    if (left < (off_t)count) count = (size_t)left;
+    *offset += (off_t)count;
+    return (ssize_t)count;
+  }
   ssize_t n = real(out, in, offset, count);
   read_fast();
   return n;
@@ -168,6 +175,48 @@ static void what_lies_behind_the_end_is_not_there(void **state) {
     transfer(&tape, peer, file, 1 << 30, INT64_MAX, 0);
     finish(&tape, peer, file);
   }
+}
+
+static void what_lies_beyond_two_gigabytes_is_reached(void **state) {
+  const int64_t far = (int64_t)5 << 30; /* a hole takes no room */
+  for (int way = 0; way < 2; way++) {
+    tape_t tape;
+    int peer = begin(&tape, *state, way);
+    int file = make_file(0);
+    assert_int_equal(pwrite(file, "far away", 8, (off_t)far), 8);
+    for (int64_t count = 0; count < 8; count += 4) {
+      aloop_future_t *future = start(&tape, file, far + 4, count);
+      assert_int_equal(run_future(tape.env->loop, future), 4);
+      aloop_future_unref(future);
+      assert_int_equal(position_of(file), far + 8);
+      assert_int_equal(collect(tape.env->loop, &tape, peer, got, 4), 4);
+      assert_memory_equal(got, "away", 4);
+    }
+    finish(&tape, peer, file);
+  }
+}
+
+static void more_than_two_gigabytes_are_counted(void **state) {
+  const int64_t size = ((int64_t)5 << 30) + 77;
+  tape_t tape;
+#ifndef __linux__
+  skip(); /* where there is no sendfile to stand in for it would take its time */
+#endif
+  int peer = begin(&tape, *state, 0);
+  int file = make_file(0);
+  assert_int_equal(ftruncate(file, (off_t)size), 0);
+  kernel.pretends = true;
+  for (int64_t count = 0; count <= size; count += size) {
+    aloop_future_t *future = start(&tape, file, 0, count);
+    assert_int_equal(run_future(tape.env->loop, future), size);
+    aloop_future_unref(future);
+    assert_int_equal(position_of(file), size);
+  }
+  aloop_future_t *future = start(&tape, file, 7, ((int64_t)3 << 30) + 1);
+  assert_int_equal(run_future(tape.env->loop, future), ((int64_t)3 << 30) + 1);
+  aloop_future_unref(future);
+  assert_int_equal(position_of(file), ((int64_t)3 << 30) + 8);
+  finish(&tape, peer, file);
 }
 
 static void an_empty_file_is_sent_at_once(void **state) {
@@ -681,6 +730,7 @@ static void out_of_memory_fails_it_whole(void **state) {
 }
 
 TESTS(T(whole_files_and_parts_arrive), T(what_lies_behind_the_end_is_not_there),
+      T(what_lies_beyond_two_gigabytes_is_reached), T(more_than_two_gigabytes_are_counted),
       T(an_empty_file_is_sent_at_once), T(a_file_larger_than_the_buffers_arrives),
       T(a_file_follows_what_was_written_before), T(a_file_that_shrinks_ends_early),
       T(files_follow_what_was_gathered), T(writes_are_refused_meanwhile), T(reading_rests_meanwhile),
