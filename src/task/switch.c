@@ -25,6 +25,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/check.h"
+
 #if defined(__GNUC__) && (defined(__ELF__) || defined(__APPLE__)) && defined(__LP64__) &&                      \
     !defined(ALOOP_UCONTEXT)
 #if defined(__x86_64__) || (defined(__aarch64__) && !defined(__AARCH64EB__))
@@ -258,9 +260,14 @@ static void begin(unsigned high, unsigned low) {
   first->entry(first->arg);
 }
 
+/* On its own, because getcontext may return twice, and compilers mind what else a function has. */
+static ALOOP_NOINLINE int note_context(ucontext_t *context) {
+  return getcontext(context);
+}
+
 static void *make_ucontext(char *low, char *top, aloop__switch_entry_fn entry, void *arg) {
   first_t *first = (first_t *)(void *)(top - ((sizeof *first + 63) & ~(size_t)63));
-  if (getcontext(&first->context) < 0) return NULL;
+  if (note_context(&first->context) < 0) return NULL;
   first->context.uc_stack.ss_sp = low;
   first->context.uc_stack.ss_size = (size_t)((char *)first - low);
   first->context.uc_link = NULL;
