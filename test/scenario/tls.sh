@@ -82,6 +82,20 @@ refused selfsigned "certificate verify failed: self.signed certificate"
 check "exit status for another's key" 1 $?
 check_has "another's key" "key values mismatch" "$(cat "$folder/said")"
 
+# ---- start_tls -------------------------------------------------------------------------------------------------
+
+said=$("$examples/start_tls" "$certs/ca.pem" "$certs/server.pem" "$certs/server.key")
+check "exit status of start_tls" 0 $?
+check "start_tls" 'server: hears "STARTTLS" in clear
+client: hears "go ahead" in clear
+client: goes on with TLSv1.3
+server: goes on with TLSv1.3
+server: hears "a secret"
+client: hears "understood"' "$said"
+said=$("$examples/start_tls" "$certs/ca.pem" "$certs/expired.pem" "$certs/expired.key")
+check "exit status of start_tls with an expired certificate" 1 $?
+check_has "start_tls" "^client: certificate verify failed: certificate has expired" "$said"
+
 # ---- openssl s_server ------------------------------------------------------------------------------------------
 
 (cd "$folder/site" && exec openssl s_server -accept 127.0.0.1:0 -cert "$certs/server.pem" -key "$certs/server.key" \
