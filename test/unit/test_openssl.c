@@ -694,6 +694,106 @@ static void a_changed_record_ends_the_connection(void **state) {
   free_certificates();
 }
 
+/* ---- A slow line, and a cut one -------------------------------------------------------------------------- */
+
+/* Two ends that are not joined: what each sends comes out at a descriptor of the test's. */
+typedef struct line {
+  ends_t ends;
+  int of_server, of_client;
+} line_t;
+
+static void begin_line(line_t *line, env_t *env, aloop_tls_context_t *server, aloop_tls_context_t *client) {
+  int left[2], right[2];
+  *line = (line_t){.ends = {.env = env, .server.env = env, .client.env = env}};
+  make_socketpair(left);
+  make_socketpair(right);
+  aloop_accepted_options_t as_server = {.size = sizeof as_server, .tls = server};
+  aloop_connect_options_t as_client = {
+      .size = sizeof as_client, .fd = right[0], .tls = client, .server_hostname = "server.test"};
+  line->ends.accepted =
+      aloop_connect_accepted_socket(env->loop, &plain_protocol, &line->ends.server, left[0], &as_server);
+  line->ends.connected = aloop_create_connection(env->loop, &plain_protocol, &line->ends.client, &as_client);
+  line->of_server = left[1];
+  line->of_client = right[1];
+}
+
+/* One byte, if there is one. */
+static int carry(int from, int to) {
+  char byte;
+  if (recv(from, &byte, 1, MSG_DONTWAIT) != 1) return 0;
+  return send(to, &byte, 1, MSG_NOSIGNAL) == 1;
+}
+
+/* Carries bytes, a turn after each, until there were so many or nothing happens any more. Returns how many. */
+static int carry_some(line_t *line, int most) {
+  int total = 0;
+  for (int quiet = 0; quiet < 8 && total < most;) {
+    int n = carry(line->of_client, line->of_server);
+    if (total + n < most) n += carry(line->of_server, line->of_client);
+    total += n;
+    quiet = n > 0 ? 0 : quiet + 1;
+    run_turn(line->ends.env->loop);
+  }
+  return total;
+}
+
+static void end_line(line_t *line) {
+  close(line->of_server);
+  close(line->of_client);
+  settle(line->ends.env->loop);
+  aloop_future_unref(line->ends.accepted);
+  aloop_future_unref(line->ends.connected);
+  for (tape_t *tape = &line->ends.server;; tape = &line->ends.client) {
+    assert_int_equal(tape->calls[MADE], tape->calls[LOST]);
+    if (tape->transport != NULL) aloop_transport_unref(tape->transport);
+    free(tape->bytes);
+    if (tape == &line->ends.client) return;
+  }
+}
+
+static void bytes_may_come_one_at_a_time(void **state) {
+  make_certificates();
+  for (int version = ALOOP_TLS_1_2; version <= ALOOP_TLS_1_3; version++) {
+    line_t line;
+    aloop_tls_options_t options = of_client();
+    options.max_version = version;
+    aloop_tls_context_t *server = context_of(of_server(&server_cert)), *client = context_of(options);
+    begin_line(&line, *state, server, client);
+    assert_true(carry_some(&line, 100000) > 1000);
+    assert_int_equal(aloop_future_result(line.ends.accepted), 0);
+    assert_int_equal(aloop_future_result(line.ends.connected), 0);
+    put(&line.ends.client, "slowly");
+    carry_some(&line, 1000);
+    assert_int_equal(line.ends.server.size, 6);
+    assert_memory_equal(line.ends.server.bytes, "slowly", 6);
+    end_line(&line);
+    aloop_tls_context_unref(server);
+    aloop_tls_context_unref(client);
+  }
+  free_certificates();
+}
+
+static void a_line_may_be_cut_anywhere(void **state) {
+  make_certificates();
+  for (int version = ALOOP_TLS_1_2; version <= ALOOP_TLS_1_3; version++) {
+    aloop_tls_options_t options = of_client();
+    options.max_version = version;
+    options.session_cache = -1;
+    aloop_tls_context_t *server = context_of(of_server(&server_cert)), *client = context_of(options);
+    int most = 0, whole = 1;
+    for (; whole == 1; most += 11) {
+      line_t line;
+      begin_line(&line, *state, server, client);
+      whole = carry_some(&line, most) == most;
+      end_line(&line);
+    }
+    assert_true(most > 1000);
+    aloop_tls_context_unref(server);
+    aloop_tls_context_unref(client);
+  }
+  free_certificates();
+}
+
 TESTS(T(both_versions_work), T(half_ends_work_in_tls_1_3), T(many_bytes_cross), T(addresses_are_names_too),
       T(certificates_that_are_no_good_are_refused), T(who_believes_everybody_is_told_what_is_wrong),
       T(the_chain_may_be_enough), T(revoked_certificates_are_refused),
@@ -701,4 +801,5 @@ TESTS(T(both_versions_work), T(half_ends_work_in_tls_1_3), T(many_bytes_cross), 
       T(versions_that_do_not_meet_are_refused), T(names_choose_the_certificate), T(a_name_has_rules_of_its_own),
       T(sessions_are_resumed), T(servers_with_one_ticket_key_resume_each_others_sessions),
       T(bindings_are_the_same_on_both_sides), T(keys_are_logged_on_request), T(what_cannot_be_loaded_is_named),
-      T(garbage_is_refused), T(a_changed_record_ends_the_connection))
+      T(garbage_is_refused), T(a_changed_record_ends_the_connection), T(bytes_may_come_one_at_a_time),
+      T(a_line_may_be_cut_anywhere))
