@@ -26,6 +26,19 @@ if has curl; then
   stop "$http_pid"
 fi
 
+# A real client that asks twice over one connection.
+if command -v curl >/dev/null 2>&1; then
+  start http --port 0 --root "$folder"
+  http_pid=$pid
+  start tcp_proxy --port 0 "127.0.0.1:$port"
+  url=http://127.0.0.1:$port/sent
+  curl -sS -m 60 -o "$folder/first" -o "$folder/second" "$url" "$url" || fail "curl failed: $?"
+  check "8 MiB through curl" "$(hash "$folder/sent")" "$(hash "$folder/first")"
+  check "and once more" "$(hash "$folder/sent")" "$(hash "$folder/second")"
+  stop "$pid"
+  stop "$http_pid"
+fi
+
 # A client that does not read: what is on its way must stay in the kernel's buffers, not in the proxy.
 if [ -r "/proc/$proxy_pid/status" ]; then
   head -c 134217728 /dev/zero >"$folder/zeros"
