@@ -39,8 +39,8 @@ static void enter(void *arg) {
   self->switch_to(&self->mark, self->back);
 }
 
-/* Stacks lie powers of two apart, so their tops would share a few lines of the CPU's caches, and push each other
- * out. A part of a page puts neighbours on different ones. */
+/* Stacks lie powers of two apart, so their tops would share a few lines of the CPU's caches, and push each
+ * other out. A part of a page puts neighbours on different ones. */
 static size_t color(const aloop__stack_t *stack) {
   return (uintptr_t)stack->top / aloop__stack_size(stack) % 16 * 128;
 }
