@@ -10,7 +10,8 @@
  * Each side is the source of one way and the sink of the other. A way has ended when its source has received
  * EOF; the sink is then told EOF, once it has sent what is on its way. When both have ended and both sinks have
  * sent everything, the relay is done and closes both. A side that cannot send or cannot receive (a pipe) has
- * one way that has ended from the start.
+ * one way that has ended from the start. A sink that cannot be told EOF alone (TLS before 1.3) hears of it by
+ * the close, when the other way has ended too.
  *
  * Back-pressure is that of every stream: a sink above its high-water mark holds its source (the flag HELD)
  * until it has fallen to the low one. It stands beside the user's own pausing, which counts as ever; but what
@@ -207,8 +208,11 @@ static void go_further(side_t *sink) {
     if (is_sent(sink->other)) finish(relay);
     return;
   }
+  const aloop__driver_t *driver = sink->transport->driver;
   bool is_told = (sink->transport->flags & (ALOOP__EOF_WANTED | ALOOP__NO_WRITE)) != 0;
-  if (is_told || (sink->other->transport->flags & ALOOP__EOF_RECEIVED) == 0) return; /* a way that never was */
+  bool can_be = driver->can_send_eof == NULL || driver->can_send_eof(sink->transport);
+  if (is_told || !can_be || (sink->other->transport->flags & ALOOP__EOF_RECEIVED) == 0)
+    return; /* a way that never was */
   sink->transport->flags |= ALOOP__EOF_WANTED;
   aloop__stream_drained(sink->transport);
 }
