@@ -2,7 +2,8 @@
 # sh test/run.sh [STAGE...]: builds aloop in every way that matters and runs all its tests. Stages, all by default:
 #
 #   checks    gcc, internal invariants checked while running; every test on every poller ("quick" is another name)
-#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests. The fuzz targets are built
+#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests, of those on poll, select and
+#             kqueue only what comes near to a poller. The fuzz targets are built
 #   threads   the thread sanitizer; the tests in which threads meet
 #   release   gcc -O2 without checks; the library as it is installed, with examples and benchmarks, on the poller that
 #             is the default here
@@ -245,7 +246,8 @@ for stage in $stages; do
     fuzz=OFF
     works_fuzz && fuzz=ON
     build sanitize -DCMAKE_C_COMPILER=clang -DALOOP_CHECKS=ON -DALOOP_SANITIZE=address,undefined \
-      -DALOOP_BUILD_FUZZ=$fuzz && run sanitize
+      -DALOOP_BUILD_FUZZ=$fuzz && run sanitize -LE '^(poll|select|kqueue)$' &&
+      run sanitize -L '^(poll|select|kqueue)$' -R '^test_(pollers|ugly|watch|stream|write|accept|connect|torture_net)'
     ;;
   threads)
     compiler=clang

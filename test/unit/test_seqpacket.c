@@ -474,7 +474,7 @@ static int named(char name) {
 }
 
 static void send_named(const box_t *box, const char *text, const char *names) {
-  int fds[10];
+  int fds[10] = {0};
   size_t count = strlen(names);
   for (size_t i = 0; i < count; i++) fds[i] = named(names[i]);
   assert_int_equal(aloop_transport_write_fds(box->transport, text, strlen(text), fds, count), 0);
