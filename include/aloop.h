@@ -2314,6 +2314,13 @@ ALOOP_API bool aloop_stream_can_write_eof(const aloop_stream_t *stream);
  * when it has fallen to the low one. Errors: what ended the connection, or ALOOP_ECLOSED. [loop] */
 ALOOP_API aloop_future_t *aloop_stream_drain(aloop_stream_t *stream);
 
+/* StreamWriter.start_tls: aloop_start_tls for a stream, which goes on over TLS; ends with 0. What was received
+ * and not read yet is thrown away: it came in clear. Until the end there is no reading or writing
+ * (ALOOP_EBUSY); closing the stream ends the connection. Errors besides: ALOOP_EBUSY (a read waits, or its
+ * result was not read yet; a drain is due first). [loop] */
+ALOOP_API aloop_future_t *aloop_stream_start_tls(aloop_stream_t *stream,
+                                                 const aloop_start_tls_options_t *options);
+
 /* StreamWriter.close, is_closing: as those of the transport. abort drops what is unsent. A read that waits ends
  * as at the end of the stream. [loop] */
 ALOOP_API void aloop_stream_close(aloop_stream_t *stream);

@@ -37,9 +37,16 @@ static aloop_stream_t *of_object(const aloop__object_t *object) {
 
 /* ---- What the transport tells ---------------------------------------------------------------------------- */
 
+void aloop__duplex_follow(aloop_stream_t *stream, aloop_transport_t *transport) {
+  if (ALOOP_LIKELY(stream->transport == transport)) return;
+  aloop_transport_unref(stream->transport);
+  stream->transport = aloop_transport_ref(transport);
+}
+
 static int get_buffer(aloop_transport_t *transport, void *protocol, size_t hint, void **buffer, size_t *size) {
   (void)hint;
   aloop_stream_t *stream = protocol;
+  aloop__duplex_follow(stream, transport);
   int rc = aloop__inbox_space(stream->object.loop, &stream->inbox, buffer, size);
   if (ALOOP_LIKELY(rc == 0)) {
     stream->offered = *size;
@@ -62,8 +69,8 @@ static int buffer_updated(aloop_transport_t *transport, void *protocol, size_t s
 
 /* The other direction stays open. */
 static int eof_received(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
   aloop_stream_t *stream = protocol;
+  aloop__duplex_follow(stream, transport);
   stream->flags |= ALOOP__DUPLEX_EOF;
   aloop__reading_go_on(stream);
   return 1;
@@ -89,8 +96,8 @@ static int ended_with(const aloop_stream_t *stream) {
 }
 
 static void connection_lost(aloop_transport_t *transport, void *protocol, int error) {
-  (void)transport;
   aloop_stream_t *stream = protocol;
+  aloop__duplex_follow(stream, transport);
   stream->flags &= ~(unsigned)(ALOOP__DUPLEX_CONNECTED | ALOOP__DUPLEX_FULL);
   stream->flags |= ALOOP__DUPLEX_LOST | (error == 0 ? ALOOP__DUPLEX_EOF : 0u);
   stream->error = error;
@@ -250,8 +257,9 @@ aloop_stream_t *aloop_stream_ref(aloop_stream_t *stream) {
 
 void aloop_stream_unref(aloop_stream_t *stream) {
   if (stream == NULL || aloop__duplex_enter(stream) < 0) return;
-  if (stream->object.refs == 2 && (stream->flags & ALOOP__DUPLEX_CONNECTED))
-    aloop_transport_close(stream->transport);
+  uint32_t others = stream->upgrade != NULL ? 2 : 1; /* references of the library's own */
+  if (stream->object.refs == others + 1 && (stream->flags & ALOOP__DUPLEX_CONNECTED))
+    aloop_stream_close(stream);
   aloop__object_unref(&stream->object);
 }
 
@@ -268,6 +276,14 @@ int aloop_stream_error(const aloop_stream_t *stream) {
   return rc < 0 ? rc : stream->error;
 }
 
+/* What keeps a write or drain from being tried, or 0. */
+static int check(const aloop_stream_t *stream) {
+  int rc = aloop__duplex_enter(stream);
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
+  if (ALOOP_LIKELY(stream->upgrade == NULL)) return ended_with(stream);
+  return aloop__misuse(stream->object.loop, ALOOP_EBUSY, "a write to a stream whose start_tls is under way");
+}
+
 /* In a step of a task, writes to a stream wait for the end of the step or for a write to another one. */
 static inline void cork(const aloop_stream_t *stream) {
   aloop__tasks_t *tasks = aloop__tasks_of(stream->object.loop);
@@ -280,16 +296,14 @@ static inline void cork(const aloop_stream_t *stream) {
 }
 
 int aloop_stream_write(aloop_stream_t *stream, const void *data, size_t size) {
-  int rc = aloop__duplex_enter(stream);
-  if (ALOOP_LIKELY(rc == 0)) rc = ended_with(stream);
+  int rc = check(stream);
   if (ALOOP_UNLIKELY(rc < 0)) return rc;
   cork(stream);
   return aloop_transport_write(stream->transport, data, size);
 }
 
 int aloop_stream_writev(aloop_stream_t *stream, const struct iovec *iov, int count) {
-  int rc = aloop__duplex_enter(stream);
-  if (ALOOP_LIKELY(rc == 0)) rc = ended_with(stream);
+  int rc = check(stream);
   if (ALOOP_UNLIKELY(rc < 0)) return rc;
   cork(stream);
   return aloop_transport_writev(stream->transport, iov, count);
@@ -314,7 +328,7 @@ static aloop_future_t *done_with(aloop_t *loop, int rc, const char *origin) {
 aloop_future_t *aloop_stream_drain(aloop_stream_t *stream) {
   static const char origin[] = "aloop_stream_drain";
   if (aloop__duplex_enter(stream) < 0) return NULL;
-  int rc = ended_with(stream);
+  int rc = check(stream);
   if (rc == 0 && (stream->flags & ALOOP__DUPLEX_FULL))
     return aloop__waiters_join(&stream->drains, stream->object.loop, origin);
   if (rc < 0 || (stream->object.loop->guard & ALOOP__GUARD_CLOSED))
@@ -323,16 +337,26 @@ aloop_future_t *aloop_stream_drain(aloop_stream_t *stream) {
   return aloop_future_ref(stream->drained);
 }
 
+/* A handshake has nothing that could still be sent: its end is the connection's. */
 void aloop_stream_close(aloop_stream_t *stream) {
-  if (aloop__duplex_enter(stream) == 0) aloop_transport_close(stream->transport);
+  if (aloop__duplex_enter(stream) < 0) return;
+  if (stream->upgrade != NULL)
+    aloop_future_cancel(stream->upgrade);
+  else
+    aloop_transport_close(stream->transport);
 }
 
 void aloop_stream_abort(aloop_stream_t *stream) {
-  if (aloop__duplex_enter(stream) == 0) aloop_transport_abort(stream->transport);
+  if (aloop__duplex_enter(stream) < 0) return;
+  if (stream->upgrade != NULL)
+    aloop_future_cancel(stream->upgrade);
+  else
+    aloop_transport_abort(stream->transport);
 }
 
 bool aloop_stream_is_closing(const aloop_stream_t *stream) {
-  return aloop__duplex_enter(stream) < 0 || aloop_transport_is_closing(stream->transport);
+  if (aloop__duplex_enter(stream) < 0) return true;
+  return stream->upgrade == NULL && aloop_transport_is_closing(stream->transport);
 }
 
 aloop_future_t *aloop_stream_wait_closed(aloop_stream_t *stream) {

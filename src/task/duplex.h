@@ -40,6 +40,7 @@ struct aloop_stream {
   int error;                /* of the connection */
   aloop__read_t read;       /* future: the one that waits, or NULL */
   aloop_future_t *unread;   /* has a result that nobody has read yet; or NULL */
+  aloop_future_t *upgrade;  /* start_tls under way, or NULL */
   aloop_future_t *drained;  /* of drains that need not wait, or NULL */
   aloop__waiters_t drains;  /* for the write buffer */
   aloop__waiters_t closers; /* for the end */
@@ -56,6 +57,9 @@ aloop_stream_t *aloop__duplex_new(aloop_t *loop, size_t limit, const char *origi
 
 /* Takes over a transport whose protocol it is, or is made. */
 void aloop__duplex_connect(aloop_stream_t *stream, aloop_transport_t *transport);
+
+/* Another transport has taken the place of its own. */
+void aloop__duplex_follow(aloop_stream_t *stream, aloop_transport_t *transport);
 
 /* Leaves its transport to others: the stream is at its end. Returns how many bytes were received and not read,
  * which are valid until the next read or the end of the stream. Nothing waits to be read, and the caller holds

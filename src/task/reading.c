@@ -185,6 +185,8 @@ static aloop_future_t *start(aloop_stream_t *stream, aloop__read_t *read, const 
   aloop_t *loop = stream->object.loop;
   if (ALOOP_UNLIKELY(stream->read.future != NULL))
     return aloop__future_refused(loop, origin, ALOOP_EBUSY, "another read of this stream is under way");
+  if (ALOOP_UNLIKELY(stream->upgrade != NULL))
+    return aloop__future_refused(loop, origin, ALOOP_EBUSY, "start_tls of this stream is under way");
   if (ALOOP_UNLIKELY(stream->unread != NULL))
     return aloop__future_refused(loop, origin, ALOOP_EBUSY,
                                  "the result of the last read is still to be read; read or release its future");

@@ -26,6 +26,7 @@ static void null_streams(misuse_t *m) {
   MISTAKE(aloop_stream_write_eof(NULL), ALOOP_EINVAL);
   MISTAKE(aloop_stream_can_write_eof(NULL), false);
   MISTAKE(aloop_stream_drain(NULL), 0);
+  MISTAKE(aloop_stream_start_tls(NULL, NULL), 0);
   MISTAKE_OF_VOID(aloop_stream_close(NULL));
   MISTAKE_OF_VOID(aloop_stream_abort(NULL));
   MISTAKE(aloop_stream_is_closing(NULL), true);
@@ -89,6 +90,7 @@ static void calls_of_another_thread(misuse_t *m) {
   MISTAKE(aloop_stream_writev(stream, NULL, 0), ALOOP_ENOTLOOPTHREAD);
   MISTAKE(aloop_stream_write_eof(stream), ALOOP_ENOTLOOPTHREAD);
   MISTAKE(aloop_stream_drain(stream), 0);
+  MISTAKE(aloop_stream_start_tls(stream, NULL), 0);
   MISTAKE_OF_VOID(aloop_stream_close(stream));
   MISTAKE_OF_VOID(aloop_stream_abort(stream));
   MISTAKE(aloop_stream_is_closing(stream), true);
