@@ -219,6 +219,7 @@ typedef struct aloop_allocator {
 /* ---- Pollers --------------------------------------------------------------------------------------------- */
 
 enum { ALOOP_READABLE = 1, ALOOP_WRITABLE = 4 };
+enum { ALOOP_POLLER_ONE_THREAD = 1 };
 
 typedef struct aloop_poll_event {
   uint32_t events; /* ALOOP_READABLE | ALOOP_WRITABLE; an error or hang-up sets both */
@@ -252,9 +253,9 @@ typedef struct aloop_poller {
   int64_t (*now)(void *state);
   /* May be NULL. A run or a hosted turn ends: what update() has put off happens now. */
   void (*flush)(void *state);
-  /* The state belongs to the thread that waits first: for a run in another thread it is opened anew, and for a
-   * host too, then with an `arg` that is not NULL. */
-  bool one_thread;
+  /* ALOOP_POLLER_ONE_THREAD: the state belongs to the thread that waits first; in another wait() answers
+   * ALOOP_EEXIST and is opened anew, and so for a host, then with an `arg` that is not NULL. */
+  uint64_t flags;
 } aloop_poller_t;
 
 /* The built-in poller of that name ("epoll", "uring", "kqueue", "poll", "select", "virtual"), NULL if this
@@ -1050,8 +1051,8 @@ typedef struct aloop_task_options {
   const char *name;         /* copied; NULL: "Task-1", "Task-2", ... */
   aloop_context_t *context; /* it runs in this, and keeps it meanwhile; NULL: a copy of the current one */
   size_t stack_size;        /* address space, of which what is touched becomes memory; 0: ALOOP_STACK_SIZE */
-  aloop_destroy_fn destroy; /* of arg, when the task has ended, also if it never began; may be NULL */
   bool eager;               /* it runs inside this call until its first await, if the loop runs */
+  aloop_destroy_fn destroy; /* of arg, when the task has ended, also if it never began; may be NULL */
 } aloop_task_options_t;
 
 /* loop.create_task: a future that is a task, which begins in the next turn. Two references, one for the caller,
@@ -1144,8 +1145,8 @@ typedef struct aloop_run_options {
   size_t size;
   const aloop_options_t *loop;      /* for aloop_new; may be NULL */
   const aloop_task_options_t *task; /* for the main task; may be NULL */
-  int64_t executor_timeout;         /* ns to wait for jobs of the default executor; 0: 300 s, ALOOP_FOREVER */
   bool keep_sigint;                 /* SIGINT is not touched */
+  int64_t executor_timeout;         /* ns to wait for jobs of the default executor; 0: 300 s, ALOOP_FOREVER */
 } aloop_run_options_t;
 
 /* asyncio.run: makes a loop, runs fn(loop, arg) as its main task, cancels the tasks that are left then and

@@ -22,8 +22,9 @@
 
 typedef struct service {
   aloop_server_t *server;
-  aloop_future_t *backup; /* what goes on in the background */
-  int signals;            /* that have come */
+  aloop_future_t *backup;  /* what goes on in the background */
+  aloop_future_t *drained; /* the end of the clients, once it is waited for */
+  int signals;             /* that have come */
 } service_t;
 
 /* ---- The work -------------------------------------------------------------------------------------------- */
@@ -132,7 +133,6 @@ static void on_drained(aloop_future_t *drained, void *arg) {
   service_t *service = arg;
   aloop_t *loop = aloop_future_loop(drained);
   printf("clients sent away: %d\n", (int)aloop_future_result(drained));
-  aloop_future_unref(drained);
   aloop_future_cancel(service->backup);
   aloop_future_t *down = aloop_shutdown_default_executor(loop, ALOOP_SECONDS(5));
   if (down == NULL || aloop_future_add_done_callback(down, on_executor_down, service) < 0) aloop_stop(loop);
@@ -147,8 +147,9 @@ static void on_signal(aloop_t *loop, int signum, void *arg) {
     return;
   }
   puts("no new clients");
-  aloop_future_t *drained = aloop_server_drain(service->server, ALOOP_SECONDS(1));
-  if (drained == NULL || aloop_future_add_done_callback(drained, on_drained, service) < 0) aloop_stop(loop);
+  service->drained = aloop_server_drain(service->server, ALOOP_SECONDS(1));
+  if (service->drained == NULL || aloop_future_add_done_callback(service->drained, on_drained, service) < 0)
+    aloop_stop(loop);
 }
 
 /* ---- The beginning --------------------------------------------------------------------------------------- */
@@ -176,6 +177,7 @@ int main(void) {
     error = aloop_run_forever(loop);
   }
   if (error < 0) fprintf(stderr, "graceful_shutdown: %s\n", aloop_strerror(error));
+  aloop_future_unref(service.drained);
   aloop_future_unref(service.backup);
   aloop_server_unref(service.server);
   aloop_free(loop);

@@ -69,7 +69,7 @@ int aloop_after_fork(aloop_t *loop) {
 
 /* A poller of one thread is told of its host by an argument. */
 static int begin_hosting(aloop_t *loop) {
-  if (!loop->poller->one_thread || loop->poller_arg != NULL) return 0;
+  if ((loop->poller->flags & ALOOP_POLLER_ONE_THREAD) == 0 || loop->poller_arg != NULL) return 0;
   loop->poller_arg = loop;
   int rc = aloop__loop_rebuild(loop);
   if (rc < 0) loop->poller_arg = NULL;

@@ -379,10 +379,17 @@ ALOOP_INLINE void end_turn(aloop_t *loop) {
 #endif
 }
 
+/* The poller has failed. One that belongs to another thread is opened anew for this one. */
+static ALOOP_NOINLINE int lost_poller(aloop_t *loop, int error) {
+  return error == ALOOP_EEXIST && (loop->poller->flags & ALOOP_POLLER_ONE_THREAD) != 0
+             ? aloop__loop_rebuild(loop)
+             : error;
+}
+
 static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   bool posted_to = aloop__mailbox_in_use(&loop->mailbox);
   int count = poll_events(loop, work_out_timeout(loop, limit), batch, posted_to);
-  if (ALOOP_UNLIKELY(count < 0)) return count;
+  if (ALOOP_UNLIKELY(count < 0)) return lost_poller(loop, count);
   take_mailbox(loop, posted_to);
   uint64_t scheduled = loop->tail;
   queue_timers(loop);
@@ -436,7 +443,7 @@ ALOOP_INLINE int quiet_turn(aloop_t *loop, aloop_poll_event_t *batch) {
   int count = loop->poller->wait(loop->poller_state, batch, BATCH, ALOOP_FOREVER);
   note_poll(loop);
   loop->idle_ticks += loop->poll_ticks - begun;
-  if (ALOOP_UNLIKELY(count < 0)) return count;
+  if (ALOOP_UNLIKELY(count < 0)) return lost_poller(loop, count);
   run_io(loop, batch, count);
   loop->turns++;
   return 0;
@@ -453,10 +460,6 @@ static int begin_run(aloop_t *loop) {
   if (loop->running) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
   if (aloop_running_loop() != NULL)
     return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
-  if (loop->poller->one_thread && loop->polls > 0 && !pthread_equal(loop->thread, pthread_self())) {
-    rc = aloop__loop_rebuild(loop);
-    if (rc < 0) return rc;
-  }
   loop->running = true;
   loop->thread = pthread_self();
   loop->run_started = aloop__clock_ticks();

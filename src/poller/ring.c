@@ -44,7 +44,7 @@ static int setup(uint32_t entries, struct io_uring_params *params) {
 
 static int enter(const aloop__ring_t *ring, uint32_t submit, uint32_t least, unsigned flags, const void *arg,
                  size_t size) {
-  long n = syscall(__NR_io_uring_enter, ring->enter_fd, submit, least, flags | ring->enter_flags, arg, size);
+  long n = syscall(__NR_io_uring_enter, ring->fd, submit, least, flags, arg, size);
   return n < 0 ? -errno : (int)n;
 }
 
@@ -152,7 +152,6 @@ int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const c
     return error == -ENOSYS || error == -EPERM || error == -EINVAL || error == ALOOP_ENOTSUP ? ALOOP_ENOTSUP
                                                                                              : error;
   }
-  ring->enter_fd = ring->fd;
   ring->hosted = hosted;
   ring->defers = (params.flags & IORING_SETUP_DEFER_TASKRUN) != 0;
   int rc = (params.features & NEEDED) == NEEDED ? map_queues(ring, &params) : ALOOP_ENOTSUP;
@@ -165,12 +164,8 @@ int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const c
 void aloop__ring_close(aloop__ring_t *ring) {
   if (ring->sqes != NULL) munmap(ring->sqes, ring->sqes_size);
   if (ring->map != NULL) munmap(ring->map, ring->map_size);
-  if (ring->enter_fd != ring->fd) {
-    struct io_uring_rsrc_update which = {.offset = (uint32_t)ring->enter_fd};
-    enroll(ring, IORING_UNREGISTER_RING_FDS, &which, 1);
-  }
   if (ring->fd >= 0) close(ring->fd);
-  ring->fd = ring->enter_fd = -1;
+  ring->fd = -1;
   ring->sqes = NULL;
   ring->map = NULL;
 }
@@ -184,18 +179,12 @@ const char *aloop__ring_missing(void) {
 
 /* ---- Driving --------------------------------------------------------------------------------------------- */
 
-/* From here on the ring is this thread's. Registering its descriptor saves each call the look-up. */
+/* From here on the ring is this thread's. Its descriptor is not registered with the thread, which would save
+ * each call a look-up: a registration keeps the ring alive, and only this thread could take it back. */
 static int enable(aloop__ring_t *ring) {
   int rc = enroll(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-  if (rc < 0) return rc;
-  ring->enabled = true;
-  struct io_uring_rsrc_update which = {.offset = UINT32_MAX, .data = (uint32_t)ring->fd};
-  if (forbidden(ALOOP__RING_NO_REGISTER)) return 0;
-  if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_RING_FDS, &which, 1) == 1) {
-    ring->enter_fd = (int)which.offset;
-    ring->enter_flags = IORING_ENTER_REGISTERED_RING;
-  }
-  return 0;
+  if (rc == 0) ring->enabled = true;
+  return rc;
 }
 
 int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {

@@ -32,20 +32,17 @@ enum {
 
 /* What a kernel may lack, and tests forbid. */
 enum {
-  ALOOP__RING_NO_DEFER = 1,     /* task work when we ask for it (6.1) */
-  ALOOP__RING_NO_SINGLE = 2,    /* one submitter (6.0) */
-  ALOOP__RING_NO_COOP = 4,      /* no interrupts for task work (5.19) */
-  ALOOP__RING_NO_SQARRAY = 8,   /* an array less (6.6) */
-  ALOOP__RING_NO_REGISTER = 16, /* the ring's own descriptor registered (5.18) */
-  ALOOP__RING_NO_DRIVER = 32,   /* multishot receive and accept, buffer rings (6.0) */
-  ALOOP__RING_NOTHING = 64      /* io_uring at all */
+  ALOOP__RING_NO_DEFER = 1,   /* task work when we ask for it (6.1) */
+  ALOOP__RING_NO_SINGLE = 2,  /* one submitter (6.0) */
+  ALOOP__RING_NO_COOP = 4,    /* no interrupts for task work (5.19) */
+  ALOOP__RING_NO_SQARRAY = 8, /* an array less (6.6) */
+  ALOOP__RING_NO_DRIVER = 16, /* multishot receive and accept, buffer rings (6.0) */
+  ALOOP__RING_NOTHING = 32    /* io_uring at all */
 };
 extern atomic_uint aloop__ring_forbidden;
 
 typedef struct aloop__ring {
   int fd;
-  int enter_fd; /* the same, or its number among the registered ones */
-  unsigned enter_flags;
   bool enabled; /* it belongs to a thread from the first wait on */
   bool defers;  /* completions wait for us to enter */
   bool hosted;
@@ -73,8 +70,8 @@ void aloop__ring_close(aloop__ring_t *ring);
 const char *aloop__ring_missing(void);
 
 /* Hands over what was prepared; `wait`: until a completion is there, or `timeout` ns (< 0: forever) have
- * passed. Completions that wait for us come in, too. Returns 0, or a code: ALOOP_EAGAIN for "timed out" and
- * "interrupted". */
+ * passed. Completions that wait for us come in, too. Returns 0, or a code: ALOOP_EEXIST in another thread than
+ * the ring's; ALOOP_EAGAIN for "timed out" and "interrupted". */
 int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout);
 
 static inline uint32_t aloop__ring_prepared(const aloop__ring_t *ring) {

@@ -304,7 +304,7 @@ const aloop_poller_t aloop__poller_uring = {
     .wait = wait_ready,
     .backend_fd = backend_fd,
     .flush = flush,
-    .one_thread = true,
+    .flags = ALOOP_POLLER_ONE_THREAD,
 };
 
 #else

@@ -245,7 +245,8 @@ static void drop_carrier(aloop__tls_t *self) {
   if (carrier == NULL) return;
   carrier->table = &no_protocol;
   carrier->protocol = NULL;
-  if (self->stopped) aloop__stream_finish(carrier);
+  if (self->stopped && carrier->state != ALOOP__LOST)
+    aloop__stream_finish(carrier); /* aloop_close may have done it */
   aloop__object_unref(&carrier->object);
 }
 

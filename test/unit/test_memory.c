@@ -144,7 +144,7 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
 #define ENDS_WITH(type, member)                                                                                \
   assert_int_equal(sizeof(type), offsetof(type, member) + sizeof(((type *)0)->member))
   ENDS_WITH(aloop_allocator_t, user);
-  ENDS_WITH(aloop_poller_t, now);
+  ENDS_WITH(aloop_poller_t, flags);
   ENDS_WITH(aloop_options_t, slow_callback_duration);
   ENDS_WITH(aloop_policy_t, user);
   ENDS_WITH(aloop_error_context_t, datagram);
@@ -157,10 +157,18 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_process_protocol_t, connection_lost);
   ENDS_WITH(aloop_process_options_t, groups_count);
   ENDS_WITH(aloop_generator_options_t, destroy);
-  ENDS_WITH(aloop_connect_options_t, happy_eyeballs_delay);
-  ENDS_WITH(aloop_server_options_t, max_clients);
+  ENDS_WITH(aloop_connect_options_t, tls_shutdown_timeout);
+  ENDS_WITH(aloop_accepted_options_t, tls_shutdown_timeout);
+  ENDS_WITH(aloop_unix_connect_options_t, flags);
+  ENDS_WITH(aloop_unix_server_options_t, flags);
+  ENDS_WITH(aloop_tls_options_t, message_size);
+  ENDS_WITH(aloop_start_tls_options_t, tls_shutdown_timeout);
+  ENDS_WITH(aloop_stream_options_t, limit);
+  ENDS_WITH(aloop_task_options_t, destroy);
+  ENDS_WITH(aloop_run_options_t, executor_timeout);
+  ENDS_WITH(aloop_server_options_t, tls_shutdown_timeout);
   ENDS_WITH(aloop_datagram_protocol_t, connection_lost);
-  ENDS_WITH(aloop_datagram_options_t, remote);
+  ENDS_WITH(aloop_datagram_options_t, cleanup);
 #undef ENDS_WITH
 }
 

@@ -634,7 +634,7 @@ static void another_thread_ends_a_wait_for_ever(void **state) {
 static void the_backend_descriptor_tells_when_a_wait_would_not_block(void **state) {
   bed_t *bed = *state;
   if (bed->table->backend_fd == NULL) skip();
-  if (bed->table->one_thread) { /* for a host it is another one */
+  if (bed->table->flags & ALOOP_POLLER_ONE_THREAD) { /* for a host it is another one */
     bed->table->close(bed->poller);
     assert_int_equal(bed->table->open(bed, &bed->env->allocator, &bed->poller), 0);
   }

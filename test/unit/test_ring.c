@@ -46,11 +46,10 @@ static void it_does_without_what_the_kernel_lacks(void **state) {
   static const unsigned lacks[] = {
       0,
       ALOOP__RING_NO_SQARRAY,
-      ALOOP__RING_NO_REGISTER,
       ALOOP__RING_NO_DEFER,
       ALOOP__RING_NO_DEFER | ALOOP__RING_NO_SINGLE,
       ALOOP__RING_NO_DEFER | ALOOP__RING_NO_COOP,
-      ALOOP__RING_NO_DEFER | ALOOP__RING_NO_SINGLE | ALOOP__RING_NO_COOP | ALOOP__RING_NO_REGISTER,
+      ALOOP__RING_NO_DEFER | ALOOP__RING_NO_SINGLE | ALOOP__RING_NO_COOP,
   };
   use_ring(*state);
   for (size_t i = 0; i < sizeof lacks / sizeof lacks[0]; i++) {

@@ -87,6 +87,34 @@ static void a_server_upgrades(void **state) {
   end_tape(&tape, peer);
 }
 
+static void the_loop_may_be_closed_right_behind_the_end(void **state) {
+  env_t *env = *state;
+  for (int shaken = 0; shaken < 2; shaken++) {
+    tape_t tape = {.env = env};
+    mock_begin();
+    env_loop(env, (aloop_options_t){.debug = -1});
+    int peer = open_tape(&tape, &plain_protocol);
+    aloop_future_t *future = start(&tape, ALOOP_TLS_SERVER);
+    aloop_transport_t *old = change(&tape);
+    if (shaken) {
+      mock_say(peer, 'H', "");
+      mock_say(peer, 'F', "");
+      mock_expect(env->loop, peer, 'S', "");
+      take(&tape, future);
+      aloop_transport_abort(tape.transport);
+    } else {
+      aloop_future_cancel(future);
+      aloop_future_unref(future);
+    }
+    aloop_transport_unref(old);
+    aloop_close(env->loop);
+    assert_true(tape.lost);
+    aloop_transport_unref(tape.transport);
+    free(tape.bytes);
+    close(peer);
+  }
+}
+
 static void the_old_transport_is_of_no_use(void **state) {
   env_t *env = *state;
   tape_t tape = {.env = env};
@@ -318,8 +346,9 @@ static void no_allocation_that_fails_loses_anything(void **state) {
   torture(*state, upgrade);
 }
 
-TESTS(T(a_client_upgrades), T(a_server_upgrades), T(the_old_transport_is_of_no_use),
-      T(a_handshake_that_fails_is_the_end), T(a_handshake_that_stalls_is_the_end),
-      T(cancelling_ends_the_connection), T(unsent_bytes_stay_in_front_of_the_handshake),
-      T(marks_and_pauses_go_along), T(another_protocol_may_take_over), T(a_servers_client_stays_its_client),
+TESTS(T(a_client_upgrades), T(a_server_upgrades), T(the_loop_may_be_closed_right_behind_the_end),
+      T(the_old_transport_is_of_no_use), T(a_handshake_that_fails_is_the_end),
+      T(a_handshake_that_stalls_is_the_end), T(cancelling_ends_the_connection),
+      T(unsent_bytes_stay_in_front_of_the_handshake), T(marks_and_pauses_go_along),
+      T(another_protocol_may_take_over), T(a_servers_client_stays_its_client),
       T(no_allocation_that_fails_loses_anything))
