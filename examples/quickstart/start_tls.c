@@ -16,6 +16,7 @@ typedef struct side {
   const char *name;
   aloop_tls_context_t *tls;
   bool encrypted;
+  aloop_future_t *upgrade; /* once it has begun; NULL before */
 } side_t;
 
 static void lost(aloop_transport_t *transport, void *protocol, int error) {
@@ -37,14 +38,13 @@ static void encrypted(aloop_future_t *future, void *arg) {
     if (strcmp(side->name, "client") == 0) aloop_transport_write(transport, "a secret", 8);
     aloop_transport_unref(transport);
   }
-  aloop_future_unref(future);
 }
 
 static int upgrade(aloop_transport_t *transport, side_t *side, const char *server_hostname) {
   aloop_start_tls_options_t options = {
       .size = sizeof options, .tls = side->tls, .server_hostname = server_hostname};
-  aloop_future_t *future = aloop_start_tls(transport, NULL, NULL, &options);
-  return future != NULL ? aloop_future_add_done_callback(future, encrypted, side) : ALOOP_ENOMEM;
+  side->upgrade = aloop_start_tls(transport, NULL, NULL, &options);
+  return side->upgrade != NULL ? aloop_future_add_done_callback(side->upgrade, encrypted, side) : ALOOP_ENOMEM;
 }
 
 static int server_received(aloop_transport_t *transport, void *protocol, const void *data, size_t size) {
@@ -99,6 +99,8 @@ static int talk(side_t *client, side_t *server) {
     rc = aloop_run_forever(loop);
     aloop_server_unref(listening);
   }
+  aloop_future_unref(client->upgrade); /* the loop may have stopped before `encrypted` was called */
+  aloop_future_unref(server->upgrade);
   aloop_free(loop);
   return rc < 0;
 }
