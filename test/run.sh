@@ -1,12 +1,14 @@
 #!/bin/sh
-# sh test/run.sh [STAGE...]: builds aloop in every way that matters and runs all its tests. Stages, all by default:
+# sh test/run.sh [STAGE...]: builds aloop in every way that matters and runs all its tests. Stages, the first four by default:
 #
-#   checks    gcc, internal invariants checked while running; every test on every poller ("quick" is another name)
-#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests, of those on poll, select and
-#             kqueue only what comes near to a poller. The fuzz targets are built
+#   checks    gcc, internal invariants checked while running ("quick" is another name)
+#   sanitize  clang with the address and undefined-behaviour sanitizers; the same tests. The fuzz targets are built
 #   threads   the thread sanitizer; the tests in which threads meet
 #   release   gcc -O2 without checks; the library as it is installed, with examples and benchmarks, on the poller that
 #             is the default here
+#
+#   pollers   not by default: as checks, with every test on every poller. The stages above run on poll, select and kqueue
+#             only what comes near to a poller
 #
 # Warnings are errors in all of them. On Debian and its relatives whatever is missing is installed first, as root or
 # through sudo; elsewhere this script says what to install. Builds and logs go to build-test/ (or $ALOOP_TEST_DIR) and
@@ -47,8 +49,8 @@ stages=
 for stage in "$@"; do
   case $stage in
   quick | checks) stages="$stages checks" ;;
-  sanitize | threads | release) stages="$stages $stage" ;;
-  *) give_up "unknown stage $stage; there are checks (or quick), sanitize, threads and release" ;;
+  sanitize | threads | release | pollers) stages="$stages $stage" ;;
+  *) give_up "unknown stage $stage; there are checks (or quick), sanitize, threads, release and pollers" ;;
   esac
 done
 mkdir -p "$out" || give_up "cannot write to $out; set ALOOP_TEST_DIR to a folder that can be written to"
@@ -230,6 +232,12 @@ run() {
   echo "stage $name: $good passed, $bad failed, $skipped skipped, $(($(date +%s) - began)) s"
 }
 
+# All tests, but of those on the older pollers only what comes near to a poller: "pollers" runs all of them.
+run_near() {
+  run "$1" -LE '^(poll|select|kqueue)$'
+  run "$1" -L '^(poll|select|kqueue)$' -R '^test_(pollers|ugly|watch|stream|write|accept|connect|sock|torture_net)|^(echo|unix|udp)'
+}
+
 # ---- The stages --------------------------------------------------------------------------------------------
 
 export UBSAN_OPTIONS="print_stacktrace=1"
@@ -241,14 +249,16 @@ for stage in $stages; do
   echo "stage $stage"
   case $stage in
   checks)
+    build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON && run_near checks
+    ;;
+  pollers)
     build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON && run checks
     ;;
   sanitize)
     fuzz=OFF
     works_fuzz && fuzz=ON
     build sanitize -DCMAKE_C_COMPILER=clang -DALOOP_CHECKS=ON -DALOOP_SANITIZE=address,undefined \
-      -DALOOP_BUILD_FUZZ=$fuzz && run sanitize -LE '^(poll|select|kqueue)$' &&
-      run sanitize -L '^(poll|select|kqueue)$' -R '^test_(pollers|ugly|watch|stream|write|accept|connect|torture_net)'
+      -DALOOP_BUILD_FUZZ=$fuzz && run_near sanitize
     ;;
   threads)
     compiler=clang
