@@ -66,28 +66,6 @@ void aloop__completion_cancel(aloop_t *loop, uint64_t name) {
   request->user_data = ALOOP__RING_SILENT;
 }
 
-/* ---- Sending --------------------------------------------------------------------------------------------- */
-
-/* Sent at once as long as the socket takes it: it costs no more than a request, and the caller learns what
- * became of its bytes. */
-static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  if (ALOOP_LIKELY(count == 1))
-    return aloop__readiness_result(
-        send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT));
-  struct msghdr message = {.msg_iov = (struct iovec *)iov};
-  message.msg_iovlen = (unsigned char)count;
-  return aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
-}
-
-/* The socket was full. */
-static void writable(aloop_t *loop, void *arg) {
-  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch), send_now);
-}
-
-static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
-  return aloop__readiness_send_file(transport->fd, file, offset, count);
-}
-
 /* ---- Receiving ------------------------------------------------------------------------------------------- */
 
 static uint64_t receive_name(const completion_transport_t *self) {
@@ -167,7 +145,7 @@ static size_t deliver_piece(aloop_transport_t *transport, aloop__net_t *net, con
   if (rc <= 0) return 0;
   size_t n = size < room ? size : room;
   memcpy(buffer, data, n);
-  aloop__stream_received(transport, &net->cork, buffer, n, send_now);
+  aloop__stream_received(transport, &net->cork, buffer, n, aloop__readiness_socket_send);
   return n;
 }
 
@@ -177,7 +155,7 @@ static ALOOP_NOINLINE size_t deliver_pieces(aloop_transport_t *transport, aloop_
   size_t taken = 0;
   for (int calls = 0; calls < PIECES && taken < size && aloop__stream_wants_read(transport); calls++) {
     if (transport->table->get_buffer == NULL) {
-      aloop__stream_received(transport, &net->cork, data + taken, size - taken, send_now);
+      aloop__stream_received(transport, &net->cork, data + taken, size - taken, aloop__readiness_socket_send);
       return size;
     }
     taken += deliver_piece(transport, net, data + taken, size - taken);
@@ -189,7 +167,7 @@ static ALOOP_NOINLINE size_t deliver_pieces(aloop_transport_t *transport, aloop_
 static inline size_t deliver(aloop_transport_t *transport, const char *data, size_t size) {
   aloop__net_t *net = aloop__net_of(transport->object.loop);
   if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL)) return deliver_pieces(transport, net, data, size);
-  aloop__stream_received(transport, &net->cork, data, size, send_now);
+  aloop__stream_received(transport, &net->cork, data, size, aloop__readiness_socket_send);
   return size;
 }
 
@@ -348,7 +326,8 @@ static void never(aloop_t *loop, void *watch) {
   (void)loop, (void)watch;
 }
 
-static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = never, .writable = writable};
+static const aloop__watch_ops_t stream_ops = {
+    .name = "transport", .readable = never, .writable = aloop__readiness_socket_writable};
 
 static int attach(aloop_transport_t *transport) {
   if (transport->fd >= 1 << ALOOP__COMPLETION_FD_BITS) return ALOOP_EMFILE;
@@ -374,10 +353,10 @@ const aloop__driver_t aloop__driver_completion = {
     .attach = attach,
     .detach = detach,
     .read = read_on,
-    .send = send_now,
+    .send = aloop__readiness_socket_send,
     .flush = aloop__readiness_flush,
     .send_eof = aloop__readiness_send_eof,
-    .sendfile = send_file,
+    .sendfile = aloop__readiness_socket_sendfile,
     .await_room = aloop__readiness_flush,
     .listen = aloop__completion_listen,
     .forget = aloop__completion_forget,

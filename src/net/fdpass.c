@@ -29,10 +29,6 @@
 #include "net/readiness.h"
 #include "net/unix.h"
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* a socket option instead, set in attach */
-#endif
-
 static void close_all(const int *fds, size_t count) {
   for (size_t i = 0; i < count; i++) close(fds[i]);
 }
@@ -115,20 +111,13 @@ static ALOOP_NOINLINE ssize_t send_pieces(aloop__unix_transport_t *self, const s
 static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
   aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   if (ALOOP_UNLIKELY(self->parcels != NULL)) return send_pieces(self, iov, count);
-  ssize_t n;
-  if (ALOOP_LIKELY(count == 1)) {
-    n = send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
-  } else {
-    struct msghdr message = {.msg_iov = (struct iovec *)iov};
-    message.msg_iovlen = (unsigned char)count;
-    n = sendmsg(transport->fd, &message, MSG_NOSIGNAL);
-  }
+  ssize_t n = aloop__readiness_socket_send(transport, iov, count);
   if (n > 0) self->sent += (uint64_t)n;
-  return aloop__readiness_result(n);
+  return n;
 }
 
 static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
-  ssize_t n = aloop__readiness_send_file(transport->fd, file, offset, count);
+  ssize_t n = aloop__readiness_socket_sendfile(transport, file, offset, count);
   if (n > 0) aloop__fdpass_of(transport)->sent += (uint64_t)n;
   return n;
 }

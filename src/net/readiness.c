@@ -26,11 +26,6 @@
 
 enum { ACCEPT_BUDGET = 64, SENDFILE_MAX = 0x7ffff000 };
 
-/* BSD has a socket option instead, set when the transport is made. */
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
-
 void aloop__stream_set_nodelay(int fd) {
   int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -43,14 +38,6 @@ static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, si
   return recv(transport->fd, buffer, size, 0);
 }
 
-static inline ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  if (ALOOP_LIKELY(count == 1))
-    return aloop__readiness_result(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
-  struct msghdr message = {.msg_iov = (struct iovec *)iov};
-  message.msg_iovlen = (unsigned char)count;
-  return aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
-}
-
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
 void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
@@ -61,12 +48,12 @@ void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
 }
 
 static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget) {
-  aloop__readiness_read_on(transport, net, budget, receive_now, send_now);
+  aloop__readiness_read_on(transport, net, budget, receive_now, aloop__readiness_socket_send);
 }
 
 static void readable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
-  aloop__readiness_readable(loop, transport, receive_now, send_now, read_on);
+  aloop__readiness_readable(loop, transport, receive_now, aloop__readiness_socket_send, read_on);
 }
 
 int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on) {
@@ -80,8 +67,9 @@ int aloop__readiness_read(aloop_transport_t *transport, bool on) {
 
 /* ---- Writing --------------------------------------------------------------------------------------------- */
 
-static void writable(aloop_t *loop, void *arg) {
-  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch), send_now);
+void aloop__readiness_socket_writable(aloop_t *loop, void *watch) {
+  aloop__readiness_writable(loop, ALOOP_CONTAINER_OF(watch, aloop_transport_t, watch),
+                            aloop__readiness_socket_send);
 }
 
 int aloop__readiness_flush(aloop_transport_t *transport) {
@@ -104,7 +92,8 @@ ssize_t aloop__readiness_send_file(int fd, int file, int64_t offset, int64_t cou
 #endif
 }
 
-static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
+ssize_t aloop__readiness_socket_sendfile(aloop_transport_t *transport, int file, int64_t offset,
+                                         int64_t count) {
   return aloop__readiness_send_file(transport->fd, file, offset, count);
 }
 
@@ -118,7 +107,8 @@ int aloop__readiness_send_eof(aloop_transport_t *transport) {
 
 /* ---- Attaching ------------------------------------------------------------------------------------------- */
 
-static const aloop__watch_ops_t stream_ops = {.name = "transport", .readable = readable, .writable = writable};
+static const aloop__watch_ops_t stream_ops = {
+    .name = "transport", .readable = readable, .writable = aloop__readiness_socket_writable};
 
 int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops_t *ops) {
   return aloop__watch_claim(transport->object.loop, &transport->watch, transport->fd, ops);
@@ -193,10 +183,10 @@ const aloop__driver_t aloop__driver_readiness = {
     .attach = attach,
     .detach = aloop__readiness_detach,
     .read = aloop__readiness_read,
-    .send = send_now,
+    .send = aloop__readiness_socket_send,
     .flush = aloop__readiness_flush,
     .send_eof = aloop__readiness_send_eof,
-    .sendfile = send_file,
+    .sendfile = aloop__readiness_socket_sendfile,
     .splice_fd = splice_fd,
     .await_room = aloop__readiness_flush,
     .listen = listen_on,

@@ -9,9 +9,15 @@
 #define ALOOP_NET_READINESS_H
 
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "net/driver.h"
 #include "net/write.h"
+
+/* BSD has a socket option instead, set when the transport is made. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
 
 typedef ssize_t (*aloop__receive_fn)(aloop_transport_t *, void *, size_t); /* as read(2): -1 and errno */
 typedef ssize_t (*aloop__send_fn)(aloop_transport_t *, const struct iovec *, int);
@@ -53,6 +59,17 @@ int aloop__readiness_adopt(aloop_transport_t *transport, aloop__adopted_t *befor
 void aloop__readiness_give_back(aloop_transport_t *transport, const aloop__adopted_t *before);
 void aloop__readiness_close(aloop_transport_t *transport);
 int aloop__readiness_send_eof(aloop_transport_t *transport);
+ssize_t aloop__readiness_socket_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count);
+void aloop__readiness_socket_writable(aloop_t *loop, void *watch);
+
+static inline ssize_t aloop__readiness_socket_send(aloop_transport_t *transport, const struct iovec *iov,
+                                                   int count) {
+  if (ALOOP_LIKELY(count == 1))
+    return aloop__readiness_result(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+  struct msghdr message = {.msg_iov = (struct iovec *)iov};
+  message.msg_iovlen = (unsigned char)count;
+  return aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
+}
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 

@@ -24,10 +24,6 @@
 #include "net/fdpass.h"
 #include "net/readiness.h"
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* a socket option instead, set in attach */
-#endif
-
 enum {
   BUFFER = 262144,
   MESSAGES_PER_TURN = 64,

@@ -32,9 +32,6 @@
 #ifndef RWF_NOSIGNAL
 #define RWF_NOSIGNAL 0x100 /* newer than many a header */
 #endif
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* BSD has a socket option instead */
-#endif
 #ifndef PIPE_BUF
 #define PIPE_BUF 512
 #endif
