@@ -7,9 +7,9 @@
  * Receiving: one multishot receive per connection stays in the kernel for as long as reading is wanted. Each
  * completion names a buffer of the loop's ring (completion_buffers.c) with bytes; the protocol sees them there,
  * and the buffer goes back when data_received returns. Completions come in the order of the bytes, also across
- * a pause: bytes that came when nobody wanted them are copied and held, and are delivered before newer ones.
- * With all buffers in use the kernel ends the receive; it is asked again, and by then the turn has given them
- * back.
+ * a pause: bytes that came when nobody wanted them are held where they are, and are delivered before newer
+ * ones. When half of the buffers are held, what is to be held is copied. With all buffers in use the kernel
+ * ends the receive; it is asked again, and by then the turn has given them back.
  *
  * Sending is what the readiness driver does: at once, and when the socket is full, again when the
  * poller says that it has room. Sends as requests were tried, one at a time per connection from the outbox,
@@ -313,7 +313,7 @@ static void received(aloop_t *loop, const aloop__ring_done_t *completion, bool k
 static void completed(aloop_t *loop, void *arg) {
   const aloop_poll_event_t *event = arg;
   aloop__ring_done_t completion = aloop__uring_take(loop->poller_state, event->token);
-  if (ALOOP_LIKELY(aloop__completion_kind(completion.name) == ALOOP__COMPLETION_RECEIVE))
+  if (ALOOP_LIKELY(aloop__ring_kind(completion.name) == ALOOP__COMPLETION_RECEIVE))
     received(loop, &completion, false);
   else
     aloop__completion_accepted(loop, &completion, false);
@@ -384,8 +384,8 @@ static void leaving(aloop_t *loop) {
   aloop__ring_hand_over(aloop__completion_of(loop)); /* fails harmlessly in another thread than the ring's */
   aloop__ring_done_t completion;
   while (aloop__uring_take_next(loop->poller_state, &completion)) {
-    if (aloop__completion_kind(completion.name) == ALOOP__COMPLETION_RECEIVE) received(loop, &completion, true);
-    if (aloop__completion_kind(completion.name) == ALOOP__COMPLETION_ACCEPT)
+    if (aloop__ring_kind(completion.name) == ALOOP__COMPLETION_RECEIVE) received(loop, &completion, true);
+    if (aloop__ring_kind(completion.name) == ALOOP__COMPLETION_ACCEPT)
       aloop__completion_accepted(loop, &completion, true);
   }
 }
@@ -432,11 +432,11 @@ int aloop__completion_open(aloop_t *loop, aloop__completion_net_t **out) {
 }
 
 void aloop__completion_close(aloop_t *loop, aloop__completion_net_t *state) {
-  aloop__ring_hand_over(
-      aloop__completion_of(loop)); /* the cancels: sockets that are closed shall be closed when this returns */
+  /* The cancels: sockets that are closed shall be closed when this returns. */
+  aloop__ring_hand_over(aloop__completion_of(loop));
   aloop__ring_done_t completion;
   while (aloop__uring_take_next(loop->poller_state, &completion))
-    if (aloop__completion_kind(completion.name) == ALOOP__COMPLETION_ACCEPT && completion.result >= 0)
+    if (aloop__ring_kind(completion.name) == ALOOP__COMPLETION_ACCEPT && completion.result >= 0)
       close(completion.result);
   aloop__completion_accepts_close(loop, &state->accepts);
   aloop__completion_buffers_close(&state->buffers);

@@ -12,29 +12,27 @@
 #include "net/listener.h"
 #include "poller/ring.h"
 
-/* What a request was for, in its name: kind (4 bits), arming (8), descriptor (20), token of the watch (32). */
+enum { ALOOP__COMPLETION_RECEIVE = ALOOP__RING_DRIVER, ALOOP__COMPLETION_ACCEPT };
+
+/* What a request was for, in its name: kind, arming, descriptor, and from bit 32 on the token of the watch. */
 enum {
-  ALOOP__COMPLETION_RECEIVE = ALOOP__RING_DRIVER,
-  ALOOP__COMPLETION_ACCEPT,
-  ALOOP__COMPLETION_FD_BITS = 20
+  ALOOP__COMPLETION_ARMING_AT = ALOOP__RING_KIND_BITS,
+  ALOOP__COMPLETION_FD_AT = ALOOP__COMPLETION_ARMING_AT + 8,
+  ALOOP__COMPLETION_FD_BITS = 32 - ALOOP__COMPLETION_FD_AT
 };
 
 static inline uint64_t aloop__completion_name(unsigned kind, uint8_t arming, const aloop__watch_t *watch) {
-  return ((uint64_t)watch->generation << 32) | ((uint64_t)(uint32_t)watch->fd << 12) | ((uint64_t)arming << 4) |
-         kind;
-}
-
-static inline unsigned aloop__completion_kind(uint64_t name) {
-  return name & 15;
+  return ((uint64_t)watch->generation << 32) | ((uint64_t)(uint32_t)watch->fd << ALOOP__COMPLETION_FD_AT) |
+         ((uint64_t)arming << ALOOP__COMPLETION_ARMING_AT) | kind;
 }
 
 static inline uint8_t aloop__completion_arming(uint64_t name) {
-  return (uint8_t)(name >> 4);
+  return (uint8_t)(name >> ALOOP__COMPLETION_ARMING_AT);
 }
 
 /* The watch that a request was made for, or NULL if it is gone. */
 static inline aloop__watch_t *aloop__completion_watch(const aloop_t *loop, uint64_t name) {
-  uint32_t fd = (uint32_t)name >> 12;
+  uint32_t fd = (uint32_t)name >> ALOOP__COMPLETION_FD_AT;
   aloop__watch_t *watch = fd < (uint32_t)loop->watches_size ? loop->watches[fd] : NULL;
   return watch != NULL && watch->generation == (uint32_t)(name >> 32) ? watch : NULL;
 }

@@ -86,10 +86,7 @@ static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t
   if (self->places[fd] == 0) self->places[fd] = (uint32_t)++self->count;
   size_t place = self->places[fd] - 1;
   self->tokens[place] = token;
-  self->fds[place] = (struct pollfd){
-      .fd = fd,
-      .events = (short)((after & ALOOP_READABLE ? POLLIN : 0) | (after & ALOOP_WRITABLE ? POLLOUT : 0)),
-  };
+  self->fds[place] = (struct pollfd){.fd = fd, .events = aloop__poller_to_poll(after)};
   return 0;
 }
 
@@ -103,11 +100,6 @@ static int ask(poll_set_t *self, int64_t timeout) {
   return poll(self->fds, (nfds_t)self->count, aloop__poller_millis(timeout));
 }
 
-static uint32_t translate(short set) {
-  if (set & (POLLERR | POLLHUP | POLLNVAL)) return ALOOP_READABLE | ALOOP_WRITABLE;
-  return (set & POLLIN ? (uint32_t)ALOOP_READABLE : 0) | (set & POLLOUT ? (uint32_t)ALOOP_WRITABLE : 0);
-}
-
 static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
   poll_set_t *self = state;
   int found = ask(self, timeout);
@@ -118,8 +110,9 @@ static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int
   for (int filled = 0; filled < found; place = place + 1 < self->count ? place + 1 : 0) {
     struct pollfd *entry = &self->fds[place];
     if (entry->revents == 0) continue;
-    events[filled++] = (aloop_poll_event_t){
-        .events = translate(entry->revents), .fd = entry->fd, .token = self->tokens[place]};
+    events[filled++] = (aloop_poll_event_t){.events = aloop__poller_from_poll((uint32_t)entry->revents),
+                                            .fd = entry->fd,
+                                            .token = self->tokens[place]};
     if (entry->revents & POLLNVAL) entry->fd = ~entry->fd;
   }
   self->next = place;

@@ -7,6 +7,7 @@
 #ifndef ALOOP_POLLER_H
 #define ALOOP_POLLER_H
 
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include "aloop.h"
@@ -41,6 +42,16 @@ static inline int aloop__poller_millis(int64_t timeout) {
   if (timeout <= 0) return timeout < 0 ? -1 : 0;
   if (timeout > ALOOP__POLLER_LONGEST) timeout = ALOOP__POLLER_LONGEST;
   return (int)((timeout + 999999) / 1000000);
+}
+
+/* What poll(2) calls directions; and what it says of a descriptor. An error is told to both. */
+static inline short aloop__poller_to_poll(uint32_t events) {
+  return (short)((events & ALOOP_READABLE ? POLLIN : 0) | (events & ALOOP_WRITABLE ? POLLOUT : 0));
+}
+
+static inline uint32_t aloop__poller_from_poll(uint32_t set) {
+  if (set & (POLLERR | POLLHUP | POLLNVAL)) return ALOOP_READABLE | ALOOP_WRITABLE;
+  return (set & POLLIN ? (uint32_t)ALOOP_READABLE : 0) | (set & POLLOUT ? (uint32_t)ALOOP_WRITABLE : 0);
 }
 
 /* Zeroed memory, or NULL. */

@@ -12,13 +12,11 @@
 #ifdef ALOOP_HAVE_IO_URING
 
 #include <linux/io_uring.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "aloop.h"
 #include "core/check.h"
 #include "core/watch.h"
 
@@ -29,6 +27,10 @@ enum {
   ALOOP__RING_DRIVER, /* the first of the driver's */
   ALOOP__RING_KIND_BITS = 4
 };
+
+static inline unsigned aloop__ring_kind(uint64_t name) {
+  return name & ((1u << ALOOP__RING_KIND_BITS) - 1);
+}
 
 /* What a kernel may lack, and tests forbid. */
 enum {
@@ -45,7 +47,7 @@ typedef struct aloop__ring {
   int fd;
   bool enabled; /* it belongs to a thread from the first wait on */
   bool defers;  /* completions wait for us to enter */
-  bool hosted;
+  bool hosted;  /* somebody waits for its descriptor instead of entering */
 
   _Atomic uint32_t *sq_head, *sq_tail, *sq_flags;
   uint32_t sq_mask, sq_size;
@@ -78,23 +80,13 @@ static inline uint32_t aloop__ring_prepared(const aloop__ring_t *ring) {
   return ring->tail - atomic_load_explicit(ring->sq_tail, memory_order_relaxed);
 }
 
-/* Hands over what was prepared now, if the ring belongs to a thread yet: what it cancels keeps files open. */
+/* Hands over what was prepared now, if the ring belongs to a thread yet or nobody can know when one will enter:
+ * what it cancels keeps files open. */
 static inline void aloop__ring_hand_over(aloop__ring_t *ring) {
-  if (ring->enabled) aloop__ring_enter(ring, false, 0);
+  if (ring->enabled || ring->hosted) aloop__ring_enter(ring, false, 0);
 }
 
-/* What to poll for, as a request says it. */
-static inline uint32_t aloop__ring_poll_mask(uint32_t events) {
-  uint32_t mask =
-      (events & ALOOP_READABLE ? (uint32_t)POLLIN : 0) | (events & ALOOP_WRITABLE ? (uint32_t)POLLOUT : 0);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-  mask = (mask << 16) | (mask >> 16);
-#endif
-  return mask;
-}
-
-/* The next free request, cleared; the queue is handed over when it is full. NULL: the kernel did not take it.
- */
+/* The next free request, cleared; the queue is handed over when it is full. NULL: the kernel took nothing. */
 struct io_uring_sqe *aloop__ring_request(aloop__ring_t *ring);
 
 /* Completions that are there, and taking the first ones off. */
@@ -120,8 +112,7 @@ static inline bool aloop__ring_has_work(const aloop__ring_t *ring) {
 
 /* ---- Completions for the driver ---- */
 
-/* One that came with the last wait. Events with ALOOP__COMPLETED (core/watch.h) carry its index as their token.
- */
+/* One that came with the last wait. Events with ALOOP__COMPLETED (core/watch.h) have its index as token. */
 typedef struct aloop__ring_done {
   uint64_t name;
   int32_t result;

@@ -29,7 +29,7 @@
  * A loop with a host (`arg` is not NULL then) has a ring that finishes work by itself, because only such a
  * ring's descriptor tells the host of it; and what update() has put off is handed over at the end of each turn.
  *
- * Memory: 20 bytes per descriptor number, and the two queues (36 KiB).
+ * Memory: 16 bytes per descriptor number, the two queues (36 KiB) and `done` (4 KiB).
  */
 #ifdef ALOOP_HAVE_IO_URING
 
@@ -58,7 +58,6 @@ typedef struct uring {
   int32_t *due; /* as long as the slots */
   size_t due_room;
   uint32_t due_count;
-  bool hosted; /* somebody waits for the ring's descriptor instead of in wait() */
   uint32_t done_count;
   uint32_t done_left; /* not taken yet */
   aloop__ring_done_t done[DONE_MAX];
@@ -69,8 +68,7 @@ static int open_state(void *arg, const aloop_allocator_t *allocator, void **stat
   uring_t *self = aloop__poller_alloc(allocator, sizeof *self);
   if (self == NULL) return ALOOP_ENOMEM;
   self->allocator = *allocator;
-  self->hosted = arg != NULL;
-  int rc = aloop__ring_open(&self->ring, ENTRIES, self->hosted, &reason);
+  int rc = aloop__ring_open(&self->ring, ENTRIES, arg != NULL, &reason);
   if (rc < 0) {
     aloop__poller_free(allocator, self);
     return rc;
@@ -94,6 +92,15 @@ static uint64_t name_of(int fd, uint32_t sequence) {
   return ((uint64_t)sequence << 32) | ((uint64_t)(uint32_t)fd << ALOOP__RING_KIND_BITS) | ALOOP__RING_POLL;
 }
 
+/* What to poll for, as a request says it. */
+static uint32_t poll_mask(uint32_t events) {
+  uint32_t mask = (uint32_t)aloop__poller_to_poll(events);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  mask = (mask << 16) | (mask >> 16);
+#endif
+  return mask;
+}
+
 static void make_due(uring_t *self, int fd) {
   slot_t *slot = &self->slots[fd];
   if (slot->due) return;
@@ -110,7 +117,7 @@ static void arm(uring_t *self, int fd) {
   }
   request->opcode = IORING_OP_POLL_ADD;
   request->fd = fd;
-  request->poll32_events = aloop__ring_poll_mask(slot->interest);
+  request->poll32_events = poll_mask(slot->interest);
   if (slot->lasting) request->len = IORING_POLL_ADD_MULTI;
   request->user_data = name_of(fd, ++slot->sequence);
   slot->armed = slot->interest;
@@ -160,9 +167,8 @@ static int reserve(uring_t *self, int fd) {
  * comes. */
 static void flush(void *state) {
   uring_t *self = state;
-  if (self->hosted && self->due_count > 0) arm_due(self);
-  if (aloop__ring_prepared(&self->ring) == 0) return;
-  if (self->ring.enabled || self->hosted) aloop__ring_enter(&self->ring, false, 0);
+  if (self->ring.hosted && self->due_count > 0) arm_due(self);
+  if (aloop__ring_prepared(&self->ring) > 0) aloop__ring_hand_over(&self->ring);
 }
 
 static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
@@ -180,7 +186,7 @@ static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t
   slot->token = token;
   slot->interest = (uint8_t)after;
   if (after != 0 && slot->armed == 0) make_due(self, fd);
-  if (after == 0 ? was_armed : self->hosted) flush(self);
+  if (after == 0 ? was_armed : self->ring.hosted) flush(self);
   return 0;
 }
 
@@ -193,9 +199,7 @@ static uint32_t polled(uring_t *self, const struct io_uring_cqe *end, aloop_poll
   if (slot->sequence != (uint32_t)(end->user_data >> 32) || slot->armed == 0) return 0;
   uint32_t mask =
       end->res >= 0 ? (uint32_t)end->res : POLLNVAL; /* closed before it could be armed: said once */
-  uint32_t set =
-      (mask & POLLIN ? (uint32_t)ALOOP_READABLE : 0) | (mask & POLLOUT ? (uint32_t)ALOOP_WRITABLE : 0);
-  if (mask & (POLLERR | POLLHUP | POLLNVAL)) set = ALOOP_READABLE | ALOOP_WRITABLE;
+  uint32_t set = aloop__poller_from_poll(mask);
   bool goes_on = (end->flags & IORING_CQE_F_MORE) != 0;
   if (set == 0 && goes_on) return 0;
   if (goes_on)
@@ -209,12 +213,11 @@ static uint32_t polled(uring_t *self, const struct io_uring_cqe *end, aloop_poll
 }
 
 /* A completion of the driver's waits in `done`. */
-static bool completed(uring_t *self, const struct io_uring_cqe *end, aloop_poll_event_t *event) {
+static void completed(uring_t *self, const struct io_uring_cqe *end, aloop_poll_event_t *event) {
   uint32_t index = self->done_count++;
   self->done_left++;
   self->done[index] = (aloop__ring_done_t){end->user_data, end->res, end->flags};
   *event = (aloop_poll_event_t){.events = ALOOP__COMPLETED, .fd = -1, .token = index};
-  return true;
 }
 
 static int collect(uring_t *self, aloop_poll_event_t *events, int capacity, int found) {
@@ -222,10 +225,10 @@ static int collect(uring_t *self, aloop_poll_event_t *events, int capacity, int 
   uint32_t seen = 0;
   for (; seen < ready && found < capacity; seen++) {
     const struct io_uring_cqe *end = aloop__ring_peek(&self->ring, seen);
-    uint32_t kind = end->user_data & ((1u << ALOOP__RING_KIND_BITS) - 1);
+    unsigned kind = aloop__ring_kind(end->user_data);
     if (ALOOP_LIKELY(kind >= ALOOP__RING_DRIVER)) {
       if (ALOOP_UNLIKELY(self->done_count == DONE_MAX)) break;
-      found += completed(self, end, &events[found]);
+      completed(self, end, &events[found++]);
     } else if (kind == ALOOP__RING_POLL) {
       found += polled(self, end, &events[found]) != 0;
     }
@@ -249,7 +252,8 @@ static ALOOP_NOINLINE int offer_again(uring_t *self, aloop_poll_event_t *events)
 static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
   uring_t *self = state;
   int found = 0;
-  if (ALOOP_UNLIKELY(self->done_left > 0) && capacity >= DONE_MAX)
+  ALOOP_CHECK(self->done_left == 0 || capacity >= DONE_MAX); /* only the loop has a driver, and it has room */
+  if (ALOOP_UNLIKELY(self->done_left > 0))
     found = offer_again(self, events);
   else
     self->done_count = 0;
