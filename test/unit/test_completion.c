@@ -13,23 +13,16 @@
 
 #include "net/completion.h"
 #include "peers.h"
+#include "rings.h"
 #include "streams.h"
 
 #ifdef ALOOP_HAVE_IO_URING
-
-static void use_ring(env_t *env) {
-  env_loop(env, (aloop_options_t){.poller = "uring"});
-  if (strcmp(aloop_poller_name(env->loop), "uring") != 0) skip();
-  aloop__net_t *net = aloop__net_open(env->loop);
-  assert_non_null(net);
-  if (net->driver != &aloop__driver_completion) skip();
-}
 
 /* ---- Bytes that nobody wants now ------------------------------------------------------------------------- */
 
 static void what_came_during_a_pause_is_delivered_in_order(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   tape_t tape = {.env = env};
   int peer = open_tcp_tape(&tape, &plain_protocol);
   settle(env->loop);
@@ -55,7 +48,7 @@ static void pause_here(tape_t *tape) {
 static void a_pause_in_the_midst_of_much_loses_nothing(void **state) {
   enum { ROUNDS = 50 };
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   tape_t tape = {.env = env, .on[DATA] = pause_here};
   int peer = open_tcp_tape(&tape, &plain_protocol);
   settle(env->loop);
@@ -75,7 +68,7 @@ static void a_pause_in_the_midst_of_much_loses_nothing(void **state) {
 
 static void an_end_waits_for_what_was_held_before_it(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   tape_t tape = {.env = env};
   int peer = open_tcp_tape(&tape, &plain_protocol);
   settle(env->loop);
@@ -93,7 +86,7 @@ static void an_end_waits_for_what_was_held_before_it(void **state) {
 
 static void a_tiny_buffer_gets_all_bytes_in_order(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   tape_t tape = {.env = env, .offer = 3};
   int peer = open_tcp_tape(&tape, &buffered_protocol);
   char text[5000];
@@ -111,7 +104,7 @@ static void more_connections_than_buffers_all_get_their_bytes(void **state) {
   static tape_t tapes[MANY];
   static int peers[MANY];
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   for (int i = 0; i < MANY; i++) {
     tapes[i] = (tape_t){.env = env};
     peers[i] = open_tape(&tapes[i], &plain_protocol);
@@ -131,7 +124,7 @@ static void more_connections_than_buffers_all_get_their_bytes(void **state) {
 
 static void a_late_completion_does_not_reach_the_next_owner_of_a_number(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   for (int i = 0; i < 50; i++) {
     tape_t old = {.env = env}, new = {.env = env};
     int peer = open_tcp_tape(&old, &plain_protocol);
@@ -151,7 +144,7 @@ static void a_late_completion_does_not_reach_the_next_owner_of_a_number(void **s
 
 static void a_closed_connection_is_closed_when_the_run_ends(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   tape_t tape = {.env = env};
   int peer = open_tcp_tape(&tape, &plain_protocol);
   settle(env->loop);
@@ -163,7 +156,7 @@ static void a_closed_connection_is_closed_when_the_run_ends(void **state) {
 
 static void closing_the_loop_closes_its_connections(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   tape_t tape = {.env = env};
   int peer = open_tcp_tape(&tape, &plain_protocol);
   settle(env->loop);
@@ -175,7 +168,7 @@ static void closing_the_loop_closes_its_connections(void **state) {
 
 static void an_older_kernel_gets_the_readiness_driver(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   atomic_store(&aloop__ring_forbidden, ALOOP__RING_NO_DRIVER);
   env_loop(env, (aloop_options_t){.poller = "uring"});
   tape_t tape = {.env = env};

@@ -10,22 +10,15 @@
 #include "crowd.h"
 #include "net/completion.h"
 #include "peers.h"
+#include "rings.h"
 #include "streams.h"
 
 #ifdef ALOOP_HAVE_IO_URING
 
-static void use_ring(env_t *env) {
-  env_loop(env, (aloop_options_t){.poller = "uring"});
-  if (strcmp(aloop_poller_name(env->loop), "uring") != 0) skip();
-  aloop__net_t *net = aloop__net_open(env->loop);
-  assert_non_null(net);
-  if (net->driver != &aloop__driver_completion) skip();
-}
-
 static void connections_accepted_during_a_pause_are_held(void **state) {
   enum { MANY = 10 };
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   crowd_t crowd = {0};
   aloop_server_t *server = crowd_serve(env, &crowd);
   int peers[MANY];
@@ -46,7 +39,7 @@ static void connections_accepted_during_a_pause_are_held(void **state) {
 
 static void what_is_held_is_closed_with_its_server(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   crowd_t crowd = {0};
   aloop_server_t *server = crowd_serve(env, &crowd);
   settle(env->loop);
@@ -62,7 +55,7 @@ static void what_is_held_is_closed_with_its_server(void **state) {
 
 static void a_limit_of_clients_leaves_the_others_in_the_backlog(void **state) {
   env_t *env = *state;
-  use_ring(env);
+  use_completions(env);
   crowd_t crowd = {0};
   aloop_server_options_t options = crowd_options();
   options.max_clients = 2;

@@ -10,17 +10,12 @@
 
 #include "core/loop.h"
 #include "poller/ring.h"
+#include "rings.h"
 
 #ifdef ALOOP_HAVE_IO_URING
 
 static void forbid(unsigned features) {
   atomic_store(&aloop__ring_forbidden, features);
-}
-
-/* A loop on the ring, or the test is skipped: no io_uring here. */
-static void use_ring(env_t *env) {
-  env_loop(env, (aloop_options_t){.poller = "uring"});
-  if (strcmp(aloop_poller_name(env->loop), "uring") != 0) skip();
 }
 
 static void count(aloop_t *loop, void *arg) {

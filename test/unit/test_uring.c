@@ -11,13 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "rings.h"
 #include "streams.h"
-
-static void use_ring(env_t *env) {
-  if (aloop_poller_find("uring") == NULL) skip();
-  env_loop(env, (aloop_options_t){.poller = "uring"});
-  if (strcmp(aloop_poller_name(env->loop), "uring") != 0) skip();
-}
 
 static void count(aloop_t *loop, void *arg) {
   (void)loop;

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Loops on io_uring, for the tests of what stands only there. Where the kernel has none the test is skipped.
+ */
+#ifndef RINGS_H
+#define RINGS_H
+
+#include "harness.h"
+
+/* A fresh loop on the ring. */
+void use_ring(env_t *env);
+
+/* ... whose network works with completions. */
+void use_completions(env_t *env);
+
+#endif
