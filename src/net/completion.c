@@ -22,9 +22,11 @@
  * request keeps its socket open until the kernel has ended it, which happens with the next call that hands
  * over the cancel: in the same turn, or when the run ends.
  *
- * Not here: connecting and plain descriptors, which wait through the poller; splicing, for which bytes must
- * still be in the socket, so relays copy. Descriptors above a million do not fit into a name; no process has
- * them by default.
+ * A relay wants the bytes left in the socket, to splice them. The readiness driver takes its transports over,
+ * for good, once the receive has ended and what it brought is delivered.
+ *
+ * Not here: connecting and plain descriptors, which wait through the poller. Descriptors above a million do not
+ * fit into a name; no process has them by default.
  */
 #ifdef ALOOP_HAVE_IO_URING
 
@@ -46,30 +48,32 @@ typedef struct completion_transport {
   aloop_transport_t transport;
   aloop__held_t *held; /* bytes that came while nobody wanted them, oldest first */
   int end;             /* held behind them: ALOOP_EOF or an error; 0: none */
-  uint8_t arming;      /* of the receive, and of the wait for room */
-  bool receiving;
-  bool waiting;       /* for deliver_all */
-  aloop__list_t link; /* ... among others */
+  bool asked;          /* a receive is in the kernel: its last completion has not come */
+  bool cancelled;      /* ... and shall end */
+  bool relayed;        /* the readiness driver is to take over */
+  bool waiting;        /* for deliver_all */
+  aloop__list_t link;  /* ... among others */
 } completion_transport_t;
 
 static completion_transport_t *of(aloop_transport_t *transport) {
   return ALOOP_CONTAINER_OF(transport, completion_transport_t, transport);
 }
 
-void aloop__completion_cancel(aloop_t *loop, uint64_t name) {
+bool aloop__completion_cancel(aloop_t *loop, uint64_t name) {
   struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
-  if (request == NULL) return;
+  if (request == NULL) return false;
   request->opcode = IORING_OP_ASYNC_CANCEL;
   request->fd = -1;
   request->addr = name;
   request->flags = IOSQE_CQE_SKIP_SUCCESS;
   request->user_data = ALOOP__RING_SILENT;
+  return true;
 }
 
 /* ---- Receiving ------------------------------------------------------------------------------------------- */
 
 static uint64_t receive_name(const completion_transport_t *self) {
-  return aloop__completion_name(ALOOP__COMPLETION_RECEIVE, self->arming, &self->transport.watch);
+  return aloop__completion_name(ALOOP__COMPLETION_RECEIVE, 0, &self->transport.watch);
 }
 
 static int receive(aloop_t *loop, completion_transport_t *self) {
@@ -80,15 +84,13 @@ static int receive(aloop_t *loop, completion_transport_t *self) {
   request->ioprio = IORING_RECV_MULTISHOT;
   request->flags = IOSQE_BUFFER_SELECT;
   request->user_data = receive_name(self);
-  self->receiving = true;
+  self->asked = true;
   return 0;
 }
 
+/* What comes all the same is held. */
 static void receive_no_more(aloop_t *loop, completion_transport_t *self) {
-  if (!self->receiving) return;
-  aloop__completion_cancel(loop, receive_name(self));
-  self->receiving = false;
-  self->arming++;
+  if (self->asked && !self->cancelled) self->cancelled = aloop__completion_cancel(loop, receive_name(self));
 }
 
 /* Most bytes that are held stay in the kernel's buffer: that needs no memory, so it cannot fail. When half of
@@ -226,7 +228,10 @@ static void deliver_all(aloop_t *loop, void *arg) {
     aloop__map_clear(loop, &loop->context);
     if (self->transport.context != NULL) loop->context = aloop__map_ref(self->transport.context);
     deliver_held(self);
-    if (has_held(self)) start_waiting(state, self);
+    if (has_held(self))
+      start_waiting(state, self);
+    else if (self->relayed)
+      aloop__stream_update_reading(&self->transport);
   }
   if (aloop__list_empty(&state->waiting) || state->delivering) return;
   state->delivering = aloop__ready_push(loop, deliver_all, state);
@@ -245,6 +250,20 @@ static int deliver_soon(aloop_t *loop, completion_transport_t *self) {
   return 0;
 }
 
+/* From here on the readiness driver reads, if nothing of ours is left; the last of it leads here again. */
+static int leave(aloop_t *loop, completion_transport_t *self) {
+  receive_no_more(loop, self);
+  if (self->asked || self->held != NULL) return 0;
+  stop_waiting(self);
+  aloop__readiness_take_over(&self->transport);
+  return aloop__readiness_read(&self->transport, true);
+}
+
+static void relayed(aloop_transport_t *transport) {
+  of(transport)->relayed = true;
+}
+
+/* A receive that was cancelled has to end before the next one is asked for; its last completion leads here. */
 static int read_on(aloop_transport_t *transport, bool on) {
   completion_transport_t *self = of(transport);
   aloop_t *loop = transport->object.loop;
@@ -253,7 +272,9 @@ static int read_on(aloop_transport_t *transport, bool on) {
     return 0;
   }
   int rc = deliver_soon(loop, self);
-  return rc < 0 || self->receiving || self->end != 0 ? rc : receive(loop, self);
+  if (rc < 0 || self->end != 0) return rc;
+  if (ALOOP_UNLIKELY(self->relayed)) return leave(loop, self);
+  return self->asked ? 0 : receive(loop, self);
 }
 
 /* Bytes in a buffer. Returns whether the buffer is free again. */
@@ -279,9 +300,7 @@ static bool received_by(aloop_t *loop, completion_transport_t *self, const aloop
                         bool keep) {
   aloop_transport_t *transport = &self->transport;
   bool free = true;
-  bool last = (completion->flags & IORING_CQE_F_MORE) == 0;
-  if (ALOOP_UNLIKELY(last) && aloop__completion_arming(completion->name) == self->arming)
-    self->receiving = false;
+  if (ALOOP_UNLIKELY((completion->flags & IORING_CQE_F_MORE) == 0)) self->asked = self->cancelled = false;
   if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
   if (ALOOP_LIKELY(completion->result > 0)) {
     const char *data = aloop__completion_buffer(&aloop__completion_net(loop)->buffers, completion->flags);
@@ -289,7 +308,7 @@ static bool received_by(aloop_t *loop, completion_transport_t *self, const aloop
   } else {
     ended(self, completion->result, keep);
   }
-  bool idle = !self->receiving || self->held != NULL;
+  bool idle = !self->asked || self->held != NULL;
   if (ALOOP_UNLIKELY(idle) && !keep && aloop__stream_wants_read(transport)) {
     int rc = read_on(transport, true);
     if (rc < 0) aloop__stream_end(transport, rc);
@@ -358,6 +377,7 @@ const aloop__driver_t aloop__driver_completion = {
     .send_eof = aloop__readiness_send_eof,
     .sendfile = aloop__readiness_socket_sendfile,
     .await_room = aloop__readiness_flush,
+    .relayed = relayed,
     .listen = aloop__completion_listen,
     .forget = aloop__completion_forget,
 };
@@ -393,8 +413,7 @@ static void leaving(aloop_t *loop) {
 /* The requests of one transport, made again. */
 static int ask_again(aloop_transport_t *transport) {
   completion_transport_t *self = of(transport);
-  self->receiving = false;
-  self->arming++;
+  self->asked = self->cancelled = false;
   return aloop__stream_wants_read(transport) ? read_on(transport, true) : 0;
 }
 

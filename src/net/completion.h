@@ -41,8 +41,8 @@ static inline aloop__ring_t *aloop__completion_of(const aloop_t *loop) {
   return aloop__uring_ring(loop->poller_state);
 }
 
-/* Asks the kernel to end a request; its completion comes all the same. */
-void aloop__completion_cancel(aloop_t *loop, uint64_t name);
+/* Asks the kernel to end a request; its completion comes all the same. False: it could not be asked. */
+bool aloop__completion_cancel(aloop_t *loop, uint64_t name);
 
 /* ---- completion_buffers.c: memory that the kernel receives into ---- */
 

@@ -54,6 +54,10 @@ struct aloop__driver {
    * member: none. Such a driver watches through `watch`. */
   int (*splice_fd)(const aloop_transport_t *transport);
 
+  /* A relay has the transport: from now on, or soon, what arrives stays in the socket until it is read, perhaps
+   * by another driver. NULL: it does anyway. */
+  void (*relayed)(aloop_transport_t *transport);
+
   /* Tells the peer that nothing more comes; the outbox is empty. */
   int (*send_eof)(aloop_transport_t *transport);
 

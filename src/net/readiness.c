@@ -192,3 +192,8 @@ const aloop__driver_t aloop__driver_readiness = {
     .listen = listen_on,
     .forget = forget,
 };
+
+void aloop__readiness_take_over(aloop_transport_t *transport) {
+  transport->driver = &aloop__driver_readiness;
+  transport->watch.ops = &stream_ops;
+}

@@ -50,6 +50,9 @@ int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops
 void aloop__readiness_detach(aloop_transport_t *transport);
 int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on);
 
+/* The readiness driver serves a socket from now on that another driver has had, with its watch. */
+void aloop__readiness_take_over(aloop_transport_t *transport);
+
 /* aloop__driver_t.read and .flush of a driver that watches. */
 int aloop__readiness_read(aloop_transport_t *transport, bool on);
 int aloop__readiness_flush(aloop_transport_t *transport);

@@ -26,8 +26,9 @@
  * which takes a third of the time per byte then: what is there goes through a pipe to the sink, and when the
  * sink does not take all of it the source is held until it has. Pieces below SPLICE_BELOW change it back. For
  * that the watches of both transports call the relay first. A driver that cannot have its descriptor spliced
- * (of Unix sockets, of files, of TLS) says so, and the way of the copy is taken always. When a relay ends
- * early, what is in a pipe is read back and written to the sink.
+ * (of Unix sockets, of files, of TLS) says so, and the way of the copy is taken always; one that has received
+ * what is to be spliced is asked to leave it in the socket. When a relay ends early, what is in a pipe is read
+ * back and written to the sink.
  *
  * Descriptors that come with the bytes of a Unix socket are passed on if the other side is one too, else
  * closed.
@@ -387,10 +388,7 @@ static void hook(side_t *side) {
 static ALOOP_NOINLINE void begin_to_splice(side_t *source) {
   side_t *sink = source->other;
   if (source->relay->copies) return;
-  if (descriptor_of(source->transport) < 0 || descriptor_of(sink->transport) < 0) {
-    source->relay->copies = true;
-    return;
-  }
+  if (descriptor_of(source->transport) < 0 || descriptor_of(sink->transport) < 0) return;
   hook(source);
   hook(sink);
   source->splices = true;
@@ -490,6 +488,7 @@ static void take(aloop__relay_t *relay, int index, aloop_transport_t *transport)
   transport->protocol = side;
   transport->extras->relay = relay;
   transport->flags &= ~(uint32_t)ALOOP__PAUSED;
+  if (transport->driver->relayed != NULL) transport->driver->relayed(transport);
 }
 
 /* What the protocols have left behind: unsent bytes, an EOF. False: that was all. */

@@ -60,8 +60,6 @@ typedef struct joint {
 
 /* The sockets do not swallow everything at once. */
 static int open_small(tape_t *tape) {
-  if (strcmp(aloop_poller_name(tape->env->loop), "uring") == 0)
-    skip(); /* its driver has what is to be read already */
   const int size = 65536;
   int peer = open_tcp_tape(tape, &plain_protocol);
   int fd = aloop_transport_fd(tape->transport);
