@@ -4,6 +4,7 @@
 #     sh test/bench/run.sh                everything (about 10 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 2 minutes)
 #     sh test/bench/run.sh count          system calls and instructions per request (about 2 minutes)
+#     sh test/bench/run.sh tls [count]    TLS alone (about 2 minutes), as after everything else; its counts
 #     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree, about 4 minutes
 #
 # The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop
@@ -123,6 +124,7 @@ run_full() {
     rotate idle idle --connections 9000
   done
   table peers
+  run_tls full
 }
 
 run_quick() {
@@ -205,22 +207,26 @@ count_instructions() {
   awk '/Collected :/ { print $NF }' "$build/bench-tool.txt"
 }
 
+# Reads the calls of two runs with an empty line between them; adds the difference to the results.
+per_request() { # peer, key, requests
+  awk -v peer="$1" -v key="$2" -v n="$3" '
+    NF == 0 { second = 1; next }
+    { calls[$1] += second ? $2 : -$2 }
+    END {
+      for (name in calls) {
+        total += calls[name]
+        if (calls[name] > 0.004 * n) line = line sprintf(" call_%s=%.3f", name, calls[name] / n)
+      }
+      printf "%s count/%s calls=%.3f%s\n", peer, key, total / n, line
+    }' >>"$results"
+}
+
 # Two runs of different length: what starting and connecting costs is in both and goes away.
 count_cell() { # key, mode, connections, depth
   key=$1 short=2000 long=22000
   shift
   for peer in $peers; do
-    { count_calls $short "$@"; echo; count_calls $long "$@"; } |
-      awk -v peer="$peer" -v key="$key" -v n=$((long - short)) '
-        NF == 0 { second = 1; next }
-        { calls[$1] += second ? $2 : -$2 }
-        END {
-          for (name in calls) {
-            total += calls[name]
-            if (calls[name] > 0.004 * n) line = line sprintf(" call_%s=%.3f", name, calls[name] / n)
-          }
-          printf "%s count/%s calls=%.3f%s\n", peer, key, total / n, line
-        }' >>"$results"
+    { count_calls $short "$@"; echo; count_calls $long "$@"; } | per_request "$peer" "$key" $((long - short))
     less=$(count_instructions $short "$@")
     more=$(count_instructions $long "$@")
     awk -v peer="$peer" -v key="$key" -v n=$((long - short)) -v d=$((more - less)) \
@@ -241,18 +247,23 @@ run_count() {
   done
   say "connect, 1 byte, close"
   count_cell churn churn 32 1
+  count_tls
   table peers
 }
 
+# shellcheck source=test/bench/tls.sh
+. "$here/tls.sh"
+
 case $mode in
-full | quick | count | compare | table) ;;
-*) sed -n '2,8p' "$0" >&2; exit 2 ;;
+full | quick | count | compare | tls | table) ;;
+*) sed -n '2,9p' "$0" >&2; exit 2 ;;
 esac
 [ $# -gt 0 ] && shift
 if [ "$mode" = table ]; then
   find_peers 2>/dev/null
   results=$build/bench-$1.txt
   [ "$1" = compare ] && peers="aloop_old aloop"
+  case $1 in tls*) peers="aloop event asio nginx" ;; esac
   table "$([ "$1" = compare ] && echo old || echo peers)"
   exit
 fi

@@ -95,8 +95,29 @@ function bulk_rows(name, scale, rate) {
   row("relay", "relay/1", name, scale, rate)
 }
 
+# TLS between a library and a client, and two web servers.
+function tls_rows(name, scale, rate,    i, parts) {
+  for (i = 1; i <= key_count; i++)
+    if (split(keys[i], parts, "/") == 4 && parts[1] == "tls-echo")
+      row("echo, " connections(parts[2]) ", " parts[3] " B" (parts[4] > 1 ? ", " parts[4] " deep" : ""), keys[i],
+          name, scale, rate)
+  row("page of 1 KiB", "tls-http/50", name, scale, rate)
+  row("handshake, 1 byte, close", "tls-shake", name, scale, rate)
+  row("the same, resumed", "tls-resume", name, scale, rate)
+  row("web server, page of 1 KiB", "web-http/50", name, scale, rate)
+  row("web server, handshake, page, close", "web-shake", name, scale, rate)
+  row("web server, the same, resumed", "web-resume", name, scale, rate)
+}
+
+function tls_bulk_rows(name, scale, rate) {
+  row("receive and forget", "tls-push", name, scale, rate)
+  row("send from memory", "tls-pull", name, scale, rate)
+  row("web server, file of 64 MiB", "web-file", name, scale, rate)
+}
+
 # What a cell of the mode "count" is about.
 function cell_title(key,    parts) {
+  if (sub(/count\/tls-/, "", key)) return "TLS, " connections(key)
   if (key == "count/churn") return "connect, 1 byte, close"
   split(key, parts, "/")
   return connections(parts[2]) (parts[3] > 1 ? ", " parts[3] " deep" : "")
@@ -193,6 +214,17 @@ END {
   echo_rows("p50_us", 1, 0)
   title("Echo, 99th percentile of latency in us")
   echo_rows("p99_us", 1, 0)
+  title("TLS, server CPU us per request")
+  tls_rows("cpu_ns", 1000, 0)
+  title("TLS bulk over one connection, server CPU us per MiB")
+  tls_bulk_rows("cpu_ns", 1000, 0)
+  title("TLS, 1000 requests per second")
+  tls_rows("per_s", 1000, 1)
+  title("TLS bulk over one connection, MiB per second")
+  tls_bulk_rows("per_s", 1, 1)
+  title("TLS, bytes resident per idle connection")
+  row("library", "tls-idle/1000", "resident", 1, 0)
+  row("web server", "web-idle/1000", "resident", 1, 0)
   title("64 B echo, system calls per request")
   count_rows("calls")
   title("64 B echo, user-space instructions per request")
