@@ -1457,8 +1457,8 @@ ALOOP_API void *aloop_transport_get_protocol(const aloop_transport_t *transport,
                                              const aloop_protocol_t **table);
 
 /* Beyond asyncio: the connection is lost with ALOOP_ETIMEDOUT when for so many ns nothing moved either way
- * (idle), nothing was received while reading (read), or unsent bytes made no progress (write). 0: off. Calls
- * restart the count. [loop] */
+ * (idle), nothing was received while reading (read), or unsent bytes made no progress (write); over TLS the
+ * bytes of its records count. 0: off. Calls restart the count. [loop] */
 ALOOP_API int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t idle, int64_t read,
                                            int64_t write);
 

@@ -41,7 +41,9 @@ enum {
   ALOOP__MESSAGES = 131072,   /* each write is a message of its own: never joined, cut or corked */
   ALOOP__PIPED = 262144,      /* bytes for it wait in a relay's pipe */
   ALOOP__ANNOUNCED = 1048576, /* connection_made was queued */
-  ALOOP__CARRIER = 2097152    /* it belongs to the transport above it: public calls answer ALOOP_ECLOSED */
+  /* It belongs to the transport above it, which is its protocol until that has gone: public calls answer
+   * ALOOP_ECLOSED. */
+  ALOOP__CARRIER = 2097152
 };
 
 typedef struct aloop__sendfile aloop__sendfile_t;
@@ -179,7 +181,7 @@ void aloop__stream_drained(aloop_transport_t *transport);
 /* The extras, made if need be; NULL: out of memory. */
 aloop__stream_extras_t *aloop__stream_extras(aloop_transport_t *transport);
 
-/* Bytes moved: timeouts count anew. */
+/* Bytes moved, here or beneath: timeouts count anew. To be called where there are extras. */
 void aloop__stream_touch(aloop_transport_t *transport, bool in, bool out);
 void aloop__stream_stop_timeouts(aloop_transport_t *transport);
 

@@ -9,6 +9,9 @@
  *
  * The clock behind a note is the one of the current callback (clock.c): a connection without timeouts has no
  * extras and never asks for it.
+ *
+ * Of a transport over another it counts what the one with the descriptor moves: a large record that goes out
+ * (or comes in) slowly is progress long before it is whole.
  */
 #include "core/memory.h"
 #include "core/report.h"
@@ -27,8 +30,9 @@ static bool any(const aloop__stream_extras_t *extras) {
 }
 
 void aloop__stream_touch(aloop_transport_t *transport, bool in, bool out) {
+  while ((transport->flags & ALOOP__CARRIER) && transport->protocol != NULL) transport = transport->protocol;
   aloop__stream_extras_t *extras = transport->extras;
-  if (!any(extras)) return;
+  if (extras == NULL || !any(extras)) return;
   int64_t now = aloop__loop_time(transport->object.loop);
   if (in) extras->last_read = now;
   if (out) extras->last_write = now;
@@ -96,7 +100,8 @@ int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t idle, int
     return aloop__misuse(loop, ALOOP_EINVAL, "timeouts are 0 (off) or a number of ns");
   if (transport->state >= ALOOP__ENDING) return ALOOP_ECLOSED;
   aloop__stream_extras_t *extras = aloop__stream_extras(transport);
-  if (extras == NULL) return ALOOP_ENOMEM;
+  /* What has no extras notes nothing. */
+  if (extras == NULL || aloop__stream_extras(aloop__stream_bottom(transport)) == NULL) return ALOOP_ENOMEM;
   aloop__stream_extras_t before = *extras;
   extras->idle = idle;
   extras->read = read;

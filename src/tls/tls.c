@@ -312,7 +312,8 @@ static void finish(aloop_transport_t *transport) {
 }
 
 static aloop_transport_t *bottom(aloop_transport_t *transport) {
-  return aloop__stream_bottom(aloop__tls_of(transport)->carrier);
+  aloop_transport_t *carrier = aloop__tls_of(transport)->carrier;
+  return carrier != NULL ? aloop__stream_bottom(carrier) : transport;
 }
 
 const aloop__driver_t aloop__driver_tls = {

@@ -48,7 +48,7 @@ typedef enum aloop__tls_phase {
 typedef struct aloop__tls_level aloop__tls_level_t;
 
 typedef struct aloop__tls {
-  aloop_transport_t transport; /* its fd is the carrier's, for questions only */
+  aloop_transport_t transport; /* first; its fd is the carrier's, for questions only */
   aloop_transport_t *carrier;  /* a reference; NULL once closed */
   aloop_tls_context_t *context;
   aloop_tls_context_t *chosen; /* by name, or NULL */

@@ -343,7 +343,6 @@ static void go_on_writing(aloop__tls_t *self) {
 void aloop__tls_unblocked(aloop__tls_t *self) {
   aloop_transport_t *transport = &self->transport;
   self->blocked = false;
-  if (transport->extras != NULL) aloop__stream_touch(transport, false, true);
   aloop__write_check_low(transport);
   go_on_writing(self);
 }

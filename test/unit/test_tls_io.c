@@ -372,6 +372,104 @@ static void an_idle_connection_times_out(void **state) {
   release_tape(&tape, peer);
 }
 
+/* ---- Timeouts, on a clock that jumps --------------------------------------------------------------------- */
+
+static void raise_flag(aloop_t *loop, void *arg) {
+  (void)loop;
+  *(bool *)arg = true;
+}
+
+/* Lets so much time pass, or until the connection is lost. */
+static void pass(tape_t *tape, int64_t delay) {
+  bool there = false;
+  aloop_t *loop = tape->env->loop;
+  aloop_handle_t handle = aloop_call_later(loop, delay, raise_flag, &there);
+  while (!there && !tape->lost) assert_true(aloop_run_once(loop, -1) >= 0);
+  aloop_cancel(loop, &handle);
+}
+
+static int open_slow(tape_t *tape, env_t *env) {
+  const int small = 4096;
+  if (!on_poller(env, "virtual")) env_loop(env, (aloop_options_t){.poller = "virtual", .debug = -1});
+  *tape = (tape_t){.env = env};
+  mock_begin();
+  int peer = open_mock_server(tape, &plain_protocol);
+  assert_int_equal(setsockopt(aloop_transport_fd(tape->transport), SOL_SOCKET, SO_SNDBUF, &small, sizeof small),
+                   0);
+  return peer;
+}
+
+/* Less than a record each time, but never nothing. */
+static void a_slow_reader_is_not_cut_off(void **state) {
+  tape_t tape;
+  size_t taken = 0;
+  int peer = open_slow(&tape, *state);
+  assert_int_equal(aloop_transport_set_timeouts(tape.transport, 0, 0, ALOOP_SECONDS(5)), 0);
+  assert_int_equal(aloop_transport_write(tape.transport, wire, 200000), 0);
+  for (int64_t seconds = 0; unsent(&tape) > 100000; seconds += 4) {
+    assert_false(tape.lost);
+    assert_true(seconds < 4000);
+    pass(&tape, ALOOP_SECONDS(4));
+    size_t n = drain(peer, wire, sizeof wire);
+    assert_true(n < 16384);
+    taken += n;
+  }
+  assert_true(taken > 60000);
+  int64_t last = aloop_time(tape.env->loop);
+  pass(&tape, ALOOP_SECONDS(100));
+  assert_true(tape.lost);
+  assert_int_equal(tape.error, ALOOP_ETIMEDOUT);
+  assert_int_equal(aloop_time(tape.env->loop) - last, ALOOP_SECONDS(5));
+  release_tape(&tape, peer);
+}
+
+static void a_record_may_take_its_time(void **state) {
+  tape_t tape;
+  char record[16];
+  int peer = open_slow(&tape, *state);
+  assert_int_equal(aloop_transport_set_timeouts(tape.transport, ALOOP_SECONDS(5), ALOOP_SECONDS(5), 0), 0);
+  size_t size = mock_record(record, 'D', "0123456789", 10);
+  for (size_t i = 0; i < size; i++) {
+    pass(&tape, ALOOP_SECONDS(4));
+    assert_int_equal(tape.size, 0);
+    assert_int_equal(write(peer, record + i, 1), 1);
+  }
+  pass(&tape, ALOOP_SECONDS(4));
+  assert_int_equal(tape.size, 10);
+  int64_t last = aloop_time(tape.env->loop);
+  pass(&tape, ALOOP_SECONDS(100));
+  assert_int_equal(tape.error, ALOOP_ETIMEDOUT);
+  assert_int_equal(aloop_time(tape.env->loop) - last, ALOOP_SECONDS(1));
+  release_tape(&tape, peer);
+}
+
+static void timeouts_go_on_over_tls(void **state) {
+  tape_t tape;
+  int peer = open_slow(&tape, *state);
+  assert_int_equal(aloop_transport_set_timeouts(tape.transport, ALOOP_SECONDS(5), 0, 0), 0);
+  aloop_tls_context_t *context = mock_context(ALOOP_TLS_SERVER);
+  aloop_start_tls_options_t options = {.size = sizeof options, .tls = context};
+  aloop_transport_t *old = tape.transport;
+  aloop_future_t *future = aloop_start_tls(old, NULL, NULL, &options);
+  tape.transport = NULL;
+  aloop_tls_context_unref(context);
+  char hello[16], record[32];
+  size_t size = mock_record(hello, 'H', "", 0);
+  for (size_t i = 0; i < size; i++) hello[i] = (char)(hello[i] ^ 0xff);
+  size = mock_record(record, 'D', hello, size);
+  for (size_t i = 0; i < size; i++) { /* of the outer connection, and not yet a hello of the inner one */
+    pass(&tape, ALOOP_SECONDS(4));
+    assert_int_equal(write(peer, record + i, 1), 1);
+  }
+  pass(&tape, ALOOP_SECONDS(4));
+  assert_false(tape.lost);
+  pass(&tape, ALOOP_SECONDS(2));
+  assert_int_equal(tape.error, ALOOP_ETIMEDOUT);
+  aloop_future_unref(future);
+  aloop_transport_unref(old);
+  release_tape(&tape, peer);
+}
+
 /* ---- TLS over TLS ---------------------------------------------------------------------------------------- */
 
 static void tls_goes_over_tls(void **state) {
@@ -433,4 +531,5 @@ TESTS(T(bytes_may_come_in_pieces_of_any_size), T(a_buffered_protocol_gets_them_i
       T(an_error_of_the_protocol_ends_the_connection), T(many_bytes_go_through_a_full_buffer),
       T(all_that_is_unsent_is_counted_in_one_number), T(many_parts_fill_records),
       T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
-      T(what_waits_is_sent_before_the_end), T(an_idle_connection_times_out), T(tls_goes_over_tls))
+      T(what_waits_is_sent_before_the_end), T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off),
+      T(a_record_may_take_its_time), T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
