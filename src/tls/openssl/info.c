@@ -29,6 +29,12 @@ static void describe_verification(const session_t *session, char *text, size_t s
     snprintf(text, size, "certificate verify failed");
 }
 
+/* OpenSSL has two lists of alerts, and only the second one has the newer ones. */
+static const char *name_of_alert(int number, const char *otherwise) {
+  const char *name = SSL_alert_desc_string_long(number);
+  return strcmp(name, "unknown") != 0 || otherwise == NULL ? name : otherwise;
+}
+
 void aloop__openssl_reason(void *arg, char *text, size_t size) {
   session_t *session = arg;
   const char *reason = ERR_reason_error_string(session->error);
@@ -37,7 +43,7 @@ void aloop__openssl_reason(void *arg, char *text, size_t size) {
   if (own && number == SSL_R_CERTIFICATE_VERIFY_FAILED)
     describe_verification(session, text, size);
   else if (own && number > SSL_AD_REASON_OFFSET)
-    snprintf(text, size, "the peer says: %s", SSL_alert_desc_string_long(number - SSL_AD_REASON_OFFSET));
+    snprintf(text, size, "the peer says: %s", name_of_alert(number - SSL_AD_REASON_OFFSET, reason));
   else if (reason != NULL)
     snprintf(text, size, "TLS failed: %s", reason);
 }
