@@ -8,7 +8,8 @@
 #   other.pem other.key          for other.test and *.wild.test, to be chosen by name
 #   encrypted.key                server.key, with the password "secret"
 #   expired.pem wronghost.pem selfsigned.pem revoked.pem (.key)    to be refused
-#   crl.pem                      says that revoked.pem is
+#   revoked_client.pem (.key)    of a client, to be refused
+#   crl.pem                      says that the revoked ones are
 set -eu
 if [ $# -lt 1 ]; then
   sed -n '2,/^set/p' "$0" | sed -n 's/^# \{0,1\}//p'
@@ -94,17 +95,19 @@ past=20200101000000Z
 future=20491231000000Z
 signed server "$1" serverAuth $past $future "$@"
 signed client "trial client" clientAuth $past $future client.test
+signed revoked_client "revoked client" clientAuth $past $future client.test
 signed other other.test serverAuth $past $future other.test '*.wild.test'
 signed expired "$1" serverAuth $past 20200201000000Z "$@"
 signed wronghost wronghost.test serverAuth $past $future wronghost.test
 signed revoked "$1" serverAuth $past $future "$@"
 quiet openssl ca -config ca.cnf -revoke revoked.pem
+quiet openssl ca -config ca.cnf -revoke revoked_client.pem
 quiet openssl ca -config ca.cnf -gencrl -out crl.pem
 make_key selfsigned
 quiet openssl req -new -x509 -config ca.cnf -key selfsigned.key -subj "/CN=$1" -days 3650 -out selfsigned.pem \
   -addext "subjectAltName=$(names "$@")"
 quiet openssl ec -in server.key -aes256 -passout pass:secret -out encrypted.key
-for file in server client other expired wronghost revoked; do
+for file in server client other expired wronghost revoked revoked_client; do
   cat ca.pem >>$file.pem
 done
 rm -f ca.cnf index.txt* serial* crlnumber* openssl.log [0-9A-F]*.pem
