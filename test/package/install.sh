@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh install.sh BUILD SOURCE: installs the build, moves the installed tree elsewhere, and uses it as a stranger would:
-# through pkg-config and through CMake, with gcc and clang, from C11 and C++17, shared and static. Then the same program
-# in a project that builds aloop along with itself.
+# through pkg-config and through CMake, with gcc and clang, from C11 and C++17, shared and static; and the second library,
+# if it was built. Then the same programs in a project that builds aloop along with itself.
 set -eu
 build=$1
 source=$2
@@ -24,10 +24,10 @@ quiet() {
   }
 }
 
-# says_hello PROGRAM: runs it against the installed shared library.
+# says_hello PROGRAM [TEXT]: runs it against the installed shared library.
 says_hello() {
   said=$(LD_LIBRARY_PATH=$libdir DYLD_LIBRARY_PATH=$libdir "$1") || fail "$1 ended with $?"
-  [ "$said" = "hello from aloop $version" ] || fail "$1 said: $said"
+  [ "$said" = "${2:-hello from} aloop $version" ] || fail "$1 said: $said"
 }
 
 quiet cmake --install "$build" --prefix "$temporary/first"
@@ -43,24 +43,29 @@ if grep -rF -e "$build/" -e "$source/" -e "$temporary/first" "$libdir/pkgconfig"
   fail "a package file names the place it was built in"
 fi
 version=$(sed -n 's/^Version: //p' "$pc")
+tls=OFF
+if [ -f "$libdir/pkgconfig/aloop-openssl.pc" ]; then
+  tls=ON
+  [ -f "$libdir/libaloop-openssl.a" ] || fail "libaloop-openssl.a is not installed"
+fi
 
 generator=Unix\ Makefiles
 command -v ninja >/dev/null && generator=Ninja
 
-# with_pkg_config COMPILER STANDARD FILE
+# with_pkg_config COMPILER STANDARD FILE PACKAGE TEXT
 with_pkg_config() {
   PKG_CONFIG_PATH=$libdir/pkgconfig
   export PKG_CONFIG_PATH
-  [ "$(pkg-config --modversion aloop)" = "$version" ] || fail "pkg-config --modversion"
-  cflags=$(pkg-config --cflags aloop)
+  [ "$(pkg-config --modversion "$4")" = "$version" ] || fail "pkg-config --modversion $4"
+  cflags=$(pkg-config --cflags "$4")
   for kind in shared static; do
-    libs=$(pkg-config --libs aloop)
+    libs=$(pkg-config --libs "$4")
     if [ $kind = static ]; then
-      libs=$(pkg-config --static --libs aloop | sed "s#-laloop#'$libdir/libaloop.a'#")
+      libs=$(pkg-config --static --libs "$4" | sed "s#-l\\(aloop-openssl\\)#'$libdir/lib\\1.a'#; s#-laloop#'$libdir/libaloop.a'#")
     fi
     # eval, because pkg-config quotes the blank in the path.
-    eval "quiet $1 -std=$2 -Wall -Wextra -pedantic-errors -Werror $cflags '$3' -o '$temporary/hello' $libs"
-    says_hello "$temporary/hello"
+    eval "quiet $1 -std=$2 -Wall -Wextra -pedantic-errors -Werror $cflags '$3' -o '$temporary/program' $libs"
+    says_hello "$temporary/program" "$5"
   done
 }
 
@@ -70,14 +75,19 @@ with_cmake() {
   command -v "$2" >/dev/null && languages="C;CXX"
   rm -rf "$temporary/consumer"
   quiet cmake -S "$here/consumer" -B "$temporary/consumer" -G "$generator" -DCMAKE_C_COMPILER="$1" \
-    -DCMAKE_CXX_COMPILER="$2" "-DCONSUMER_LANGUAGES=$languages" "$3"
+    -DCMAKE_CXX_COMPILER="$2" "-DCONSUMER_LANGUAGES=$languages" -DCONSUMER_TLS=$tls "$3"
   quiet cmake --build "$temporary/consumer"
   for program in "$temporary"/consumer/hello_*; do
     says_hello "$program"
   done
+  [ $tls = OFF ] || for program in "$temporary"/consumer/tls_*; do
+    says_hello "$program" "openssl for"
+  done
 }
 
-cp "$here/consumer/hello.c" "$temporary/hello.cc"
+for program in hello tls; do
+  cp "$here/consumer/$program.c" "$temporary/$program.cc"
+done
 used=0
 for pair in gcc:g++ clang:clang++ cc:c++; do
   cc=${pair%:*}
@@ -86,19 +96,28 @@ for pair in gcc:g++ clang:clang++ cc:c++; do
   command -v "$cc" >/dev/null || continue
   used=$((used + 1))
   if command -v pkg-config >/dev/null; then
-    with_pkg_config "$cc" c11 "$here/consumer/hello.c"
-    command -v "$cxx" >/dev/null && with_pkg_config "$cxx" c++17 "$temporary/hello.cc"
+    with_pkg_config "$cc" c11 "$here/consumer/hello.c" aloop "hello from"
+    command -v "$cxx" >/dev/null && with_pkg_config "$cxx" c++17 "$temporary/hello.cc" aloop "hello from"
+    if [ $tls = ON ]; then
+      with_pkg_config "$cc" c11 "$here/consumer/tls.c" aloop-openssl "openssl for"
+      command -v "$cxx" >/dev/null && with_pkg_config "$cxx" c++17 "$temporary/tls.cc" aloop-openssl "openssl for"
+    fi
   fi
   with_cmake "$cc" "$cxx" "-DCMAKE_PREFIX_PATH=$prefix"
 done
 [ $used -gt 0 ] || fail "no C compiler"
 
-# A version that the package does not offer must be refused.
-sed 's/find_package(aloop 0.1/find_package(aloop 0.999/' "$here/consumer/CMakeLists.txt" >"$temporary/CMakeLists.txt"
-if cmake -S "$temporary" -B "$temporary/refused" -DCONSUMER_LANGUAGES=C "-DCMAKE_PREFIX_PATH=$prefix" \
-  >"$log" 2>&1; then
-  fail "find_package(aloop 0.999) succeeded"
-fi
+# A version that the package does not offer must be refused, and so must a component. Without one no OpenSSL is needed.
+configure() {
+  sed "s/find_package(aloop .*/$1/" "$here/consumer/CMakeLists.txt" >"$temporary/CMakeLists.txt"
+  rm -rf "$temporary/configured"
+  cmake -S "$temporary" -B "$temporary/configured" -DCONSUMER_LANGUAGES=C "-DCMAKE_PREFIX_PATH=$prefix" >"$log" 2>&1
+}
+cp "$here/consumer/hello.c" "$temporary/"
+for wrong in "0.999 REQUIRED" "0.1 REQUIRED COMPONENTS nonsense"; do
+  if configure "find_package(aloop $wrong)"; then fail "find_package(aloop $wrong) succeeded"; fi
+done
+quiet configure "find_package(aloop 0.1 REQUIRED)"
 
 # Built along with its user, by FetchContent, which adds the folder.
 with_cmake cc c++ "-DALOOP_SOURCE=$source"
