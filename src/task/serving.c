@@ -2,9 +2,10 @@
  *
  * start_server and start_unix_server: a server that makes a stream and a task of each connection.
  *
- * The server is one of create_server, whose protocol factory makes the stream; connection_made starts the
- * task. What the two need to know, the acceptor, is the server's `arg`, and counted: the server has one
- * reference, which it gives up with its memory, and so has each task.
+ * The server is one of create_server, whose connection_made makes the stream and starts the task. What that
+ * needs to know, the acceptor, is the server's `arg`, and counted: the server has one reference, which it gives
+ * up with its memory, and so has each task. Loops in several threads may share it, if the server is on several:
+ * it belongs to none of them, is only read, and its count is atomic.
  *
  * A task owns its stream. When its function has returned, or will never run, the stream is closed: what was
  * written is still sent. (asyncio leaves that to the function, and to the garbage collector.) A function that
@@ -14,22 +15,23 @@
  * Servers end as all servers do. Their clients are transports: closing or aborting them, by close_clients,
  * abort_clients or a drain, is the end of the stream for the tasks, which are not cancelled by it.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "executor/executor.h"
 #include "net/server.h"
 #include "net/stream.h"
 #include "task/duplex.h"
 #include "task/task.h"
 
 typedef struct acceptor {
-  aloop_t *loop;
   aloop_client_fn fn;
   void *arg;
   size_t limit;
   const char *origin;
-  uint32_t refs;
+  atomic_uint refs;
 } acceptor_t;
 
 /* What a task is given. */
@@ -40,14 +42,18 @@ typedef struct client {
 
 static void unref_acceptor(void *arg) {
   acceptor_t *acceptor = arg;
-  if (--acceptor->refs == 0) aloop__memory_release(acceptor->loop, acceptor);
+  if (atomic_fetch_sub(&acceptor->refs, 1) == 1) aloop__executor_free_block(acceptor);
+}
+
+static aloop_t *loop_of(const client_t *client) {
+  return client->stream->transport->object.loop;
 }
 
 /* ---- Clients --------------------------------------------------------------------------------------------- */
 
 static void report(const client_t *client, int error) {
   char text[320];
-  aloop_t *loop = client->acceptor->loop;
+  aloop_t *loop = loop_of(client);
   aloop_future_t *task = aloop_current_task(loop);
   const aloop_stream_t *stream = client->stream;
   aloop__future_ignore(task);
@@ -76,7 +82,7 @@ static int64_t serve(aloop_t *loop, void *arg) {
 /* It has ended, or never began. */
 static void gone(void *arg) {
   client_t *client = arg;
-  aloop_t *loop = client->acceptor->loop;
+  aloop_t *loop = loop_of(client);
   aloop_transport_close(client->stream->transport);
   aloop_stream_unref(client->stream);
   unref_acceptor(client->acceptor);
@@ -84,42 +90,47 @@ static void gone(void *arg) {
 }
 
 /* Takes over a reference to the stream, and one to the acceptor. */
-static int start_task(acceptor_t *acceptor, aloop_stream_t *stream) {
+static int start_task(aloop_t *loop, acceptor_t *acceptor, aloop_stream_t *stream) {
   aloop_task_options_t options = {.size = sizeof options, .destroy = gone};
-  client_t *client = aloop__memory_new(acceptor->loop, sizeof *client);
+  client_t *client = aloop__memory_new(loop, sizeof *client);
   if (client == NULL) return ALOOP_ENOMEM;
   *client = (client_t){acceptor, stream};
-  aloop_future_t *task = aloop_create_task_from(acceptor->loop, serve, client, &options, acceptor->origin);
-  if (task == NULL) aloop__memory_release(acceptor->loop, client);
+  aloop_future_t *task = aloop_create_task_from(loop, serve, client, &options, acceptor->origin);
+  if (task == NULL) aloop__memory_release(loop, client);
   aloop_future_detach(task);
   return task != NULL ? 0 : ALOOP_ENOMEM;
 }
 
-static void *create(void *arg) {
-  acceptor_t *acceptor = arg;
-  return aloop__duplex_new(acceptor->loop, acceptor->limit, acceptor->origin);
-}
-
-static void connection_made(aloop_transport_t *transport, void *protocol) {
-  aloop_stream_t *stream = protocol;
-  acceptor_t *acceptor = transport->server->arg;
-  aloop_transport_set_protocol(transport, &aloop__duplex_table, stream);
-  aloop__duplex_connect(stream, transport);
-  acceptor->refs++;
-  int rc = start_task(acceptor, stream);
-  if (rc == 0) return;
-  acceptor->refs--;
-  aloop_error_context_t context = aloop__report_context("there is no memory for the task of a client", rc);
+/* There is no memory for its stream or task. */
+static void refuse(aloop_transport_t *transport, const acceptor_t *acceptor) {
+  aloop_error_context_t context =
+      aloop__report_context("there is no memory for the task of a client", ALOOP_ENOMEM);
   context.transport = transport;
   context.server = transport->server;
   context.origin = acceptor->origin;
-  aloop__report(acceptor->loop, &context);
-  aloop_transport_abort_error(transport, rc);
+  aloop__report(transport->object.loop, &context);
+  aloop_transport_abort_error(transport, ALOOP_ENOMEM);
+}
+
+static void connection_made(aloop_transport_t *transport, void *protocol) {
+  acceptor_t *acceptor = protocol;
+  aloop_t *loop = transport->object.loop;
+  aloop_stream_t *stream = aloop__duplex_new(loop, acceptor->limit, acceptor->origin);
+  if (stream == NULL) {
+    refuse(transport, acceptor);
+    return;
+  }
+  aloop_transport_set_protocol(transport, &aloop__duplex_table, stream);
+  aloop__duplex_connect(stream, transport);
+  atomic_fetch_add_explicit(&acceptor->refs, 1, memory_order_relaxed);
+  if (start_task(loop, acceptor, stream) == 0) return;
+  refuse(transport, acceptor);
+  unref_acceptor(acceptor);
   aloop_stream_unref(stream);
 }
 
-static const aloop_protocol_t acceptor_table = {
-    .size = sizeof acceptor_table, .create = create, .connection_made = connection_made};
+static const aloop_protocol_t acceptor_table = {.size = sizeof acceptor_table,
+                                                .connection_made = connection_made};
 
 /* ---- Servers --------------------------------------------------------------------------------------------- */
 
@@ -172,12 +183,12 @@ static void stop(aloop_future_t *outer, void *arg) {
   abandon(starting_of(outer)->acceptor, inner);
 }
 
-static aloop_future_t *wait_for(acceptor_t *acceptor, aloop_future_t *inner) {
+static aloop_future_t *wait_for(aloop_t *loop, acceptor_t *acceptor, aloop_future_t *inner) {
   if (inner == NULL) {
     unref_acceptor(acceptor);
     return NULL;
   }
-  aloop_future_t *outer = aloop__future_over(acceptor->loop, NULL, sizeof(starting_t), &inner, 1);
+  aloop_future_t *outer = aloop__future_over(loop, NULL, sizeof(starting_t), &inner, 1);
   if (outer == NULL) {
     abandon(acceptor, inner);
     aloop_future_unref(inner);
@@ -212,9 +223,10 @@ static acceptor_t *begin(aloop_t *loop, aloop_client_fn fn, void *arg, const alo
     *refused = aloop__future_refused(loop, origin, ALOOP_EINVAL, rule);
     return NULL;
   }
-  acceptor_t *acceptor = aloop__memory_new(loop, sizeof *acceptor);
+  acceptor_t *acceptor = aloop__executor_new_block(sizeof *acceptor);
   if (acceptor == NULL) return NULL;
-  *acceptor = (acceptor_t){.loop = loop, .fn = fn, .arg = arg, .limit = limit, .origin = origin, .refs = 1};
+  *acceptor = (acceptor_t){.fn = fn, .arg = arg, .limit = limit, .origin = origin};
+  atomic_init(&acceptor->refs, 1);
   return acceptor;
 }
 
@@ -225,7 +237,7 @@ aloop_future_t *aloop_start_server(aloop_t *loop, aloop_client_fn fn, void *arg,
   if (aloop__loop_thread(loop) < 0) return NULL;
   acceptor_t *acceptor = begin(loop, fn, arg, stream_options, "aloop_start_server", &refused);
   if (acceptor == NULL) return refused;
-  return wait_for(acceptor, aloop_create_server(loop, &acceptor_table, acceptor, options));
+  return wait_for(loop, acceptor, aloop_create_server(loop, &acceptor_table, acceptor, options));
 }
 
 aloop_future_t *aloop_start_unix_server(aloop_t *loop, aloop_client_fn fn, void *arg,
@@ -235,5 +247,5 @@ aloop_future_t *aloop_start_unix_server(aloop_t *loop, aloop_client_fn fn, void 
   if (aloop__loop_thread(loop) < 0) return NULL;
   acceptor_t *acceptor = begin(loop, fn, arg, stream_options, "aloop_start_unix_server", &refused);
   if (acceptor == NULL) return refused;
-  return wait_for(acceptor, aloop_create_unix_server(loop, &acceptor_table, acceptor, options));
+  return wait_for(loop, acceptor, aloop_create_unix_server(loop, &acceptor_table, acceptor, options));
 }
