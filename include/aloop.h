@@ -540,6 +540,8 @@ typedef struct aloop_counters {
   uint64_t tasks;
   uint64_t streams;
   uint64_t generators;
+  uint64_t accepted;    /* connections that servers have got on this loop, so far */
+  uint64_t handed_over; /* ... and that they have accepted here for other loops */
 } aloop_metrics_t;
 
 /* Fills in *metrics as far as its `size` reaches. [loop] */
@@ -1621,14 +1623,33 @@ typedef struct aloop_server_options {
   aloop_tls_context_t *tls;      /* of a server; NULL: no TLS */
   int64_t tls_handshake_timeout; /* as in aloop_connect_options_t */
   int64_t tls_shutdown_timeout;
+  aloop_t *const *loops; /* where connections live, the server's own loop too if it is named; see below */
+  size_t loops_count;    /* 0: the server's own loop */
 } aloop_server_options_t;
 
 /* loop.create_server: binds one socket per address and, by default, listens; the result is the aloop_server_t
  * *, with a reference. Each connection gets `protocol` with `arg`. Errors: ALOOP_EADDRINUSE and other codes of
  * bind and listen (the message names the address), ALOOP_EADDRNOTAVAIL only if no address worked,
- * ALOOP_EAI_..., ALOOP_EINVAL; of fds: ALOOP_EBADF, ALOOP_ENOTSOCK, ALOOP_EBUSY. [loop] */
+ * ALOOP_EAI_..., ALOOP_EINVAL, ALOOP_ECLOSED (one of loops is closed); of fds: ALOOP_EBADF, ALOOP_ENOTSOCK,
+ * ALOOP_EBUSY. [loop] */
 ALOOP_API aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
                                               const aloop_server_options_t *options);
+
+/* Servers of several loops, each run by a thread of its own (options.loops, beyond asyncio). The server's own
+ * loop accepts; each connection lives on that of the named loops which has the fewest of this server's, and all
+ * calls of its protocol, create() too, come from that loop's thread. So `protocol` and `arg` are shared by
+ * threads, until wait_closed or drain has ended. The loops are open when the server is made, and their
+ * allocators may be called by its thread; after that each may be stopped, closed and freed when its thread
+ * likes, also before the server. What was on its way to a loop that is closed goes to another; when none is
+ * left, the server closes. For a loop that does not run, or is busy, up to 64 connections wait.
+ *
+ * Calls on the server, in its own loop's thread, mean all its connections: max_clients and aloop_server_clients
+ * count them, wait_closed and drain wait for them; close_clients and abort_clients reach other loops a moment
+ * later. If the own loop is closed first, these futures end with ALOOP_ECLOSED and connections elsewhere live
+ * on. What aloop_transport_server answers on another loop is the server's part there, an aloop_server_t without
+ * sockets that belongs to that loop: calls on it mean that loop's connections, pausing and closing it keeps new
+ * ones away, and it closes with the server. Other loops know no context variables of the call. In the child of
+ * a fork there is the own loop only. */
 
 /* Reference counting; unref accepts NULL and never closes the server: connections and listening sockets keep it
  * alive. [loop] */
@@ -1869,7 +1890,9 @@ typedef struct aloop_unix_server_options {
   aloop_tls_context_t *tls; /* as in aloop_server_options_t */
   int64_t tls_handshake_timeout;
   int64_t tls_shutdown_timeout;
-  uint64_t flags; /* ALOOP_UNIX_... */
+  uint64_t flags;        /* ALOOP_UNIX_... */
+  aloop_t *const *loops; /* as in aloop_server_options_t */
+  size_t loops_count;
 } aloop_unix_server_options_t;
 
 /* loop.create_unix_server: as create_server. A socket file that is in the way is replaced if no socket is bound

@@ -81,6 +81,8 @@ int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
       .tasks = loop->live[ALOOP__TASK],
       .streams = loop->live[ALOOP__STREAM],
       .generators = loop->live[ALOOP__GENERATOR],
+      .accepted = loop->accepted,
+      .handed_over = loop->handed_over,
   };
   for (int i = 0; i < ALOOP_LAG_BUCKETS; i++) now.lag[i] = loop->lag[i];
   unsigned char *to = (unsigned char *)metrics;

@@ -138,6 +138,8 @@ struct aloop {
   uint64_t events;
   uint64_t posts;
   uint64_t stale;
+  uint64_t accepted;
+  uint64_t handed_over;
   uint64_t idle_ticks;
   uint64_t run_ticks;   /* of finished runs */
   uint64_t run_started; /* ticks, while running */

@@ -28,8 +28,9 @@
 #define LONGEST_DELAY ALOOP_SECONDS(1)
 
 static bool wants_clients(const aloop_server_t *server) {
-  bool full = server->max_clients > 0 && server->clients >= server->max_clients;
-  return server->serving && !server->paused && !server->resting && !full;
+  if (!server->serving || server->paused || server->resting) return false;
+  if (server->spread != NULL) return aloop__spread_wants(server->spread);
+  return server->max_clients == 0 || server->clients < server->max_clients;
 }
 
 /* ---- Telling the driver ---------------------------------------------------------------------------------- */
@@ -42,6 +43,7 @@ static int set_accepting(aloop__listener_t *listener, bool on) {
 }
 
 static void stop_all(aloop_server_t *server) {
+  if (server->branch != NULL) aloop__branch_set_open(server->branch, false);
   for (size_t i = 0; i < server->listeners_count; i++) set_accepting(&server->listeners[i], false);
 }
 
@@ -51,6 +53,10 @@ static void open_spare(aloop__net_t *net) {
 
 static int start_all(aloop_server_t *server) {
   int rc = 0;
+  if (server->branch != NULL) {
+    aloop__branch_set_open(server->branch, true);
+    return 0;
+  }
   open_spare(aloop__net_of(server->object.loop));
   for (size_t i = 0; i < server->listeners_count && rc == 0; i++)
     rc = set_accepting(&server->listeners[i], true);
@@ -89,7 +95,8 @@ static void rest(aloop_server_t *server) {
 
 bool aloop__accept_resume(aloop__object_t *object) {
   aloop_server_t *server = ALOOP_CONTAINER_OF(object, aloop_server_t, object);
-  return !server->resting || start_rest(server);
+  if (server->spread != NULL && !aloop__spread_resume(server->spread)) return false;
+  return !server->resting || aloop_handle_pending(object->loop, server->retry) || start_rest(server);
 }
 
 void aloop__accept_retry(aloop_server_t *server) {
@@ -121,12 +128,11 @@ static void shed(aloop__listener_t *listener) {
   open_spare(net);
 }
 
-static void begin_episode(aloop__listener_t *listener, int error) {
-  aloop_server_t *server = listener->server;
+static void begin_episode(aloop_server_t *server, int fd, int error) {
   aloop_error_context_t context =
       aloop__report_context("a server cannot accept connections and tries again from time to time", error);
   server->episode = true;
-  context.fd = listener->fd;
+  context.fd = fd;
   context.server = server;
   context.origin = server->object.origin;
   aloop__report(server->object.loop, &context);
@@ -135,14 +141,17 @@ static void begin_episode(aloop__listener_t *listener, int error) {
 static void end_episode(aloop_server_t *server) {
   server->episode = false;
   server->retry_delay = 0;
-  open_spare(aloop__net_of(server->object.loop));
+  if (server->branch == NULL) open_spare(aloop__net_of(server->object.loop));
+}
+
+void aloop__accept_failed(aloop_server_t *server, int fd, int error) {
+  rest(server);
+  if (!server->episode) begin_episode(server, fd, error);
 }
 
 void aloop__listener_failed(aloop__listener_t *listener, int error) {
-  aloop_server_t *server = listener->server;
   if (error == ALOOP_EMFILE || error == ALOOP_ENFILE) shed(listener);
-  rest(server);
-  if (!server->episode) begin_episode(listener, error);
+  aloop__accept_failed(listener->server, listener->fd, error);
 }
 
 /* ---- Accepting ------------------------------------------------------------------------------------------- */
@@ -157,20 +166,36 @@ static void set_nodelay(aloop__listener_t *listener, int fd) {
   if (!listener->nodelay_inherited) aloop__stream_set_nodelay(fd);
 }
 
-bool aloop__listener_accepted(aloop__listener_t *listener, int fd) {
-  aloop_server_t *server = listener->server;
+bool aloop__accept_take(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
   aloop_t *loop = server->object.loop;
-  set_nodelay(listener, fd);
   if (loop->context == NULL) loop->context = aloop__map_ref(server->context);
-  if (aloop__layer_new(loop, listener->driver, fd, server->table, server->arg, server, NULL, &server->layer,
-                       server->object.origin) == NULL) {
-    close(fd);
-    aloop__listener_failed(listener, ALOOP_ENOMEM);
+  if (aloop__layer_new(loop, driver, fd, server->table, server->arg, server, NULL, &server->layer,
+                       server->object.origin) == NULL)
     return false;
-  }
   if (server->episode) end_episode(server);
   aloop__object_ref(&server->object);
   server->clients++;
+  loop->accepted++;
+  return true;
+}
+
+bool aloop__accept_place(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
+  aloop__spread_place_t place =
+      server->spread != NULL ? aloop__spread_place(server->spread, driver, fd) : ALOOP__SPREAD_HERE;
+  if (place == ALOOP__SPREAD_AWAY) server->object.loop->handed_over++;
+  if (place == ALOOP__SPREAD_AWAY) return true;
+  if (place == ALOOP__SPREAD_HERE && aloop__accept_take(server, driver, fd)) return true;
+  close(fd);
+  return place == ALOOP__SPREAD_NOWHERE;
+}
+
+bool aloop__listener_accepted(aloop__listener_t *listener, int fd) {
+  aloop_server_t *server = listener->server;
+  set_nodelay(listener, fd);
+  if (!aloop__accept_place(server, listener->driver, fd)) {
+    aloop__listener_failed(listener, ALOOP_ENOMEM);
+    return false;
+  }
   if (!wants_clients(server)) aloop__accept_update(server);
   return listener->accepting;
 }

@@ -47,6 +47,7 @@ typedef struct binder {
   aloop__addresses_t *addresses;
   const aloop__address_t *fault; /* the first address that did not work */
   int fault_error;
+  aloop__spread_t *spread;        /* until there is a server */
   aloop_server_options_t options; /* hosts only in the form of a list */
   const char *hosts[];            /* followed by the strings */
 } binder_t;
@@ -61,6 +62,7 @@ static aloop__layer_t layer_of(const aloop_server_options_t *options) {
 
 static void release(binder_t *self) {
   if (self->lookup != NULL) aloop__resolve_cancel(self->lookup);
+  aloop__spread_drop(self->spread);
   aloop__layer_t layer = layer_of(&self->options);
   aloop__layer_drop(&layer);
   aloop__memory_release(self->loop, self->addresses);
@@ -140,12 +142,14 @@ static bool is_not_here(int error) {
 
 /* ---- From addresses to a server -------------------------------------------------------------------------- */
 
-void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *options) {
+void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *options,
+                        aloop__spread_t *spread) {
   server->context = aloop__map_ref(server->object.loop->context);
   server->backlog = options->backlog > 0 ? options->backlog : DEFAULT_BACKLOG;
   server->max_clients = options->max_clients;
   aloop__layer_t layer = layer_of(options);
   server->layer = aloop__layer_keep(&layer);
+  if (spread != NULL) aloop__spread_attach(spread, server);
 }
 
 static void note_fault(binder_t *self, const aloop__address_t *address, int error) {
@@ -199,7 +203,8 @@ static void make_server(binder_t *self) {
     aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return;
   }
-  aloop__bind_set_up(server, &self->options);
+  aloop__bind_set_up(server, &self->options, self->spread);
+  self->spread = NULL;
   int rc = bind_all(self, server);
   if (rc < 0)
     fail_at(future, "bind to", &self->fault->as.any, self->fault->size, rc);
@@ -291,20 +296,26 @@ static binder_t *new_binder(aloop_t *loop, const aloop_server_options_t *options
 }
 
 static aloop_future_t *serve_hosts(aloop_t *loop, const aloop_protocol_t *table, void *arg,
-                                   const aloop_server_options_t *options) {
+                                   const aloop_server_options_t *options, aloop__spread_t *spread) {
   aloop_future_t *future = aloop__future_new(loop, ORIGIN);
-  if (future == NULL || aloop_future_done(future)) return future;
-  binder_t *self = new_binder(loop, options);
+  binder_t *self = future != NULL && !aloop_future_done(future) ? new_binder(loop, options) : NULL;
   if (self == NULL) {
-    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+    aloop__spread_drop(spread);
+    if (future != NULL && !aloop_future_done(future)) aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return future;
   }
+  self->spread = spread;
   self->future = future;
   self->table = table;
   self->arg = arg;
   aloop__future_set_operation(future, stop, self);
   go_on(self);
   return future;
+}
+
+aloop_future_t *aloop__bind_not_spread(aloop_t *loop, int error, const char *origin) {
+  return aloop__future_failed(loop, origin, error,
+                              error == ALOOP_ECLOSED ? "one of options.loops is closed" : NULL);
 }
 
 /* ---- Descriptors of the caller --------------------------------------------------------------------------- */
@@ -352,16 +363,19 @@ static void give_all_back(aloop_server_t *server) {
 
 aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *driver,
                                         const aloop_protocol_t *table, void *arg,
-                                        const aloop_server_options_t *options, const char *origin) {
+                                        const aloop_server_options_t *options, aloop__spread_t *spread,
+                                        const char *origin) {
   aloop_future_t *future = aloop__future_new(loop, origin);
-  if (future == NULL || aloop_future_done(future)) return future;
-  if (check_descriptors(loop, driver, options, future) < 0) return future;
-  aloop_server_t *server = aloop__server_new(loop, table, arg, options->fds_count);
+  aloop_server_t *server = NULL;
+  bool fit =
+      future != NULL && !aloop_future_done(future) && check_descriptors(loop, driver, options, future) == 0;
+  if (fit) server = aloop__server_new(loop, table, arg, options->fds_count);
   if (server == NULL) {
-    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+    aloop__spread_drop(spread);
+    if (fit) aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return future;
   }
-  aloop__bind_set_up(server, options);
+  aloop__bind_set_up(server, options, spread);
   for (size_t i = 0; i < options->fds_count; i++) {
     int fd = options->fds[i];
     aloop__server_add(server, driver != NULL ? driver : aloop__unix_driver_of(fd), fd);
@@ -391,8 +405,9 @@ static const char *fault_of(const aloop_server_options_t *options) {
   if (options->family != AF_UNSPEC && options->family != AF_INET && options->family != AF_INET6)
     return "options.family is AF_INET, AF_INET6 or 0";
   if (options->backlog < 0) return "options.backlog is negative";
+  const char *fault = aloop__spread_fault(options->loops, options->loops_count);
   aloop__layer_t layer = layer_of(options);
-  return aloop__layer_fault(&layer, true);
+  return fault != NULL ? fault : aloop__layer_fault(&layer, true);
 }
 
 aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *protocol, void *arg,
@@ -407,6 +422,9 @@ aloop_future_t *aloop_create_server(aloop_t *loop, const aloop_protocol_t *proto
                                  "set options.size to sizeof(aloop_server_options_t)");
   const char *fault = fault_of(&copy);
   if (fault != NULL) return aloop__future_refused(loop, ORIGIN, ALOOP_EINVAL, fault);
-  if (copy.fds_count > 0) return aloop__bind_descriptors(loop, NULL, protocol, arg, &copy, ORIGIN);
-  return serve_hosts(loop, protocol, arg, &copy);
+  aloop__spread_t *spread;
+  int rc = aloop__spread_new(loop, copy.loops, copy.loops_count, &spread);
+  if (rc < 0) return aloop__bind_not_spread(loop, rc, ORIGIN);
+  if (copy.fds_count > 0) return aloop__bind_descriptors(loop, NULL, protocol, arg, &copy, spread, ORIGIN);
+  return serve_hosts(loop, protocol, arg, &copy, spread);
 }

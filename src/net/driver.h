@@ -121,6 +121,7 @@ typedef struct aloop__net {
   struct aloop__dgrams *dgrams;     /* datagram.h; NULL until first needed */
   struct aloop__splice_pipe *pipes; /* splice.c: a list of empty ones */
   int pipes_count;
+  aloop__list_t spreads;                    /* spread.c: servers that wait for news from other loops */
   struct aloop__completion_net *completion; /* completion.h; NULL: another poller, or an old kernel */
 } aloop__net_t;
 

@@ -13,6 +13,7 @@
 #include "net/driver.h"
 #include "net/completion.h"
 #include "net/splice.h"
+#include "net/spread.h"
 #include "poller/poller.h"
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
@@ -55,6 +56,8 @@ aloop__net_t *aloop__net_open(aloop_t *loop) {
     return NULL;
   }
   net->room.close = close_net;
+  net->room.woken = aloop__spread_woken;
+  aloop__list_init(&net->spreads);
   net->spare_fd = -1;
   net->read_buffer = read_buffer;
   net->cork_buffer = cork_buffer;

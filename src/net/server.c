@@ -46,11 +46,19 @@ static void release_waiter(waiter_t *waiter) {
   aloop__memory_release(waiter->loop, waiter);
 }
 
+/* Ends a future; of a server that has lost sight of clients, without its result. */
+static void end_future(const aloop_server_t *server, aloop_future_t *future, size_t result) {
+  if (server->severed)
+    aloop__future_fail(future, ALOOP_ECLOSED, NULL);
+  else
+    aloop__future_finish(future, (int64_t)result);
+}
+
 static void end_drain(aloop_server_t *server) {
   aloop_future_t *future = server->drain;
   server->drain = NULL;
   aloop_cancel(server->object.loop, &server->drain_timer);
-  aloop__future_finish(future, (int64_t)server->drain_left);
+  end_future(server, future, server->drain_left);
 }
 
 /* Closed, and the last client lost. */
@@ -59,9 +67,15 @@ static void gone(aloop_server_t *server) {
     waiter_t *waiter = ALOOP_CONTAINER_OF(server->waiters.next, waiter_t, link);
     aloop_future_t *future = waiter->future;
     release_waiter(waiter);
-    aloop__future_finish(future, 0);
+    end_future(server, future, 0);
   }
   if (server->drain != NULL) end_drain(server);
+}
+
+void aloop__server_settle(aloop_server_t *server) {
+  if (!server->closed || aloop__server_population(server) > 0) return;
+  gone(server);
+  if (server->spread != NULL) aloop__spread_detach(server->spread);
 }
 
 static void close_sockets(aloop_server_t *server) {
@@ -76,10 +90,12 @@ void aloop_server_close(aloop_server_t *server) {
   server->closed = true;
   server->serving = false;
   close_sockets(server);
+  if (server->spread != NULL) aloop__spread_close(server->spread);
+  if (server->branch != NULL) aloop__branch_closed(server->branch);
   aloop_future_t *forever = server->forever;
   server->forever = NULL;
   aloop__future_fail(forever, ALOOP_ECANCELED, NULL);
-  if (server->clients == 0) gone(server);
+  aloop__server_settle(server);
   aloop__object_unref(&server->object);
 }
 
@@ -87,8 +103,9 @@ void aloop__server_client_lost(aloop_server_t *server) {
   server->clients--;
   if (!server->closed)
     aloop__accept_retry(server);
-  else if (server->clients == 0)
-    gone(server);
+  else
+    aloop__server_settle(server);
+  if (server->branch != NULL) aloop__branch_lost(server->branch);
   aloop__object_unref(&server->object);
 }
 
@@ -101,16 +118,21 @@ static aloop_server_t *of_object(const aloop__object_t *object) {
 static void describe(const aloop__object_t *object, char *text, size_t size) {
   const aloop_server_t *server = of_object(object);
   char address[ALOOP__ADDRESS_TEXT] = "nowhere";
+  char loops[64] = "";
   struct sockaddr_storage storage;
   struct sockaddr *name = (struct sockaddr *)(void *)&storage;
   socklen_t length = sizeof storage;
   if (aloop_server_socket(server, 0, name, &length) >= 0) aloop__address_text(name, length, address);
-  snprintf(text, size, "on %s, %s%s%s, %zu clients", address,
+  if (server->spread != NULL)
+    snprintf(loops, sizeof loops, ", %zu on all %zu loops", aloop__server_population(server),
+             aloop__spread_loops(server->spread));
+  snprintf(text, size, "%s%s, %s%s%s, %zu clients%s", server->branch != NULL ? "for another loop, " : "on ",
+           server->branch != NULL ? "here" : address,
            server->closed    ? "closed"
            : server->serving ? "serving"
                              : "not serving yet",
            server->paused ? ", accepting paused" : "", server->resting ? ", accepting rests" : "",
-           server->clients);
+           server->clients, loops);
 }
 
 static void destroy(aloop__object_t *object) {
@@ -125,7 +147,7 @@ static void destroy(aloop__object_t *object) {
 
 static void close_object(aloop__object_t *object) {
   aloop_server_t *server = of_object(object);
-  if (server->serving && (object->loop->guard & ALOOP__GUARD_DEBUG)) {
+  if (server->serving && server->branch == NULL && (object->loop->guard & ALOOP__GUARD_DEBUG)) {
     aloop_error_context_t context =
         aloop__report_context("a server was still serving when its loop was closed", 0);
     context.server = server;
@@ -134,6 +156,10 @@ static void close_object(aloop__object_t *object) {
     aloop__report(object->loop, &context);
   }
   aloop_server_close(server);
+  if (server->spread == NULL) return;
+  server->severed = true;
+  aloop__spread_detach(server->spread);
+  aloop__server_settle(server);
 }
 
 static const aloop__kind_t kind = {
@@ -145,6 +171,21 @@ static const aloop__kind_t kind = {
     .resume = aloop__accept_resume,
 };
 
+void aloop__server_begin(aloop_server_t *server, aloop_t *loop, const aloop_protocol_t *table, void *arg,
+                         const char *origin) {
+  aloop__object_init(&server->object, loop, &kind, origin);
+  aloop__list_init(&server->waiters);
+  server->table = table;
+  server->arg = arg;
+}
+
+void aloop__server_release_with(aloop_server_t *server, aloop_destroy_fn release) {
+  if (server->spread != NULL)
+    aloop__spread_release_with(server->spread, release);
+  else
+    server->release = release;
+}
+
 aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, void *arg, size_t room) {
   if (aloop__net_open(loop) == NULL) return NULL;
   aloop_server_t *server = aloop__memory_zero(loop, sizeof *server);
@@ -154,10 +195,7 @@ aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, 
     aloop__memory_release(loop, server);
     return NULL;
   }
-  aloop__object_init(&server->object, loop, &kind, "aloop_create_server");
-  aloop__list_init(&server->waiters);
-  server->table = table;
-  server->arg = arg;
+  aloop__server_begin(server, loop, table, arg, "aloop_create_server");
   server->listeners = listeners;
   return server;
 }
@@ -268,7 +306,7 @@ aloop_future_t *aloop_server_wait_closed(aloop_server_t *server) {
   aloop_t *loop = server->object.loop;
   aloop_future_t *future = aloop__future_new(loop, "aloop_server_wait_closed");
   if (future == NULL || aloop_future_done(future)) return future;
-  if (server->closed && server->clients == 0) {
+  if (server->closed && aloop__server_population(server) == 0) {
     aloop__future_finish(future, 0);
     return future;
   }
@@ -310,6 +348,8 @@ static int end_clients(aloop_server_t *server, void (*end)(aloop_transport_t *))
     at = at->next;
     aloop__object_unref(&client->object);
   }
+  if (server->spread != NULL)
+    rc += (int)aloop__spread_end_clients(server->spread, end == aloop_transport_abort);
   aloop__object_unref(&server->object);
   return rc;
 }
@@ -332,7 +372,7 @@ static void abort_those_left(aloop_t *loop, void *arg) {
 /* Grace is over. */
 static void close_those_left(aloop_t *loop, void *arg) {
   aloop_server_t *server = arg;
-  server->drain_left = server->clients;
+  server->drain_left = aloop__server_population(server);
   server->drain_timer = aloop_call_later_from(loop, server->drain_grace, abort_those_left, server, NULL);
   if (aloop_handle_error(server->drain_timer) < 0)
     aloop_server_abort_clients(server);
@@ -372,7 +412,7 @@ aloop_future_t *aloop_server_drain(aloop_server_t *server, int64_t grace) {
   aloop__future_set_operation(future, forget_drain, server);
   aloop__object_ref(&server->object);
   aloop_server_close(server);
-  if (server->drain != NULL && server->clients == 0) end_drain(server); /* it was closed before */
+  aloop__server_settle(server); /* it may have been closed before */
   aloop__object_unref(&server->object);
   return future;
 }
@@ -403,5 +443,5 @@ int aloop_server_port(const aloop_server_t *server) {
 }
 
 size_t aloop_server_clients(const aloop_server_t *server) {
-  return enter(server) == 0 ? server->clients : 0;
+  return enter(server) == 0 ? aloop__server_population(server) : 0;
 }

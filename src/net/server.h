@@ -11,6 +11,7 @@
 #include "net/driver.h"
 #include "net/layer.h"
 #include "net/listener.h"
+#include "net/spread.h"
 #include "net/unix.h"
 
 struct aloop_server {
@@ -22,13 +23,16 @@ struct aloop_server {
   aloop__unix_file_t *file; /* to be unlinked when it closes, or NULL */
   aloop__listener_t *listeners;
   size_t listeners_count;
-  size_t clients;
+  size_t clients;          /* on this loop */
+  aloop__spread_t *spread; /* the other loops it is on, until it has ended; or NULL */
+  aloop__branch_t *branch; /* what makes it a part of another loop's server, or NULL */
   aloop__layer_t layer;
   size_t max_clients; /* 0: no limit */
   int backlog;
   bool serving; /* the sockets listen */
   bool closed;
-  bool paused; /* by the user */
+  bool paused;  /* by the user */
+  bool severed; /* its loop was closed before connections on others were lost */
 
   /* accept.c: an episode lasts from the first failed accept to the next successful one. */
   bool episode;
@@ -49,6 +53,21 @@ struct aloop_server {
  * out of memory. */
 aloop_server_t *aloop__server_new(aloop_t *loop, const aloop_protocol_t *table, void *arg, size_t room);
 
+/* Makes one of cleared memory: without sockets, and of this origin. */
+void aloop__server_begin(aloop_server_t *server, aloop_t *loop, const aloop_protocol_t *table, void *arg,
+                         const char *origin);
+
+/* `arg` is released with the server, once no loop needs it. */
+void aloop__server_release_with(aloop_server_t *server, aloop_destroy_fn release);
+
+/* Ends who waits for the end, if it has come: the server is closed and its last client lost. */
+void aloop__server_settle(aloop_server_t *server);
+
+/* Clients on all its loops. */
+static inline size_t aloop__server_population(const aloop_server_t *server) {
+  return server->clients + (server->spread != NULL ? aloop__spread_clients(server->spread) : 0);
+}
+
 /* Another socket, bound and non-blocking. `driver` is that of its clients; NULL: the loop's own. */
 void aloop__server_add(aloop_server_t *server, const aloop__driver_t *driver, int fd);
 
@@ -57,8 +76,8 @@ int aloop__server_listen(aloop_server_t *server, size_t *failed);
 
 /* ---- bind.c, for servers of every kind ------------------------------------------------------------------- */
 
-/* Context, backlog and limits. */
-void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *options);
+/* Context, backlog and limits; `spread` (or NULL) is the server's from here on. */
+void aloop__bind_set_up(aloop_server_t *server, const aloop_server_options_t *options, aloop__spread_t *spread);
 
 /* Listens, unless start_serving is negative; a failure ends the future. */
 int aloop__bind_listen(aloop_server_t *server, int start_serving, aloop_future_t *future);
@@ -66,10 +85,14 @@ int aloop__bind_listen(aloop_server_t *server, int start_serving, aloop_future_t
 /* Ends the future with the server, which serves by now if it is to. */
 void aloop__bind_publish(aloop_server_t *server, aloop_future_t *future);
 
-/* A server over options->fds. A NULL driver: for each that of its kind. */
+/* The future of a server whose loops could not be told. */
+aloop_future_t *aloop__bind_not_spread(aloop_t *loop, int error, const char *origin);
+
+/* A server over options->fds. A NULL driver: for each that of its kind. `spread` (or NULL) is taken over. */
 aloop_future_t *aloop__bind_descriptors(aloop_t *loop, const aloop__driver_t *driver,
                                         const aloop_protocol_t *table, void *arg,
-                                        const aloop_server_options_t *options, const char *origin);
+                                        const aloop_server_options_t *options, aloop__spread_t *spread,
+                                        const char *origin);
 
 /* ---- accept.c -------------------------------------------------------------------------------------------- */
 
@@ -85,6 +108,16 @@ void aloop__accept_stop(aloop_server_t *server);
 
 /* Stops for good: the descriptors may be closed. */
 void aloop__accept_end(aloop_server_t *server);
+
+/* A connection that somebody accepted and that is nobody's now goes to one of the server's loops. False: this
+ * one was the place, and has no memory. */
+bool aloop__accept_place(aloop_server_t *server, const aloop__driver_t *driver, int fd);
+
+/* Makes a client of this loop. False: out of memory, and the descriptor is still the caller's. */
+bool aloop__accept_take(aloop_server_t *server, const aloop__driver_t *driver, int fd);
+
+/* Rests, and tells the exception handler once. */
+void aloop__accept_failed(aloop_server_t *server, int fd, int error);
 
 /* For the object's kind. */
 bool aloop__accept_resume(aloop__object_t *object);

@@ -276,17 +276,18 @@ static int bind_server(aloop_server_t *server, const aloop__unix_name_t *name,
 
 static aloop_future_t *serve_name(aloop_t *loop, const aloop_protocol_t *table, void *arg,
                                   const aloop__unix_name_t *name, const aloop_unix_server_options_t *options,
-                                  const aloop_server_options_t *common) {
+                                  const aloop_server_options_t *common, aloop__spread_t *spread) {
   char text[ALOOP__ADDRESS_TEXT];
   const char *reason = NULL;
   aloop_future_t *future = aloop__future_new(loop, SERVER_ORIGIN);
-  if (future == NULL || aloop_future_done(future)) return future;
-  aloop_server_t *server = aloop__server_new(loop, table, arg, 1);
+  bool waits = future != NULL && !aloop_future_done(future);
+  aloop_server_t *server = waits ? aloop__server_new(loop, table, arg, 1) : NULL;
   if (server == NULL) {
-    aloop__future_fail(future, ALOOP_ENOMEM, NULL);
+    aloop__spread_drop(spread);
+    if (waits) aloop__future_fail(future, ALOOP_ENOMEM, NULL);
     return future;
   }
-  aloop__bind_set_up(server, common);
+  aloop__bind_set_up(server, common, spread);
   int rc = bind_server(server, name, options, &reason);
   if (rc < 0)
     aloop__future_fail(future, rc, "bind to %s: %s", text_of(name, text),
@@ -305,6 +306,8 @@ static const char *fault_of_server(const aloop_unix_server_options_t *options) {
       fault_of_type(options->path, options->fd, options->type, options->flags, options->tls != NULL);
   if (fault != NULL) return fault;
   if (options->backlog < 0) return "options.backlog is negative";
+  fault = aloop__spread_fault(options->loops, options->loops_count);
+  if (fault != NULL) return fault;
   if ((options->mode & ~(mode_t)07777) != 0) return "options.mode has bits that are no permissions";
   if (options->path != NULL && options->fd > 0) return "set either options.path or options.fd, not both";
   if (options->path != NULL && options->mode != 0 && options->path[0] == '\0' && options->path_size > 0)
@@ -341,13 +344,16 @@ aloop_future_t *aloop_create_unix_server(aloop_t *loop, const aloop_protocol_t *
                                    .tls = copy.tls,
                                    .tls_handshake_timeout = copy.tls_handshake_timeout,
                                    .tls_shutdown_timeout = copy.tls_shutdown_timeout};
-  if (copy.path == NULL)
-    return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0), copy.flags), protocol, arg,
-                                   &common, origin);
-  int rc = aloop__unix_name(&name, copy.path, copy.path_size, &fault);
+  int rc = copy.path != NULL ? aloop__unix_name(&name, copy.path, copy.path_size, &fault) : 0;
   if (rc < 0)
     return aloop__unix_refused(loop, origin, rc, fault, aloop__unix_path_size(copy.path, copy.path_size));
-  return serve_name(loop, protocol, arg, &name, &copy, &common);
+  aloop__spread_t *spread;
+  rc = aloop__spread_new(loop, copy.loops, copy.loops_count, &spread);
+  if (rc < 0) return aloop__bind_not_spread(loop, rc, origin);
+  if (copy.path == NULL)
+    return aloop__bind_descriptors(loop, driver_of(type_of(NULL, copy.fd, 0), copy.flags), protocol, arg,
+                                   &common, spread, origin);
+  return serve_name(loop, protocol, arg, &name, &copy, &common, spread);
 }
 
 /* ---- Pairs ----------------------------------------------------------------------------------------------- */

@@ -151,7 +151,7 @@ static void unref_server(void *server) {
 static aloop_server_t *hand_over(acceptor_t *acceptor, aloop_future_t *inner) {
   aloop_server_t *server = NULL;
   if (aloop_future_take_ptr(inner, &server) == 0)
-    server->release = unref_acceptor;
+    aloop__server_release_with(server, unref_acceptor);
   else
     unref_acceptor(acceptor);
   return server;

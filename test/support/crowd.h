@@ -8,7 +8,7 @@
 
 #include "harness.h"
 
-enum { CROWD_MAX = 64 };
+enum { CROWD_MAX = 80 };
 
 typedef struct crowd {
   int made, lost, received;

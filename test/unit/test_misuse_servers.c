@@ -127,6 +127,7 @@ static void tables_and_sizes_of_servers(misuse_t *m) {
 }
 
 static void options_of_servers(misuse_t *m) {
+  aloop_t *const nowhere[] = {NULL}, *const twice[] = {m->loop, m->loop};
   const char *hosts[] = {"127.0.0.1"};
   int fds[] = {0};
   MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .hosts = hosts, .hosts_count = 1), ALOOP_EINVAL);
@@ -135,6 +136,9 @@ static void options_of_servers(misuse_t *m) {
   MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .port = 65536), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .family = AF_UNIX), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .backlog = -1), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .loops_count = 1), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .loops = nowhere, .loops_count = 1), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.host = "127.0.0.1", .loops = twice, .loops_count = 2), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fds_count = 1), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fds_count = SIZE_MAX), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fds = fds, .fds_count = 1, .port = 1), ALOOP_EINVAL);

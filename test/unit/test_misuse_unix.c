@@ -50,6 +50,7 @@ static void options(misuse_t *m) {
   MISTAKE_OF_FUTURE(SERVE(.path = "nowhere", .fd = 5), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.path_size = 5), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .backlog = -1), ALOOP_EINVAL);
+  MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .loops_count = 1), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.path = "nowhere/x", .mode = 0100600), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.path = "\0x", .path_size = 2, .mode = 0600), ALOOP_EINVAL);
   MISTAKE_OF_FUTURE(SERVE(.fd = 5, .mode = 0600), ALOOP_EINVAL);
