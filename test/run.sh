@@ -7,8 +7,8 @@
 #   release   gcc -O2 without checks; the library as it is installed, with examples and benchmarks, on the poller that
 #             is the default here
 #
-#   pollers   not by default: as checks, with every test on every poller. The stages above run on poll, select and kqueue
-#             only what comes near to a poller
+#   pollers   not by default: as checks, with every test on every poller. Of the stages above, checks leaves out what
+#             does not come near to a poller on poll, select and kqueue, sanitize also on virtual and uring
 #
 # Warnings are errors in all of them. On Debian and its relatives whatever is missing is installed first, as root or
 # through sudo; elsewhere this script says what to install. Builds and logs go to build-test/ (or $ALOOP_TEST_DIR) and
@@ -203,6 +203,11 @@ build() {
   return 1
 }
 
+# Where optimization would only make the build longer; with lines for the reports, without variables.
+flags() {
+  echo "-DCMAKE_C_FLAGS_RELWITHDEBINFO=$1 -g1"
+}
+
 # run NAME OPTION...: ctest in $out/NAME. Only failures and the summary are shown; the log has everything. Whole
 # programs under load can meet a machine that stands still for seconds, so a failed test gets one more try; that it
 # needed one is said, because it is a bug to be found. Whole programs mostly wait for each other, so twice as many tests
@@ -232,10 +237,10 @@ run() {
   echo "stage $name: $good passed, $bad failed, $skipped skipped, $(($(date +%s) - began)) s"
 }
 
-# All tests, but of those on the older pollers only what comes near to a poller: "pollers" runs all of them.
+# run_near NAME POLLER|POLLER...: all tests, but on these pollers only what comes near to one.
 run_near() {
-  run "$1" -LE '^(poll|select|kqueue)$'
-  run "$1" -L '^(poll|select|kqueue)$' -R '^test_(pollers|ugly|watch|stream|write|accept|connect|sock|torture_net)|^(echo|unix|udp)'
+  run "$1" -LE "^($2)\$"
+  run "$1" -L "^($2)\$" -R '^test_(pollers|ugly|watch|stream|write|accept|connect|sock|torture_net)|^(echo|unix|udp)'
 }
 
 # ---- The stages --------------------------------------------------------------------------------------------
@@ -249,25 +254,26 @@ for stage in $stages; do
   echo "stage $stage"
   case $stage in
   checks)
-    build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON && run_near checks
+    build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON "$(flags -O1)" && run_near checks 'poll|select|kqueue'
     ;;
   pollers)
-    build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON && run checks
+    build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON "$(flags -O1)" && run checks
     ;;
   sanitize)
     fuzz=OFF
     works_fuzz && fuzz=ON
     build sanitize -DCMAKE_C_COMPILER=clang -DALOOP_CHECKS=ON -DALOOP_SANITIZE=address,undefined \
-      -DALOOP_BUILD_FUZZ=$fuzz && run_near sanitize
+      -DALOOP_BUILD_FUZZ=$fuzz "$(flags -O0)" && run_near sanitize 'poll|select|kqueue|virtual|uring'
     ;;
   threads)
     compiler=clang
     works clang -fsanitize=thread || compiler=gcc
-    build threads -DCMAKE_C_COMPILER=$compiler -DALOOP_CHECKS=ON -DALOOP_SANITIZE=thread && run threads -L '^threads$'
+    build threads -DCMAKE_C_COMPILER=$compiler -DALOOP_CHECKS=ON -DALOOP_SANITIZE=thread "$(flags -O0)" &&
+      run threads -L '^threads$' -LE '^(poll|select|kqueue)$'
     ;;
   release)
     build release -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release "-DCMAKE_C_FLAGS_RELEASE=-O2 -DNDEBUG" \
-      -DALOOP_BUILD_BENCH=ON && run release -LE '^(poll|select|kqueue|uring|virtual)$'
+      -DALOOP_BUILD_BENCH=ON && run release -LE '^(poll|select|kqueue|uring|virtual|fuzz)$'
     ;;
   esac
 done
