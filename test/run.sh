@@ -247,7 +247,7 @@ run_near() {
 
 export UBSAN_OPTIONS="print_stacktrace=1"
 export ASAN_OPTIONS="detect_stack_use_after_return=1:allocator_may_return_null=1"
-export TSAN_OPTIONS="second_deadlock_stack=1"
+export TSAN_OPTIONS="second_deadlock_stack=1:suppressions=$source/test/threads.supp"
 
 for stage in $stages; do
   began=$(date +%s)
