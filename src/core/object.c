@@ -16,6 +16,7 @@ void aloop__object_init(aloop__object_t *object, aloop_t *loop, const aloop__kin
   object->origin = origin;
   object->refs = 1;
   object->stalled = false;
+  object->state = 0;
   aloop__list_append(&loop->objects, &object->link);
   loop->live[kind->index]++;
   aloop__loop_hold(loop);

@@ -49,6 +49,7 @@ struct aloop__object {
   const char *origin;
   uint32_t refs;
   bool stalled;
+  uint8_t state; /* the owner's, in what would be padding */
 };
 
 /* Begins life with one reference. */

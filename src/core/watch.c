@@ -60,11 +60,19 @@ aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd) {
   return fd >= 0 && fd < loop->watches_size ? loop->watches[fd] : NULL;
 }
 
+/* Never 0, and small enough for a watch. */
+static uint32_t next_generation(aloop_t *loop) {
+  enum { LAST = ALOOP__WATCH_GENERATIONS - 1 };
+  loop->generation = loop->generation == LAST ? 1 : loop->generation + 1;
+  return loop->generation;
+}
+
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops) {
   if (fd < 0) return ALOOP_EBADF;
   if (aloop__watch_find(loop, fd) != NULL) return ALOOP_EBUSY;
   if (fd >= loop->watches_size && grow_table(loop, fd) < 0) return ALOOP_ENOMEM;
-  *watch = (aloop__watch_t){.ops = ops, .fd = fd, .generation = ++loop->generation};
+  *watch = (aloop__watch_t){
+      .ops = ops, .fd = fd, .generation = next_generation(loop) & (ALOOP__WATCH_GENERATIONS - 1)};
   loop->watches[fd] = watch;
   loop->watches_count++;
   return 0;
@@ -81,27 +89,28 @@ int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
   int rc = tell_poller(loop, watch, watch->generation, interest);
   /* Wanting less cannot fail: at worst the descriptor was closed behind our back. */
   if (rc < 0 && (interest & ~watch->interest) != 0) return rc;
-  watch->interest = interest;
+  watch->interest = interest & 7;
   return 0;
 }
 
 /* Registers what is watched once more, under a new generation: the descriptor may have been closed behind our
  * back and mean another file by now, and what still comes for the old one shall be told apart. */
 static int renew(aloop_t *loop, aloop__watch_t *watch) {
-  uint32_t generation = ++loop->generation;
+  uint32_t generation = next_generation(loop);
   int rc = tell_poller(loop, watch, generation, watch->interest);
   if (rc < 0) return rc;
-  watch->generation = generation;
+  watch->generation = generation & (ALOOP__WATCH_GENERATIONS - 1);
   loop->stop_poll = loop->polls;
   return 0;
 }
 
 void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
-  if (watch->fd < 0) return;
+  if (!aloop__watch_is_claimed(watch)) return;
   aloop__watch_set(loop, watch, 0);
   loop->watches[watch->fd] = NULL;
   loop->watches_count--;
   loop->stop_poll = loop->polls;
+  watch->generation = 0;
   watch->fd = -1;
 }
 

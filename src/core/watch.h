@@ -13,6 +13,9 @@
 /* Beside ALOOP_READABLE and ALOOP_WRITABLE: the end of a request, for loop->completed. */
 enum { ALOOP__COMPLETED = 8 };
 
+/* Tokens are smaller than that. */
+enum { ALOOP__WATCH_GENERATIONS = 1 << 29 };
+
 typedef struct aloop__watch aloop__watch_t;
 
 typedef struct aloop__watch_ops {
@@ -25,9 +28,13 @@ typedef struct aloop__watch_ops {
 struct aloop__watch {
   const aloop__watch_ops_t *ops;
   int fd;
-  uint32_t generation;
-  uint32_t interest; /* ALOOP_READABLE | ALOOP_WRITABLE as the poller knows it; 0: not registered */
+  uint32_t interest : 3;    /* ALOOP_READABLE | ALOOP_WRITABLE as the poller knows it; 0: not registered */
+  uint32_t generation : 29; /* 0: the descriptor is not claimed */
 };
+
+static inline bool aloop__watch_is_claimed(const aloop__watch_t *watch) {
+  return watch->generation != 0;
+}
 
 /* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, ALOOP_ENOMEM. */
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops);
@@ -36,7 +43,7 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
  * watched. */
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest);
 
-/* Stops watching and gives the descriptor up, at once. A no-op on a watch that has none (fd -1). */
+/* Stops watching and gives the descriptor up (fd -1), at once. A no-op on a watch that has not claimed one. */
 void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch);
 
 /* For operations on a descriptor of the caller: fn(loop, arg) is called each turn in which it is ready for one

@@ -80,7 +80,7 @@ static int receive(aloop_t *loop, completion_transport_t *self) {
   struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
   if (request == NULL) return ALOOP_ENOBUFS;
   request->opcode = IORING_OP_RECV;
-  request->fd = self->transport.fd;
+  request->fd = self->transport.watch.fd;
   request->ioprio = IORING_RECV_MULTISHOT;
   request->flags = IOSQE_BUFFER_SELECT;
   request->user_data = receive_name(self);
@@ -186,7 +186,7 @@ static void deliver_pieces_held(completion_transport_t *self) {
   while (self->held != NULL && aloop__stream_wants_read(transport)) {
     aloop__held_t *first = self->held;
     size_t taken = deliver(transport, first->data, first->size);
-    if (transport->state >= ALOOP__ENDING) return; /* what was held is gone */
+    if (transport->object.state >= ALOOP__ENDING) return; /* what was held is gone */
     first->data += taken;
     first->size -= taken;
     if (first->size > 0) return;
@@ -226,7 +226,7 @@ static void deliver_all(aloop_t *loop, void *arg) {
     completion_transport_t *self = ALOOP_CONTAINER_OF(state->waiting.next, completion_transport_t, link);
     stop_waiting(self);
     aloop__map_clear(loop, &loop->context);
-    if (self->transport.context != NULL) loop->context = aloop__map_ref(self->transport.context);
+    aloop__stream_enter_context(loop, &self->transport);
     deliver_held(self);
     if (has_held(self))
       start_waiting(state, self);
@@ -282,7 +282,7 @@ static bool arrived(completion_transport_t *self, const char *data, size_t size,
   aloop_transport_t *transport = &self->transport;
   bool wanted = !keep && self->held == NULL && aloop__stream_wants_read(transport);
   size_t taken = wanted ? deliver(transport, data, size) : 0;
-  if (taken == size || transport->state >= ALOOP__ENDING) return true;
+  if (taken == size || transport->object.state >= ALOOP__ENDING) return true;
   hold(self, data + taken, size - taken, flags);
   return false;
 }
@@ -301,7 +301,7 @@ static bool received_by(aloop_t *loop, completion_transport_t *self, const aloop
   aloop_transport_t *transport = &self->transport;
   bool free = true;
   if (ALOOP_UNLIKELY((completion->flags & IORING_CQE_F_MORE) == 0)) self->asked = self->cancelled = false;
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  aloop__stream_enter_context(loop, transport);
   if (ALOOP_LIKELY(completion->result > 0)) {
     const char *data = aloop__completion_buffer(&aloop__completion_net(loop)->buffers, completion->flags);
     free = arrived(self, data, (size_t)completion->result, completion->flags, keep);
@@ -349,18 +349,18 @@ static const aloop__watch_ops_t stream_ops = {
     .name = "transport", .readable = never, .writable = aloop__readiness_socket_writable};
 
 static int attach(aloop_transport_t *transport) {
-  if (transport->fd >= 1 << ALOOP__COMPLETION_FD_BITS) return ALOOP_EMFILE;
+  if (transport->watch.fd >= 1 << ALOOP__COMPLETION_FD_BITS) return ALOOP_EMFILE;
   return aloop__readiness_attach(transport, &stream_ops);
 }
 
 static void detach(aloop_transport_t *transport) {
   completion_transport_t *self = of(transport);
   aloop_t *loop = transport->object.loop;
-  if (transport->watch.fd < 0) return;
+  if (!aloop__watch_is_claimed(&transport->watch)) return;
   receive_no_more(loop, self);
   stop_waiting(self);
   drop_held(loop, self);
-  aloop__watch_stop(loop, &transport->watch);
+  aloop__readiness_detach(transport);
 }
 
 const aloop__driver_t aloop__driver_completion = {

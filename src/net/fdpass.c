@@ -86,7 +86,7 @@ static ssize_t send_piece(aloop__unix_transport_t *self, const struct iovec *iov
   int used = cut(parts, iov, count < ALOOP__FLUSH_PARTS ? count : ALOOP__FLUSH_PARTS, skip, most);
   message.msg_iovlen = (unsigned char)used;
   if (begins) aloop__fdpass_enclose(&message, &control, parcel);
-  ssize_t n = aloop__readiness_result(sendmsg(self->transport.fd, &message, MSG_NOSIGNAL));
+  ssize_t n = aloop__readiness_result(sendmsg(self->transport.watch.fd, &message, MSG_NOSIGNAL));
   if (n <= 0) return n;
   size_t offered = aloop__iov_total(parts, used);
   self->sent += (uint64_t)n;
@@ -165,7 +165,7 @@ static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, si
   struct iovec part = {.iov_base = buffer, .iov_len = size};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes};
   message.msg_controllen = sizeof control.bytes;
-  ssize_t n = recvmsg(transport->fd, &message, ALOOP__RECEIVE_FLAGS);
+  ssize_t n = recvmsg(transport->watch.fd, &message, ALOOP__RECEIVE_FLAGS);
   if (n <= 0 || ALOOP_LIKELY(message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0)) return n;
   int rc = aloop__fdpass_unpack(aloop__fdpass_of(transport), &message);
   if (rc == 0) return n;
@@ -194,7 +194,7 @@ static int attach(aloop_transport_t *transport) {
   aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   self->last = &self->parcels;
 #ifdef SO_NOSIGPIPE
-  aloop__stream_set_nodelay(transport->fd);
+  aloop__stream_set_nodelay(transport->watch.fd);
 #endif
   return aloop__readiness_attach(transport, &ops);
 }
@@ -234,7 +234,7 @@ const aloop__driver_t aloop__driver_unix = {
 /* ---- Passing on ------------------------------------------------------------------------------------------ */
 
 static void append(aloop__unix_transport_t *self, aloop__parcel_t *parcel) {
-  parcel->at = self->sent + self->transport.outbox.size;
+  parcel->at = self->sent + aloop__outbox_size(&self->transport.outbox);
   *self->last = parcel;
   self->last = &parcel->next;
 }
@@ -310,7 +310,7 @@ int aloop_transport_write_fds(aloop_transport_t *transport, const void *data, si
   if (data == NULL || size == 0 || fds == NULL || count == 0 || count > ALOOP__FDS_MAX)
     return aloop__misuse(loop, ALOOP_EINVAL, "1 to 253 descriptors travel with a byte of data or more");
   aloop__cork_flush(transport); /* who is told to pause by it may write, and be first */
-  if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->object.state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
   aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   aloop__parcel_t *parcel = NULL;
   rc = make_parcel(loop, fds, count, &parcel);

@@ -25,7 +25,7 @@ aloop_server_t *aloop_transport_server(const aloop_transport_t *transport) {
 int aloop_transport_fd(const aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
-  return transport->fd >= 0 ? transport->fd : ALOOP_ECLOSED;
+  return transport->watch.fd >= 0 ? transport->watch.fd : ALOOP_ECLOSED;
 }
 
 static int enter(const aloop_transport_t *transport, const void *address, const socklen_t *size) {
@@ -38,8 +38,8 @@ static int enter(const aloop_transport_t *transport, const void *address, const 
 int aloop_transport_sockname(const aloop_transport_t *transport, struct sockaddr *address, socklen_t *size) {
   int rc = enter(transport, address, size);
   if (rc < 0) return rc;
-  if (transport->fd < 0) return ALOOP_ECLOSED;
-  return getsockname(transport->fd, address, size) < 0 ? -errno : 0;
+  if (transport->watch.fd < 0) return ALOOP_ECLOSED;
+  return getsockname(transport->watch.fd, address, size) < 0 ? -errno : 0;
 }
 
 int aloop_transport_peername(const aloop_transport_t *transport, struct sockaddr *address, socklen_t *size) {
@@ -50,8 +50,8 @@ int aloop_transport_peername(const aloop_transport_t *transport, struct sockaddr
   if (extras == NULL) return ALOOP_ENOMEM;
   if (extras->peer_size == 0) {
     socklen_t length = sizeof extras->peer;
-    if (transport->fd < 0) return ALOOP_ECLOSED;
-    if (getpeername(transport->fd, (struct sockaddr *)&extras->peer, &length) < 0) return -errno;
+    if (transport->watch.fd < 0) return ALOOP_ECLOSED;
+    if (getpeername(transport->watch.fd, (struct sockaddr *)&extras->peer, &length) < 0) return -errno;
     extras->peer_size = length;
   }
   memcpy(address, &extras->peer, *size < extras->peer_size ? *size : extras->peer_size);
@@ -84,9 +84,9 @@ int aloop_transport_peercred(const aloop_transport_t *transport, aloop_peercred_
   if (rc < 0) return rc;
   aloop_t *loop = transport->object.loop;
   if (peer == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "credentials need a place to go to");
-  if (transport->fd < 0) return ALOOP_ECLOSED;
-  if (getsockname(transport->fd, (struct sockaddr *)(void *)&name, &size) < 0) return -errno;
+  if (transport->watch.fd < 0) return ALOOP_ECLOSED;
+  if (getsockname(transport->watch.fd, (struct sockaddr *)(void *)&name, &size) < 0) return -errno;
   if (name.ss_family != AF_UNIX)
     return aloop__misuse(loop, ALOOP_ENOTSUP, "only peers of unix sockets have credentials");
-  return ask_credentials(transport->fd, peer);
+  return ask_credentials(transport->watch.fd, peer);
 }

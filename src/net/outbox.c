@@ -2,11 +2,14 @@
  *
  * The write buffer of a stream.
  *
- * A singly linked list of chunks. A chunk of copies is one block with its bytes behind the header and may have
- * room for more; a chunk of the caller's memory points elsewhere and is never appended to. Bytes leave at the
- * front by moving the first chunk's pointer, so nothing is ever shifted. Appending is O(bytes), consuming
- * O(chunks). An append either takes everything or, out of memory, nothing: at most one block is allocated,
- * before anything is changed.
+ * A ring of chunks, singly linked, held by its last one, which also knows how many bytes there are in all. A
+ * chunk of copies is one block with its bytes behind the header and may have room for more; a chunk of the
+ * caller's memory points elsewhere and is never appended to. Bytes leave at the front by moving the first
+ * chunk's pointer, so nothing is ever shifted. Appending is O(bytes), consuming O(chunks). An append either
+ * takes everything or, out of memory, nothing: at most one block is allocated, before anything is changed.
+ *
+ * A release callback may append, or clear the outbox; so it is called when its chunk has left the ring and all
+ * that goes with it has left the count.
  *
  * A message is a chunk of its own, which has no room for more. An empty one is a byte at an address that is
  * known: so all counts stay what they are, and nobody takes the outbox for empty.
@@ -29,25 +32,29 @@ struct aloop__chunk {
   aloop__chunk_t *next;
   const char *data; /* the first unsent byte */
   size_t size;
-  size_t room; /* free bytes behind the data; 0 in a chunk of the caller's memory */
-  bool copied; /* the data lies in `bytes` */
+  size_t room;  /* free bytes behind the data; 0 in a chunk of the caller's memory */
+  size_t total; /* of the last one: the bytes of all chunks */
+  bool secret;  /* to be cleared */
   aloop_destroy_fn release;
   void *arg;
   char bytes[];
 };
 
+size_t aloop__outbox_size(const aloop__outbox_t *outbox) {
+  return outbox->last != NULL ? outbox->last->total : 0;
+}
+
 static void link_last(aloop__outbox_t *outbox, aloop__chunk_t *chunk) {
-  chunk->next = NULL;
-  if (outbox->first == NULL)
-    outbox->first = chunk;
-  else
-    outbox->last->next = chunk;
+  aloop__chunk_t *before = outbox->last;
+  chunk->next = before != NULL ? before->next : chunk;
+  chunk->total = before != NULL ? before->total : 0;
+  if (before != NULL) before->next = chunk;
   outbox->last = chunk;
 }
 
 static aloop__chunk_t *make_chunk(aloop_t *loop, size_t room) {
   aloop__chunk_t *chunk = aloop__memory_new(loop, sizeof *chunk + room);
-  if (chunk != NULL) *chunk = (aloop__chunk_t){.data = chunk->bytes, .room = room, .copied = room > 0};
+  if (chunk != NULL) *chunk = (aloop__chunk_t){.data = chunk->bytes, .room = room};
   return chunk;
 }
 
@@ -62,7 +69,7 @@ static size_t add_bytes(aloop__chunk_t *chunk, const char *data, size_t size) {
 }
 
 int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
-                         size_t skip) {
+                         size_t skip, bool secret) {
   size_t total = 0;
   for (int i = 0; i < count; i++) total += iov[i].iov_len;
   if (total <= skip) return 0;
@@ -74,6 +81,7 @@ int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct io
     size_t least = into == NULL ? FIRST_CHUNK : NEXT_CHUNK;
     fresh = make_chunk(loop, size - room > least ? size - room : least);
     if (fresh == NULL) return ALOOP_ENOMEM;
+    fresh->secret = secret;
   }
   for (int i = 0; i < count; i++) {
     const char *data = iov[i].iov_base;
@@ -87,7 +95,7 @@ int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct io
     if (n < left) add_bytes(fresh, data + n, left - n);
   }
   if (fresh != NULL) link_last(outbox, fresh);
-  outbox->size += size;
+  outbox->last->total += size;
   return 0;
 }
 
@@ -100,7 +108,7 @@ int aloop__outbox_append_owned(aloop_t *loop, aloop__outbox_t *outbox, const voi
   chunk->release = release;
   chunk->arg = arg;
   link_last(outbox, chunk);
-  outbox->size += chunk->size;
+  chunk->total += chunk->size;
   return 0;
 }
 
@@ -111,14 +119,18 @@ int aloop__outbox_append_message(aloop_t *loop, aloop__outbox_t *outbox, const s
   if (chunk == NULL) return ALOOP_ENOMEM;
   for (int i = 0; i < count; i++) add_bytes(chunk, iov[i].iov_base, iov[i].iov_len);
   link_last(outbox, chunk);
-  outbox->size += chunk->size;
+  chunk->total += chunk->size;
   return 0;
 }
 
 int aloop__outbox_peek(const aloop__outbox_t *outbox, struct iovec *iov, int room) {
+  const aloop__chunk_t *at = outbox->last;
   int n = 0;
-  for (const aloop__chunk_t *at = outbox->first; at != NULL && n < room; at = at->next)
+  if (at == NULL) return 0;
+  do {
+    at = at->next;
     iov[n++] = (struct iovec){.iov_base = (char *)at->data, .iov_len = at->size};
+  } while (at != outbox->last && n < room);
   return n;
 }
 
@@ -128,28 +140,29 @@ static void clear(aloop__chunk_t *chunk) {
   set(chunk->bytes, 0, (size_t)(chunk->data - chunk->bytes) + chunk->size);
 }
 
+/* Drops the first chunk, of which the bytes are counted no more. */
 static void drop_first(aloop_t *loop, aloop__outbox_t *outbox) {
-  aloop__chunk_t *chunk = outbox->first;
-  if (outbox->secret && chunk->copied) clear(chunk);
-  outbox->first = chunk->next;
-  if (outbox->first == NULL) outbox->last = NULL;
+  aloop__chunk_t *last = outbox->last, *chunk = last->next;
+  if (chunk->secret) clear(chunk);
+  last->next = chunk->next;
+  if (chunk == last) outbox->last = NULL;
   if (chunk->release != NULL) chunk->release(chunk->arg);
   aloop__memory_release(loop, chunk);
 }
 
 void aloop__outbox_consume(aloop_t *loop, aloop__outbox_t *outbox, size_t size) {
-  ALOOP_CHECK(size <= outbox->size);
-  outbox->size -= size;
-  while (outbox->first != NULL && size >= outbox->first->size) {
-    size -= outbox->first->size;
+  ALOOP_CHECK(size <= aloop__outbox_size(outbox));
+  if (outbox->last != NULL) outbox->last->total -= size;
+  while (size > 0 && outbox->last != NULL && size >= outbox->last->next->size) {
+    size -= outbox->last->next->size;
     drop_first(loop, outbox);
   }
-  if (size == 0 || outbox->first == NULL) return; /* NULL: a release callback ended the connection */
-  outbox->first->data += size;
-  outbox->first->size -= size;
+  if (size == 0 || outbox->last == NULL) return; /* NULL: a release callback ended the connection */
+  outbox->last->next->data += size;
+  outbox->last->next->size -= size;
 }
 
 void aloop__outbox_clear(aloop_t *loop, aloop__outbox_t *outbox) {
-  outbox->size = 0;
-  while (outbox->first != NULL) drop_first(loop, outbox);
+  if (outbox->last != NULL) outbox->last->total = 0;
+  while (outbox->last != NULL) drop_first(loop, outbox);
 }

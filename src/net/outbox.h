@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The write buffer of a stream: a list of chunks that the transport owns, either copies or the caller's memory
- * with a release callback. Empty, it holds no memory.
+ * with a release callback. Empty, it holds no memory, and is one pointer in its transport, of which there are
+ * many.
  */
 #ifndef ALOOP_NET_OUTBOX_H
 #define ALOOP_NET_OUTBOX_H
@@ -13,15 +14,20 @@
 typedef struct aloop__chunk aloop__chunk_t;
 
 typedef struct aloop__outbox {
-  aloop__chunk_t *first;
-  aloop__chunk_t *last;
-  size_t size; /* bytes not yet sent */
-  bool secret; /* copies are cleared when they have gone */
+  aloop__chunk_t *last; /* of a ring: the first one comes next; NULL: empty */
 } aloop__outbox_t;
 
-/* Appends copies of all parts but their first `skip` bytes. All or nothing: ALOOP_ENOMEM. */
+static inline bool aloop__outbox_empty(const aloop__outbox_t *outbox) {
+  return outbox->last == NULL;
+}
+
+/* Bytes not yet sent. */
+size_t aloop__outbox_size(const aloop__outbox_t *outbox);
+
+/* Appends copies of all parts but their first `skip` bytes; those of a `secret` are cleared when they have
+ * gone. All or nothing: ALOOP_ENOMEM. */
 int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
-                         size_t skip);
+                         size_t skip, bool secret);
 
 /* The address of an empty message, which counts as one byte. */
 extern const char aloop__outbox_nothing[];

@@ -35,7 +35,7 @@ void aloop__stream_set_nodelay(int fd) {
 }
 
 static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, size_t size) {
-  return recv(transport->fd, buffer, size, 0);
+  return recv(transport->watch.fd, buffer, size, 0);
 }
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
@@ -94,15 +94,15 @@ ssize_t aloop__readiness_send_file(int fd, int file, int64_t offset, int64_t cou
 
 ssize_t aloop__readiness_socket_sendfile(aloop_transport_t *transport, int file, int64_t offset,
                                          int64_t count) {
-  return aloop__readiness_send_file(transport->fd, file, offset, count);
+  return aloop__readiness_send_file(transport->watch.fd, file, offset, count);
 }
 
 static int splice_fd(const aloop_transport_t *transport) {
-  return transport->fd;
+  return transport->watch.fd;
 }
 
 int aloop__readiness_send_eof(aloop_transport_t *transport) {
-  return shutdown(transport->fd, SHUT_WR) < 0 && errno != ENOTCONN ? -errno : 0;
+  return shutdown(transport->watch.fd, SHUT_WR) < 0 && errno != ENOTCONN ? -errno : 0;
 }
 
 /* ---- Attaching ------------------------------------------------------------------------------------------- */
@@ -111,7 +111,7 @@ static const aloop__watch_ops_t stream_ops = {
     .name = "transport", .readable = readable, .writable = aloop__readiness_socket_writable};
 
 int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops_t *ops) {
-  return aloop__watch_claim(transport->object.loop, &transport->watch, transport->fd, ops);
+  return aloop__watch_claim(transport->object.loop, &transport->watch, transport->watch.fd, ops);
 }
 
 static int attach(aloop_transport_t *transport) {
@@ -119,26 +119,28 @@ static int attach(aloop_transport_t *transport) {
 }
 
 void aloop__readiness_detach(aloop_transport_t *transport) {
+  int fd = transport->watch.fd;
   aloop__watch_stop(transport->object.loop, &transport->watch);
+  transport->watch.fd = fd;
 }
 
 int aloop__readiness_adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
-  int rc = aloop__address_adopt(transport->fd, before);
-  if (rc == 0) aloop__stream_set_nodelay(transport->fd);
+  int rc = aloop__address_adopt(transport->watch.fd, before);
+  if (rc == 0) aloop__stream_set_nodelay(transport->watch.fd);
   return rc;
 }
 
 void aloop__readiness_give_back(aloop_transport_t *transport, const aloop__adopted_t *before) {
-  aloop__address_give_back(transport->fd, before);
+  aloop__address_give_back(transport->watch.fd, before);
 }
 
 void aloop__readiness_close(aloop_transport_t *transport) {
   if (transport->flags & ALOOP__BORROWED) return;
   if (transport->flags & ALOOP__RESET) {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(transport->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    setsockopt(transport->watch.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   }
-  close(transport->fd);
+  close(transport->watch.fd);
 }
 
 /* ---- Accepting ------------------------------------------------------------------------------------------- */

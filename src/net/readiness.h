@@ -68,10 +68,10 @@ void aloop__readiness_socket_writable(aloop_t *loop, void *watch);
 static inline ssize_t aloop__readiness_socket_send(aloop_transport_t *transport, const struct iovec *iov,
                                                    int count) {
   if (ALOOP_LIKELY(count == 1))
-    return aloop__readiness_result(send(transport->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+    return aloop__readiness_result(send(transport->watch.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
   struct msghdr message = {.msg_iov = (struct iovec *)iov};
   message.msg_iovlen = (unsigned char)count;
-  return aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
+  return aloop__readiness_result(sendmsg(transport->watch.fd, &message, MSG_NOSIGNAL));
 }
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
@@ -131,7 +131,7 @@ ALOOP_INLINE void aloop__readiness_readable(aloop_t *loop, aloop_transport_t *tr
                                             aloop__receive_fn receive, aloop__send_fn send,
                                             aloop__read_on_fn read_on) {
   aloop__net_t *net = aloop__net_of(loop);
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  aloop__stream_enter_context(loop, transport);
   if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL))
     read_on(transport, net, ALOOP__READ_BUDGET);
   else if (ALOOP_UNLIKELY(aloop__readiness_read_shared(transport, net, receive, send)))
@@ -142,8 +142,8 @@ ALOOP_INLINE void aloop__readiness_readable(aloop_t *loop, aloop_transport_t *tr
 
 ALOOP_INLINE void aloop__readiness_write_outbox(aloop_transport_t *transport, aloop__send_fn send) {
   struct iovec iov[ALOOP__FLUSH_PARTS];
-  while (transport->outbox.size > 0) {
-    size_t before = transport->outbox.size;
+  while (!aloop__outbox_empty(&transport->outbox)) {
+    size_t before = aloop__outbox_size(&transport->outbox);
     int count = aloop__outbox_peek(&transport->outbox, iov, ALOOP__FLUSH_PARTS);
     ssize_t n = send(transport, iov, count);
     if (n == ALOOP_EAGAIN) return;
@@ -154,17 +154,18 @@ ALOOP_INLINE void aloop__readiness_write_outbox(aloop_transport_t *transport, al
     size_t offered = aloop__iov_total(iov, count);
     aloop__stream_sent(transport, (size_t)n);
     /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. */
-    if ((size_t)n < offered || transport->outbox.size > before - (size_t)n) return;
+    if ((size_t)n < offered || aloop__outbox_size(&transport->outbox) > before - (size_t)n) return;
   }
 }
 
 ALOOP_INLINE void aloop__readiness_writable(aloop_t *loop, aloop_transport_t *transport, aloop__send_fn send) {
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
-  if (transport->outbox.size > 0)
+  aloop__stream_enter_context(loop, transport);
+  if (!aloop__outbox_empty(&transport->outbox))
     aloop__readiness_write_outbox(transport, send);
   else if (transport->flags & ALOOP__SENDFILE)
     aloop__sendfile_go_on(transport);
-  if (transport->state < ALOOP__ENDING && transport->outbox.size == 0 && !(transport->flags & ALOOP__SENDFILE))
+  if (transport->object.state < ALOOP__ENDING && aloop__outbox_empty(&transport->outbox) &&
+      !(transport->flags & ALOOP__SENDFILE))
     aloop__readiness_watch(transport, ALOOP_WRITABLE, false);
 }
 

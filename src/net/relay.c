@@ -106,7 +106,7 @@ static void drop_rest(const rest_t *rest) {
 static void write_rest(const rest_t *rest) {
   char piece[PIECE];
   size_t left = rest->size;
-  while (left > 0 && rest->sink->state < ALOOP__CLOSING) {
+  while (left > 0 && rest->sink->object.state < ALOOP__CLOSING) {
     ssize_t n = aloop__splice_read(rest->pipe, piece, left < sizeof piece ? left : sizeof piece);
     if (n <= 0) {
       aloop__stream_end(rest->sink, n < 0 ? (int)n : ALOOP_EIO);
@@ -197,7 +197,7 @@ static void cancelled(aloop_future_t *future, void *arg) {
 /* ---- Ways that end --------------------------------------------------------------------------------------- */
 
 static bool is_sent(const side_t *sink) {
-  return sink->transport->outbox.size == 0 && sink->other->piped == 0;
+  return aloop__outbox_empty(&sink->transport->outbox) && sink->other->piped == 0;
 }
 
 /* Something has ended or was sent: what is due now? */
@@ -343,7 +343,7 @@ static void readable(aloop_t *loop, void *arg) {
     source->ops->readable(loop, arg);
     return;
   }
-  if (source->other->transport->outbox.size > 0) {
+  if (!aloop__outbox_empty(&source->other->transport->outbox)) {
     hold(source);
     return;
   }
@@ -368,7 +368,7 @@ static void writable(aloop_t *loop, void *arg) {
   splice_out(sink->other);
   if (aloop__relay_of(transport) != relay || sink->other->piped > 0) return;
   transport->flags &= ~(uint32_t)ALOOP__PIPED;
-  if (transport->outbox.size > 0) return;
+  if (!aloop__outbox_empty(&transport->outbox)) return;
   int rc = aloop__watch_set(loop, &transport->watch, transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE);
   if (rc < 0)
     aloop__stream_end(transport, rc);
@@ -434,7 +434,7 @@ void *aloop__relay_get_protocol(const aloop_transport_t *transport, const aloop_
 
 /* Why one of the two cannot be relayed, with the rule if that is the caller's fault, or 0. */
 static int check(const aloop_transport_t *transport, const char **rule) {
-  if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->object.state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
   if (aloop__relay_of(transport) != NULL) {
     *rule = aloop__relay_rule;
     return ALOOP_EBUSY;

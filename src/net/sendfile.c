@@ -83,7 +83,7 @@ static void copy_piece(aloop_transport_t *transport, aloop__filepart_t *part) {
   bool over = part->left == 0;
   struct iovec piece = {.iov_base = part->copy, .iov_len = (size_t)n};
   aloop__stream_put(transport, &piece, 1);
-  if (transport->state >= ALOOP__ENDING || transport->outbox.size > 0) return;
+  if (transport->object.state >= ALOOP__ENDING || !aloop__outbox_empty(&transport->outbox)) return;
   if (over)
     end(transport, 0);
   else
@@ -119,7 +119,7 @@ static bool send_piece(aloop_transport_t *transport, aloop__filepart_t *part) {
 
 void aloop__sendfile_go_on(aloop_transport_t *transport) {
   aloop__filepart_t *part = &transport->extras->sendfile->part;
-  if (transport->outbox.size > 0) return;
+  if (!aloop__outbox_empty(&transport->outbox)) return;
   if (part->left == 0)
     end(transport, 0);
   else if (part->copy != NULL || send_piece(transport, part))
@@ -128,7 +128,7 @@ void aloop__sendfile_go_on(aloop_transport_t *transport) {
 
 /* Why the transport sends no file, with the rule if that is the caller's fault, or 0. */
 static int check(const aloop_transport_t *transport, const char **rule) {
-  if (transport->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
+  if (transport->object.state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
   if (transport->flags & ALOOP__NO_WRITE) {
     *rule = "sendfile over a read pipe";
     return ALOOP_ENOTSUP;

@@ -41,7 +41,7 @@ static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, i
   struct msghdr message = {.msg_iov = (struct iovec *)iov};
   message.msg_iovlen = (unsigned char)(empty ? 0 : count);
   if (ALOOP_UNLIKELY(begins)) aloop__fdpass_enclose(&message, &control, parcel);
-  ssize_t n = aloop__readiness_result(sendmsg(transport->fd, &message, MSG_NOSIGNAL));
+  ssize_t n = aloop__readiness_result(sendmsg(transport->watch.fd, &message, MSG_NOSIGNAL));
   if (n < 0) return n;
   if (empty) n = 1;
   self->sent += (uint64_t)n;
@@ -51,8 +51,8 @@ static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, i
 
 static void writable(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
-  for (int i = 0; i < MESSAGES_PER_TURN && transport->outbox.size > 0; i++) {
+  aloop__stream_enter_context(loop, transport);
+  for (int i = 0; i < MESSAGES_PER_TURN && !aloop__outbox_empty(&transport->outbox); i++) {
     struct iovec part;
     aloop__outbox_peek(&transport->outbox, &part, 1);
     ssize_t n = send_now(transport, &part, 1);
@@ -62,7 +62,7 @@ static void writable(aloop_t *loop, void *arg) {
     else
       aloop__stream_sent(transport, (size_t)n);
   }
-  if (transport->state < ALOOP__ENDING && transport->outbox.size == 0)
+  if (transport->object.state < ALOOP__ENDING && aloop__outbox_empty(&transport->outbox))
     aloop__readiness_watch(transport, ALOOP_WRITABLE, false);
 }
 
@@ -112,7 +112,7 @@ static size_t receive(aloop_transport_t *transport) {
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes};
   message.msg_controllen = sizeof control.bytes;
   if (!find_room(transport, &part.iov_base, &part.iov_len)) return 0;
-  ssize_t n = recvmsg(transport->fd, &message, ALOOP__RECEIVE_FLAGS);
+  ssize_t n = recvmsg(transport->watch.fd, &message, ALOOP__RECEIVE_FLAGS);
   if (n >= 0)
     take(transport, &message, part.iov_base, (size_t)n);
   else if (!aloop__readiness_is_retry(errno))
@@ -125,7 +125,7 @@ static void readable(aloop_t *loop, void *arg) {
   aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   size_t size = 0;
   int came = 0, most = self->skips > 0 ? 1 : MESSAGES_PER_TURN;
-  if (ALOOP_UNLIKELY(transport->context != NULL)) loop->context = aloop__map_ref(transport->context);
+  aloop__stream_enter_context(loop, transport);
   if (self->skips > 0) self->skips--;
   while (came < most && size < ALOOP__READ_BUDGET && aloop__stream_wants_read(transport)) {
     size_t n = receive(transport);
@@ -152,7 +152,7 @@ static int attach(aloop_transport_t *transport) {
   self->last = &self->parcels;
   transport->flags |= ALOOP__MESSAGES;
 #ifdef SO_NOSIGPIPE
-  aloop__stream_set_nodelay(transport->fd);
+  aloop__stream_set_nodelay(transport->watch.fd);
 #endif
   return aloop__readiness_attach(transport, &ops);
 }
@@ -163,7 +163,7 @@ static int read_or_not(aloop_transport_t *transport, bool on) {
   aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   int yes = 1;
   if (on && !self->stamped) {
-    if (setsockopt(transport->fd, SOL_SOCKET, SO_TIMESTAMP, &yes, sizeof yes) < 0) return -errno;
+    if (setsockopt(transport->watch.fd, SOL_SOCKET, SO_TIMESTAMP, &yes, sizeof yes) < 0) return -errno;
     self->stamped = true;
   }
 #endif

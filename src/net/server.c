@@ -327,7 +327,7 @@ static aloop_transport_t *client_at(aloop__list_t *node, const aloop_server_t *s
   aloop__object_t *object = ALOOP_CONTAINER_OF(node, aloop__object_t, link);
   if (object->kind->index != ALOOP__TRANSPORT) return NULL;
   aloop_transport_t *transport = ALOOP_CONTAINER_OF(object, aloop_transport_t, object);
-  return transport->server == server && transport->state != ALOOP__LOST ? transport : NULL;
+  return transport->server == server && transport->object.state != ALOOP__LOST ? transport : NULL;
 }
 
 static int end_clients(aloop_server_t *server, void (*end)(aloop_transport_t *)) {

@@ -51,12 +51,12 @@ static void fail_waiter(aloop_transport_t *transport, int error) {
 
 void aloop__stream_finish(aloop_transport_t *transport) {
   aloop_server_t *server = transport->server;
-  transport->state = ALOOP__LOST;
+  transport->object.state = ALOOP__LOST;
   fail_waiter(transport, transport->error < 0 ? transport->error : ALOOP_ECANCELED);
   if ((transport->flags & (ALOOP__MADE | ALOOP__CARRIER)) && transport->table->connection_lost != NULL)
     transport->table->connection_lost(transport, transport->protocol, transport->error);
   transport->driver->close(transport);
-  transport->fd = -1;
+  transport->watch.fd = -1;
   transport->server = NULL;
   if (server != NULL) aloop__server_client_lost(server);
   aloop__object_unref(&transport->object);
@@ -64,7 +64,7 @@ void aloop__stream_finish(aloop_transport_t *transport) {
 
 static void lost(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
-  loop->context = aloop__map_ref(transport->context);
+  aloop__stream_enter_context(loop, transport);
   aloop__stream_finish(transport);
 }
 
@@ -79,8 +79,8 @@ static void queue_lost(aloop_transport_t *transport) {
 }
 
 bool aloop__stream_stop(aloop_transport_t *transport, int error) {
-  if (transport->state >= ALOOP__ENDING) return false;
-  transport->state = ALOOP__ENDING;
+  if (transport->object.state >= ALOOP__ENDING) return false;
+  transport->object.state = ALOOP__ENDING;
   transport->flags |= ALOOP__SHUT;
   transport->error = error;
   aloop_t *loop = transport->object.loop;
@@ -137,13 +137,13 @@ static void finish_waiter(aloop_transport_t *transport) {
 
 /* Nobody waits for it any more, or what it was to carry has ended. */
 static bool is_unwanted(const aloop_transport_t *transport) {
-  if (transport->flags & ALOOP__CARRIER) return transport->state >= ALOOP__ENDING;
+  if (transport->flags & ALOOP__CARRIER) return transport->object.state >= ALOOP__ENDING;
   return transport->waiter != NULL && aloop_future_done(transport->waiter);
 }
 
 static void made(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
-  loop->context = aloop__map_ref(transport->context);
+  aloop__stream_enter_context(loop, transport);
   int rc = is_unwanted(transport) ? ALOOP_ECANCELED : transport->flags & ALOOP__MADE ? 0 : begin(transport);
   if (rc < 0) {
     fail_waiter(transport, rc);
@@ -153,7 +153,7 @@ static void made(aloop_t *loop, void *arg) {
   }
   bool first = (transport->flags & ALOOP__MADE) == 0;
   transport->flags |= ALOOP__MADE;
-  if (transport->state == ALOOP__OPENING) transport->state = ALOOP__OPEN;
+  if (transport->object.state == ALOOP__OPENING) transport->object.state = ALOOP__OPEN;
   if (first && transport->table->connection_made != NULL)
     transport->table->connection_made(transport, transport->protocol);
   aloop__stream_update_reading(transport);
@@ -175,20 +175,21 @@ static bool resume(aloop__object_t *object) {
 
 static void close_object(aloop__object_t *object) {
   aloop_transport_t *transport = of_object(object);
-  if (transport->state == ALOOP__LOST) return;
-  if (transport->state < ALOOP__CLOSING && (transport->flags & ALOOP__CARRIER) == 0 &&
+  if (transport->object.state == ALOOP__LOST) return;
+  if (transport->object.state < ALOOP__CLOSING && (transport->flags & ALOOP__CARRIER) == 0 &&
       (object->loop->guard & ALOOP__GUARD_DEBUG)) {
     aloop_error_context_t context =
         aloop__report_context("a transport was still open when its loop was closed", 0);
     context.transport = transport;
     context.protocol = transport->protocol;
-    context.fd = transport->fd;
+    context.fd = transport->watch.fd;
     context.origin = object->origin;
     aloop__report(object->loop, &context);
   }
   aloop_t *loop = object->loop;
   aloop__map_t *outer = loop->context;
-  loop->context = aloop__map_ref(transport->context);
+  loop->context = NULL;
+  aloop__stream_enter_context(loop, transport);
   aloop__stream_stop(transport, ALOOP_ECLOSED);
   if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, ALOOP_ECLOSED);
   fail_waiter(transport, ALOOP_ECLOSED);
@@ -197,24 +198,30 @@ static void close_object(aloop__object_t *object) {
   loop->context = outer;
 }
 
+static void release(aloop_transport_t *transport) {
+  aloop_t *loop = transport->object.loop;
+  if (transport->extras != NULL) aloop__map_unref(loop, transport->extras->context);
+  aloop__memory_release(loop, transport->extras);
+  aloop__object_end(&transport->object, transport);
+}
+
 static void destroy(aloop__object_t *object) {
   aloop_transport_t *transport = of_object(object);
-  ALOOP_CHECK(transport->state == ALOOP__LOST);
+  ALOOP_CHECK(transport->object.state == ALOOP__LOST);
   if (transport->driver->destroy != NULL) transport->driver->destroy(transport);
-  aloop__map_unref(object->loop, transport->context);
-  aloop__memory_release(object->loop, transport->extras);
-  aloop__object_end(object, transport);
+  release(transport);
 }
 
 static void describe(const aloop__object_t *object, char *text, size_t size) {
   static const char *const names[] = {"opening", "open", "closing", "ending", "lost"};
   const aloop_transport_t *transport = of_object(object);
-  snprintf(text, size, "fd %d, %s%s%s%s%s%s, %zu bytes to send", transport->fd, names[transport->state],
-           aloop__relay_of(transport) != NULL ? ", relayed" : "",
+  snprintf(text, size, "fd %d, %s%s%s%s%s%s, %zu bytes to send", transport->watch.fd,
+           names[transport->object.state], aloop__relay_of(transport) != NULL ? ", relayed" : "",
            transport->flags & ALOOP__CARRIER ? ", carries TLS" : "",
            transport->flags & ALOOP__PAUSED ? ", reading paused" : "",
            transport->flags & ALOOP__EOF_RECEIVED ? ", EOF received" : "",
-           transport->flags & ALOOP__WRITE_PAUSED ? ", writing paused" : "", transport->outbox.size);
+           transport->flags & ALOOP__WRITE_PAUSED ? ", writing paused" : "",
+           aloop__outbox_size(&transport->outbox));
 }
 
 static const aloop__kind_t stream_kind = {
@@ -248,6 +255,16 @@ int aloop__stream_check_descriptor(const aloop_t *loop, const aloop__driver_t *d
   return ALOOP_EBUSY;
 }
 
+int aloop__stream_set_context(aloop_transport_t *transport, aloop__map_t *context) {
+  if (context == NULL && transport->extras == NULL) return 0;
+  aloop__stream_extras_t *extras = aloop__stream_extras(transport);
+  if (extras == NULL) return ALOOP_ENOMEM;
+  aloop__map_t *before = extras->context;
+  extras->context = aloop__map_ref(context);
+  aloop__map_unref(transport->object.loop, before);
+  return 0;
+}
+
 static aloop_transport_t *allocate(aloop_t *loop, const aloop__driver_t *driver) {
   aloop__net_t *net = aloop__net_open(loop);
   if (net == NULL) return NULL;
@@ -262,25 +279,21 @@ aloop_transport_t *aloop__stream_prepare(aloop_t *loop, const aloop__driver_t *d
                                          const aloop_protocol_t *table, void *arg, const char *origin) {
   aloop_transport_t *transport = allocate(loop, driver);
   if (transport == NULL) return NULL;
-  transport->watch.fd = -1;
   transport->table = table;
   transport->protocol = arg;
   aloop__write_default_limits(&transport->high, &transport->low);
-  transport->fd = fd;
+  transport->watch.fd = fd;
   aloop__object_init(&transport->object, loop, &stream_kind, origin);
-  if (transport->driver->attach(transport) < 0) {
-    aloop__object_end(&transport->object, transport);
+  if (aloop__stream_set_context(transport, loop->context) < 0 || transport->driver->attach(transport) < 0) {
+    release(transport);
     return NULL;
   }
-  transport->context = aloop__map_ref(loop->context);
   return transport;
 }
 
 void aloop__stream_discard(aloop_transport_t *transport) {
-  aloop_t *loop = transport->object.loop;
   transport->driver->detach(transport);
-  aloop__map_unref(loop, transport->context);
-  aloop__object_end(&transport->object, transport);
+  release(transport);
 }
 
 void aloop__stream_announce(aloop_transport_t *transport) {
@@ -333,7 +346,7 @@ aloop_transport_t *aloop__stream_bottom(aloop_transport_t *transport) {
 /* ---- What arrives --------------------------------------------------------------------------------------- */
 
 void aloop__stream_update_reading(aloop_transport_t *transport) {
-  if (transport->state >= ALOOP__ENDING) return;
+  if (transport->object.state >= ALOOP__ENDING) return;
   int rc = transport->driver->read(transport, aloop__stream_wants_read(transport));
   if (rc < 0) aloop__stream_end(transport, rc);
 }
@@ -363,7 +376,8 @@ void aloop__stream_received_eof(aloop_transport_t *transport) {
 }
 
 void aloop__stream_drained(aloop_transport_t *transport) {
-  if (transport->state >= ALOOP__ENDING || transport->outbox.size > 0 || aloop__cork_size(transport) > 0)
+  if (transport->object.state >= ALOOP__ENDING || !aloop__outbox_empty(&transport->outbox) ||
+      aloop__cork_size(transport) > 0)
     return;
   if (transport->flags & ALOOP__SENDFILE) {
     aloop__sendfile_go_on(transport);
@@ -377,9 +391,9 @@ void aloop__stream_drained(aloop_transport_t *transport) {
       return;
     }
   }
-  if (transport->state == ALOOP__CLOSING && transport->driver->finish != NULL)
+  if (transport->object.state == ALOOP__CLOSING && transport->driver->finish != NULL)
     transport->driver->finish(transport);
-  else if (transport->state == ALOOP__CLOSING)
+  else if (transport->object.state == ALOOP__CLOSING)
     aloop__stream_end(transport, 0);
   else if (aloop__relay_of(transport) != NULL)
     aloop__relay_drained(transport);
@@ -410,8 +424,8 @@ void aloop_transport_unref(aloop_transport_t *transport) {
 
 void aloop__stream_close(aloop_transport_t *transport) {
   if (aloop__relay_of(transport) != NULL) aloop__relay_closed(transport);
-  if (transport->state >= ALOOP__CLOSING) return;
-  transport->state = ALOOP__CLOSING;
+  if (transport->object.state >= ALOOP__CLOSING) return;
+  transport->object.state = ALOOP__CLOSING;
   transport->flags |= ALOOP__SHUT;
   if (transport->driver->closing != NULL) transport->driver->closing(transport);
   aloop__stream_update_reading(transport);
@@ -439,7 +453,7 @@ void aloop_transport_abort_reset(aloop_transport_t *transport) {
 }
 
 bool aloop_transport_is_closing(const aloop_transport_t *transport) {
-  return aloop__stream_enter(transport) < 0 || transport->state >= ALOOP__CLOSING;
+  return aloop__stream_enter(transport) < 0 || transport->object.state >= ALOOP__CLOSING;
 }
 
 int aloop_transport_pause_reading(aloop_transport_t *transport) {
@@ -462,7 +476,7 @@ int aloop_transport_resume_reading(aloop_transport_t *transport) {
 }
 
 bool aloop_transport_is_reading(const aloop_transport_t *transport) {
-  return aloop__stream_enter(transport) == 0 && transport->state == ALOOP__OPEN &&
+  return aloop__stream_enter(transport) == 0 && transport->object.state == ALOOP__OPEN &&
          (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED | ALOOP__NO_READ)) == 0;
 }
 

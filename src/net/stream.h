@@ -40,6 +40,7 @@ enum {
   ALOOP__HELD = 65536, /* not read from: the other side of a relay is full */
   ALOOP__MESSAGES = 131072,   /* each write is a message of its own: never joined, cut or corked */
   ALOOP__PIPED = 262144,      /* bytes for it wait in a relay's pipe */
+  ALOOP__SECRET = 524288,     /* unsent bytes are cleared when they have gone */
   ALOOP__ANNOUNCED = 1048576, /* connection_made was queued */
   /* It belongs to the transport above it, which is its protocol until that has gone: public calls answer
    * ALOOP_ECLOSED. */
@@ -53,6 +54,7 @@ struct aloop__layer;
 
 /* What most connections never need: made on first use. */
 typedef struct aloop__stream_extras {
+  aloop__map_t *context;         /* a reference, or NULL */
   int64_t idle, read, write;     /* timeouts in ns, 0: off */
   int64_t last_read, last_write; /* when bytes last moved */
   aloop_handle_t timer;
@@ -63,21 +65,19 @@ typedef struct aloop__stream_extras {
   struct sockaddr_storage peer;
 } aloop__stream_extras_t;
 
+/* There are many, so they are kept small: 136 bytes. */
 struct aloop_transport {
-  aloop__object_t object;
-  aloop__watch_t watch; /* the readiness driver's */
+  aloop__object_t object; /* its state is an aloop__stream_state_t */
+  aloop__watch_t watch;   /* the readiness driver's; its fd is the transport's in any case */
   const aloop__driver_t *driver;
   const aloop_protocol_t *table;
   void *protocol; /* before connection_made: the factory's argument */
   aloop_server_t *server;
   aloop_future_t *waiter; /* of the connect, until connection_made */
-  aloop__map_t *context;
   aloop__outbox_t outbox;
   aloop__stream_extras_t *extras;
   uint32_t high, low;
-  int fd;
   int error;
-  uint16_t state;
   uint32_t flags;
 };
 
@@ -150,9 +150,19 @@ void aloop__stream_sent(aloop_transport_t *transport, size_t size);
 /* The one exit: no more I/O from here on; connection_lost(error) is queued. Later calls do nothing. */
 void aloop__stream_end(aloop_transport_t *transport, int error);
 
+/* The context of its callbacks, or NULL. */
+static inline aloop__map_t *aloop__stream_context(const aloop_transport_t *transport) {
+  return transport->extras != NULL ? transport->extras->context : NULL;
+}
+
+/* A callback of the library for this transport begins: what runs in it has its context. */
+static inline void aloop__stream_enter_context(aloop_t *loop, const aloop_transport_t *transport) {
+  if (ALOOP_UNLIKELY(transport->extras != NULL)) loop->context = aloop__map_ref(transport->extras->context);
+}
+
 /* Whether bytes may be delivered now. */
 static inline bool aloop__stream_wants_read(const aloop_transport_t *transport) {
-  return transport->state == ALOOP__OPEN &&
+  return transport->object.state == ALOOP__OPEN &&
          (transport->flags & (ALOOP__PAUSED | ALOOP__EOF_RECEIVED | ALOOP__SENDFILE | ALOOP__NO_READ |
                               ALOOP__HELD | ALOOP__MADE)) == ALOOP__MADE;
 }
@@ -180,6 +190,9 @@ void aloop__stream_drained(aloop_transport_t *transport);
 
 /* The extras, made if need be; NULL: out of memory. */
 aloop__stream_extras_t *aloop__stream_extras(aloop_transport_t *transport);
+
+/* The context of its callbacks; NULL: none. ALOOP_ENOMEM only with a context and without extras. */
+int aloop__stream_set_context(aloop_transport_t *transport, aloop__map_t *context);
 
 /* Bytes moved, here or beneath: timeouts count anew. To be called where there are extras. */
 void aloop__stream_touch(aloop_transport_t *transport, bool in, bool out);

@@ -98,7 +98,7 @@ int aloop_transport_set_timeouts(aloop_transport_t *transport, int64_t idle, int
   aloop_t *loop = transport->object.loop;
   if (idle < 0 || read < 0 || write < 0)
     return aloop__misuse(loop, ALOOP_EINVAL, "timeouts are 0 (off) or a number of ns");
-  if (transport->state >= ALOOP__ENDING) return ALOOP_ECLOSED;
+  if (transport->object.state >= ALOOP__ENDING) return ALOOP_ECLOSED;
   aloop__stream_extras_t *extras = aloop__stream_extras(transport);
   /* What has no extras notes nothing. */
   if (extras == NULL || aloop__stream_extras(aloop__stream_bottom(transport)) == NULL) return ALOOP_ENOMEM;

@@ -8,8 +8,8 @@
  * does not fit goes at once, together with what was gathered before it. Otherwise it is sent at once. What the
  * socket does not take is copied to the outbox. A task's step has the cork in the same way (aloop__cork_open).
  *
- * One number says how full the buffer is: outbox.size, changed only where bytes are appended to or leave the
- * outbox. After every append the high mark is checked, after every departure the low one; nothing else calls
+ * One number says how full the buffer is: the size of the outbox, changed only where bytes are appended to or
+ * leave it. After every append the high mark is checked, after every departure the low one; nothing else calls
  * pause_writing or resume_writing. Gathered bytes (16 KiB at most, besides parts of what was received) are not
  * counted until the socket has refused them.
  *
@@ -31,14 +31,14 @@
 
 void aloop__write_check_high(aloop_transport_t *transport) {
   if ((transport->flags & ALOOP__WRITE_PAUSED) || aloop__stream_unsent(transport) <= transport->high) return;
-  if (transport->state >= ALOOP__ENDING) return;
+  if (transport->object.state >= ALOOP__ENDING) return;
   transport->flags |= ALOOP__WRITE_PAUSED;
   if (transport->table->pause_writing != NULL) transport->table->pause_writing(transport, transport->protocol);
 }
 
 void aloop__write_check_low(aloop_transport_t *transport) {
   if ((transport->flags & ALOOP__WRITE_PAUSED) == 0 || aloop__stream_unsent(transport) > transport->low) return;
-  if (transport->state >= ALOOP__ENDING) return;
+  if (transport->object.state >= ALOOP__ENDING) return;
   transport->flags &= ~(uint32_t)ALOOP__WRITE_PAUSED;
   if (transport->table->resume_writing != NULL)
     transport->table->resume_writing(transport, transport->protocol);
@@ -69,14 +69,16 @@ static void appended(aloop_transport_t *transport) {
 
 /* The outbox is about to grow: the write timeout counts from its first byte. */
 static void note_first_unsent(aloop_transport_t *transport) {
-  if (transport->outbox.size == 0 && transport->extras != NULL) aloop__stream_touch(transport, false, true);
+  if (aloop__outbox_empty(&transport->outbox) && transport->extras != NULL)
+    aloop__stream_touch(transport, false, true);
 }
 
 /* Buffers what was not sent. Once a part was sent there is no way back but the end. */
 static ALOOP_NOINLINE int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count,
                                     size_t sent) {
   note_first_unsent(transport);
-  int rc = aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent);
+  int rc = aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent,
+                                (transport->flags & ALOOP__SECRET) != 0);
   if (rc == 0)
     appended(transport);
   else if (sent > 0)
@@ -86,7 +88,7 @@ static ALOOP_NOINLINE int keep_rest(aloop_transport_t *transport, const struct i
 
 static int send_or_keep(aloop_transport_t *transport, const struct iovec *iov, int count, size_t total) {
   ssize_t n = 0;
-  if (transport->outbox.size == 0) {
+  if (aloop__outbox_empty(&transport->outbox)) {
     n = try_send(transport, iov, count);
     if (n < 0) return 0;
     if (ALOOP_LIKELY((size_t)n == total)) {
@@ -170,7 +172,8 @@ static void add_part(aloop__cork_t *cork, const void *data, size_t size) {
 /* Gathers one write. Returns false if it must be sent now, behind what was gathered. */
 static bool gather(aloop_transport_t *transport, const char *data, size_t size) {
   aloop__cork_t *cork = cork_of(transport);
-  if (!is_corked(transport) || transport->outbox.size > 0 || cork->parts == ALOOP__CORK_PARTS) return false;
+  if (!is_corked(transport) || !aloop__outbox_empty(&transport->outbox) || cork->parts == ALOOP__CORK_PARTS)
+    return false;
   if ((size_t)(data - cork->data) < cork->data_size && size <= cork->data_size - (size_t)(data - cork->data)) {
     add_part(cork, data, size);
     return true;
@@ -192,14 +195,14 @@ static bool is_too_long(const aloop_transport_t *transport, size_t message) {
   enum { OVERHEAD = 32 }; /* of Linux */
   int room = 0;
   socklen_t size = sizeof room;
-  return getsockopt(transport->fd, SOL_SOCKET, SO_SNDBUF, &room, &size) == 0 && room > 0 &&
+  return getsockopt(transport->watch.fd, SOL_SOCKET, SO_SNDBUF, &room, &size) == 0 && room > 0 &&
          message > (size_t)room - (room > OVERHEAD ? OVERHEAD : 0);
 }
 
 /* Returns 0 (the message has gone, or the connection has ended), ALOOP_EAGAIN: it must wait, or
  * ALOOP_EMSGSIZE. */
 static int send_message(aloop_transport_t *transport, const struct iovec *iov, int count) {
-  if (transport->outbox.size > 0 || count > PARTS_AT_ONCE)
+  if (!aloop__outbox_empty(&transport->outbox) || count > PARTS_AT_ONCE)
     return is_too_long(transport, aloop__iov_total(iov, count)) ? ALOOP_EMSGSIZE : ALOOP_EAGAIN;
   ssize_t n = transport->driver->send(transport, iov, count);
   if (n == ALOOP_EAGAIN || n == ALOOP_EMSGSIZE) return (int)n;
@@ -251,7 +254,7 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   aloop_t *loop = transport->object.loop;
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
-  if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__CARRIER)) return ALOOP_ECLOSED;
+  if (transport->object.state >= ALOOP__CLOSING || (transport->flags & ALOOP__CARRIER)) return ALOOP_ECLOSED;
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "a write to a read pipe");
   if (transport->flags & ALOOP__EOF_WANTED) return aloop__misuse(loop, ALOOP_EPIPE, "a write after write_eof");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "a write during sendfile");
@@ -269,7 +272,8 @@ static inline bool gather_first(aloop_transport_t *transport, const void *data, 
     WANTED = ALOOP__CORKED,
     ALL = ALOOP__CORKED | ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__NO_WRITE | ALOOP__EXTRAS
   };
-  if ((transport->flags & ALL) != WANTED || transport->outbox.size > 0 || transport->object.loop->guard != 0)
+  if ((transport->flags & ALL) != WANTED || !aloop__outbox_empty(&transport->outbox) ||
+      transport->object.loop->guard != 0)
     return false;
   aloop__cork_t *cork = cork_of(transport);
   if (cork->parts > 0 || data != cork->data || size - 1 >= cork->data_size) return false;
@@ -291,7 +295,7 @@ static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct
                                       size_t size) {
   if (transport->flags & ALOOP__MESSAGES) return write_message(transport, iov, count);
   aloop__cork_flush(transport);
-  int rc = transport->state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
+  int rc = transport->object.state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
   return rc;
 }
 
@@ -346,8 +350,8 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
   if (size == 0 || (transport->flags & ALOOP__MESSAGES))
     return size == 0 ? write_nothing(transport) : write_message(transport, iov, count);
   aloop__cork_t *cork = cork_of(transport);
-  if (is_corked(transport) && transport->outbox.size == 0 && count <= ALOOP__CORK_PARTS - cork->parts &&
-      size <= ALOOP__CORK_SIZE - cork->used) {
+  if (is_corked(transport) && aloop__outbox_empty(&transport->outbox) &&
+      count <= ALOOP__CORK_PARTS - cork->parts && size <= ALOOP__CORK_SIZE - cork->used) {
     for (int i = 0; i < count; i++)
       if (iov[i].iov_len > 0) gather(transport, iov[i].iov_base, iov[i].iov_len);
     return 0;
@@ -355,7 +359,7 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
   if (count <= PARTS_AT_ONCE) return write_parts(transport, iov, count, size);
   /* More parts than a system call takes: all of it is buffered, to be all or nothing, and then sent. */
   aloop__cork_flush(transport);
-  if (transport->state < ALOOP__CLOSING) rc = keep_rest(transport, iov, count, 0);
+  if (transport->object.state < ALOOP__CLOSING) rc = keep_rest(transport, iov, count, 0);
   return rc;
 }
 
@@ -368,9 +372,9 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   if (transport->flags & ALOOP__MESSAGES) return write_message_owned(transport, part, release, arg);
   ssize_t n = 0;
   aloop__cork_flush(transport);
-  if (transport->state < ALOOP__CLOSING && transport->outbox.size == 0 && size > 0)
+  if (transport->object.state < ALOOP__CLOSING && aloop__outbox_empty(&transport->outbox) && size > 0)
     n = try_send(transport, &part, 1);
-  if (n < 0 || (size_t)n == size || transport->state >= ALOOP__CLOSING) {
+  if (n < 0 || (size_t)n == size || transport->object.state >= ALOOP__CLOSING) {
     if (release != NULL) release(arg);
     if (transport->driver->beneath != NULL) aloop__write_check_high(transport);
   } else {
@@ -396,7 +400,7 @@ int aloop_transport_write_eof(aloop_transport_t *transport) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
   aloop_t *loop = transport->object.loop;
-  if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
+  if (transport->object.state >= ALOOP__CLOSING || (transport->flags & ALOOP__EOF_WANTED)) return 0;
   if (transport->flags & ALOOP__NO_WRITE) return aloop__misuse(loop, ALOOP_ENOTSUP, "write_eof of a read pipe");
   if (transport->flags & ALOOP__SENDFILE) return aloop__misuse(loop, ALOOP_EBUSY, "write_eof during sendfile");
   if (aloop__relay_of(transport) != NULL) return aloop__misuse(loop, ALOOP_EBUSY, aloop__relay_rule);

@@ -37,7 +37,7 @@ int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_
 /* Bytes that were accepted and not yet sent, but for gathered ones: in the outbox, and in a transport
  * beneath. */
 static inline size_t aloop__stream_unsent(const aloop_transport_t *transport) {
-  size_t size = transport->outbox.size;
+  size_t size = aloop__outbox_size(&transport->outbox);
   return ALOOP_LIKELY(transport->driver->beneath == NULL) ? size : size + transport->driver->beneath(transport);
 }
 

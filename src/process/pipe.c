@@ -138,7 +138,7 @@ static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *n
 
 /* A write end is "readable". */
 static ALOOP_NOINLINE void look_for_reader(aloop_transport_t *transport) {
-  struct pollfd look = {.fd = transport->fd};
+  struct pollfd look = {.fd = transport->watch.fd};
   bool unsent = aloop__stream_has_unsent(transport);
   int n = poll(&look, 1, 0);
   if (n > 0) aloop__stream_end(transport, unsent ? ALOOP_EPIPE : 0);
@@ -196,28 +196,29 @@ static int attach(aloop_transport_t *transport) {
 
 /* Standard streams stay open in programs that are executed. */
 int aloop__pipe_adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
-  before->flags = fcntl(transport->fd, F_GETFD);
+  before->flags = fcntl(transport->watch.fd, F_GETFD);
   if (before->flags < 0) return -errno;
   int rc = aloop__pipe_open(aloop__pipe_of(transport));
-  if (rc == 0 && transport->fd > STDERR_FILENO) fcntl(transport->fd, F_SETFD, before->flags | FD_CLOEXEC);
+  if (rc == 0 && transport->watch.fd > STDERR_FILENO)
+    fcntl(transport->watch.fd, F_SETFD, before->flags | FD_CLOEXEC);
   return rc;
 }
 
 static void close_own(aloop__pipe_t *pipe) {
-  if (pipe->io != pipe->transport.fd) close(pipe->io);
-  pipe->io = pipe->transport.fd;
+  if (pipe->io != pipe->transport.watch.fd) close(pipe->io);
+  pipe->io = pipe->transport.watch.fd;
 }
 
 void aloop__pipe_give_back(aloop_transport_t *transport, const aloop__adopted_t *before) {
   close_own(aloop__pipe_of(transport));
-  fcntl(transport->fd, F_SETFD, before->flags);
+  fcntl(transport->watch.fd, F_SETFD, before->flags);
 }
 
 void aloop__pipe_close(aloop_transport_t *transport) {
   if (transport->flags & ALOOP__BORROWED) return;
   aloop__pipe_t *pipe = aloop__pipe_of(transport);
   close_own(pipe);
-  close(transport->fd);
+  close(transport->watch.fd);
   if (pipe->closed != NULL) pipe->closed(transport->object.loop, pipe->closed_arg);
 }
 

@@ -98,9 +98,9 @@ int aloop__pipe_open(aloop__pipe_t *pipe) {
   aloop_transport_t *transport = &pipe->transport;
   bool reads = (transport->flags & ALOOP__NO_READ) == 0;
   struct stat info;
-  int status = fcntl(transport->fd, F_GETFL);
-  if (status < 0 || fstat(transport->fd, &info) < 0) return -errno;
-  pipe->io = transport->fd;
+  int status = fcntl(transport->watch.fd, F_GETFL);
+  if (status < 0 || fstat(transport->watch.fd, &info) < 0) return -errno;
+  pipe->io = transport->watch.fd;
   if (S_ISSOCK(info.st_mode)) {
     refuse_signals(pipe->io);
     pipe->calls = &aloop__pipe_socket;
@@ -115,7 +115,7 @@ int aloop__pipe_open(aloop__pipe_t *pipe) {
   if (rc < 0) return rc;
   pipe->calls = &aloop__pipe_nonblocking;
   if (status & O_NONBLOCK) return 0;
-  int again = open_again(transport->fd, &info, reads ? O_RDONLY : O_WRONLY);
+  int again = open_again(transport->watch.fd, &info, reads ? O_RDONLY : O_WRONLY);
   if (again >= 0)
     pipe->io = again;
   else

@@ -230,14 +230,14 @@ static void serve_writing(aloop_t *loop, aloop_transport_t *transport) {
   aloop__pipe_t *pipe = aloop__pipe_of(transport);
   if (pipe->calls != NULL) {
     aloop__readiness_writable(loop, transport, send_parts);
-    if (transport->state < ALOOP__ENDING && transport->outbox.size > 0) go_on(transport);
+    if (transport->object.state < ALOOP__ENDING && !aloop__outbox_empty(&transport->outbox)) go_on(transport);
     return;
   }
   if (pipe->job != NULL) return;
-  loop->context = aloop__map_ref(transport->context);
+  aloop__stream_enter_context(loop, transport);
   if (pipe->file != NULL && pipe->file->ready) account(transport, pipe->file);
-  if (transport->state >= ALOOP__ENDING) return;
-  if (transport->outbox.size > 0)
+  if (transport->object.state >= ALOOP__ENDING) return;
+  if (!aloop__outbox_empty(&transport->outbox))
     begin_job(transport);
   else if (transport->flags & ALOOP__SENDFILE)
     aloop__sendfile_go_on(transport);
@@ -249,7 +249,7 @@ static void serve_writing(aloop_t *loop, aloop_transport_t *transport) {
 static void serve(aloop_t *loop, void *arg) {
   aloop_transport_t *transport = arg;
   aloop__pipe_of(transport)->due = false;
-  if (transport->state >= ALOOP__ENDING) return;
+  if (transport->object.state >= ALOOP__ENDING) return;
   if (transport->flags & ALOOP__NO_READ)
     serve_writing(loop, transport);
   else

@@ -91,7 +91,7 @@ static void resume_writing(aloop_transport_t *transport, void *protocol) {
 /* What a write or drain answers once the connection has ended, be that told or not; 0: it has not. */
 static int ended_with(const aloop_stream_t *stream) {
   const aloop_transport_t *transport = stream->transport;
-  if (ALOOP_LIKELY(transport->state < ALOOP__ENDING)) return 0;
+  if (ALOOP_LIKELY(transport->object.state < ALOOP__ENDING)) return 0;
   return transport->error < 0 ? transport->error : ALOOP_ECLOSED;
 }
 
@@ -145,7 +145,7 @@ static void close_object(aloop__object_t *object) {
 static void describe(const aloop__object_t *object, char *text, size_t size) {
   const aloop_stream_t *stream = of_object(object);
   snprintf(text, size, "over fd %d, %zu bytes to read%s%s%s%s",
-           stream->transport != NULL ? stream->transport->fd : -1, aloop__inbox_size(&stream->inbox),
+           stream->transport != NULL ? stream->transport->watch.fd : -1, aloop__inbox_size(&stream->inbox),
            stream->read.future != NULL ? ", a read waits" : "",
            stream->flags & ALOOP__DUPLEX_PAUSED ? ", reading paused" : "",
            stream->flags & ALOOP__DUPLEX_EOF ? ", at its end" : "",
@@ -206,7 +206,7 @@ static unsigned flags_of(const aloop_transport_t *transport) {
   unsigned flags = 0;
   if (transport->flags & ALOOP__EOF_RECEIVED) flags |= ALOOP__DUPLEX_EOF;
   if (transport->flags & ALOOP__WRITE_PAUSED) flags |= ALOOP__DUPLEX_FULL;
-  if (transport->state == ALOOP__LOST) {
+  if (transport->object.state == ALOOP__LOST) {
     flags |= ALOOP__DUPLEX_LOST;
     if (transport->error == 0) flags |= ALOOP__DUPLEX_EOF;
   }
@@ -222,14 +222,14 @@ int aloop_stream_new(aloop_transport_t *transport, const aloop_stream_options_t 
   if (loop->guard & ALOOP__GUARD_CLOSED) return ALOOP_ECLOSED;
   if (stream == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a stream needs a place to go to");
   if (aloop__duplex_limit(options, &limit) < 0) return aloop__misuse(loop, ALOOP_EINVAL, ALOOP__DUPLEX_RULE);
-  if (transport->state < ALOOP__LOST && (transport->flags & ALOOP__MADE) == 0)
+  if (transport->object.state < ALOOP__LOST && (transport->flags & ALOOP__MADE) == 0)
     return aloop__misuse(loop, ALOOP_EINVAL, "a stream needs a transport whose connection_made was called");
   if (transport->table == &aloop__duplex_table)
     return aloop__misuse(loop, ALOOP_EBUSY, "the transport belongs to another stream");
   aloop_stream_t *made = aloop__duplex_new(loop, limit, "aloop_stream_new");
   if (made == NULL) return ALOOP_ENOMEM;
   made->flags = flags_of(transport);
-  if (transport->state < ALOOP__LOST) {
+  if (transport->object.state < ALOOP__LOST) {
     aloop_transport_set_protocol(transport, &aloop__duplex_table, made);
     aloop__duplex_connect(made, transport);
     /* If it cannot be read now the first read tries again. */
@@ -290,7 +290,7 @@ static inline void cork(const aloop_stream_t *stream) {
   aloop_transport_t *transport = stream->transport;
   if (tasks == NULL || !tasks->corks || tasks->corked == transport) return;
   if (tasks->corked != NULL) aloop__task_uncork(tasks);
-  if ((transport->flags & (ALOOP__CORKED | ALOOP__SHUT)) || transport->outbox.size > 0) return;
+  if ((transport->flags & (ALOOP__CORKED | ALOOP__SHUT)) || !aloop__outbox_empty(&transport->outbox)) return;
   tasks->corked = transport;
   aloop__cork_open(transport);
 }

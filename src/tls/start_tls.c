@@ -21,8 +21,8 @@
 
 /* Why the transport cannot carry another: a code, and the rule if that is the caller's fault. */
 static int check(const aloop_transport_t *transport, const char **rule) {
-  if (transport->state >= ALOOP__CLOSING || (transport->flags & ALOOP__CARRIER)) return ALOOP_ECLOSED;
-  if (transport->state != ALOOP__OPEN || (transport->flags & ALOOP__MADE) == 0) {
+  if (transport->object.state >= ALOOP__CLOSING || (transport->flags & ALOOP__CARRIER)) return ALOOP_ECLOSED;
+  if (transport->object.state != ALOOP__OPEN || (transport->flags & ALOOP__MADE) == 0) {
     *rule = "start_tls before connection_made";
     return ALOOP_EINVAL;
   }

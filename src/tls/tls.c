@@ -41,7 +41,7 @@ static void report(aloop__tls_t *self, int error) {
       aloop__report_context(self->error != NULL ? self->error : "a TLS connection failed", error);
   if ((transport->object.loop->guard & ALOOP__GUARD_DEBUG) == 0) return;
   context.transport = transport;
-  context.fd = transport->fd;
+  context.fd = transport->watch.fd;
   context.origin = transport->object.origin;
   aloop__report(transport->object.loop, &context);
 }
@@ -49,7 +49,7 @@ static void report(aloop__tls_t *self, int error) {
 void aloop__tls_fail(aloop__tls_t *self, int error, const char *reason) {
   char text[REASON_MAX];
   aloop_transport_t *transport = &self->transport;
-  if (transport->state >= ALOOP__ENDING) return;
+  if (transport->object.state >= ALOOP__ENDING) return;
   snprintf(text, sizeof text, "%s", reason != NULL ? reason : aloop_strerror(error));
   if (reason == NULL && self->session != NULL)
     aloop__tls_engine(self)->reason(self->session, text, sizeof text);
@@ -195,7 +195,7 @@ static void carrier_lost(aloop_transport_t *carrier, void *protocol, int error) 
   if (self->phase <= ALOOP__TLS_HANDSHAKE && error < 0) aloop__stream_fail_waiter(transport, error, NULL);
   bool queued = (transport->flags & ALOOP__ANNOUNCED) && !self->begun;
   if (self->pumping || queued) {
-    transport->fd = -1;
+    transport->watch.fd = -1;
     aloop__stream_end(transport, error);
   } else if (aloop__stream_stop(transport, error)) {
     aloop__stream_finish(transport);
@@ -245,7 +245,7 @@ static void drop_carrier(aloop__tls_t *self) {
   if (carrier == NULL) return;
   carrier->table = &no_protocol;
   carrier->protocol = NULL;
-  if (self->stopped && carrier->state != ALOOP__LOST)
+  if (self->stopped && carrier->object.state != ALOOP__LOST)
     aloop__stream_finish(carrier); /* aloop_close may have done it */
   aloop__object_unref(&carrier->object);
 }
@@ -361,7 +361,7 @@ static aloop__tls_t *make(aloop_t *loop, int fd, unsigned depth, const aloop_pro
   self->depth = (uint8_t)depth;
   self->handshake_timeout = layer->handshake_timeout > 0 ? layer->handshake_timeout : HANDSHAKE_TIMEOUT;
   self->shutdown_timeout = layer->shutdown_timeout > 0 ? layer->shutdown_timeout : SHUTDOWN_TIMEOUT;
-  transport->outbox.secret = true;
+  transport->flags |= ALOOP__SECRET;
   return self;
 }
 
@@ -412,7 +412,6 @@ static void forget_extras(aloop_transport_t *carrier) {
 
 static void take_over(aloop__tls_t *self, aloop_transport_t *carrier) {
   aloop_transport_t *transport = &self->transport;
-  aloop_t *loop = transport->object.loop;
   transport->high = carrier->high;
   transport->low = carrier->low;
   transport->flags |= ALOOP__MADE | (carrier->flags & ALOOP__WRITE_PAUSED);
@@ -422,20 +421,18 @@ static void take_over(aloop__tls_t *self, aloop_transport_t *carrier) {
   carrier->flags &= ~(uint32_t)(ALOOP__WRITE_PAUSED | ALOOP__PAUSED);
   if (self->blocked) carrier->flags |= ALOOP__WRITE_PAUSED;
   forget_extras(carrier);
-  aloop__map_unref(loop, carrier->context);
-  carrier->context = aloop__map_ref(transport->context);
 }
 
 aloop_transport_t *aloop__tls_over(aloop_transport_t *carrier, const aloop_protocol_t *table, void *protocol,
                                    const aloop__layer_t *layer, aloop_future_t *waiter, const char *origin) {
   aloop_t *loop = carrier->object.loop;
   unsigned depth = carrier->driver == &aloop__driver_tls ? aloop__tls_of(carrier)->depth + 1u : 0;
-  aloop__tls_t *self = make(loop, carrier->fd, depth, table, protocol, layer, origin);
+  aloop__tls_t *self = make(loop, carrier->watch.fd, depth, table, protocol, layer, origin);
   if (self == NULL) return NULL;
-  if (take_over_extras(&self->transport, carrier) < 0) {
+  if (take_over_extras(&self->transport, carrier) < 0 ||
+      aloop__stream_set_context(carrier, aloop__stream_context(&self->transport)) < 0) {
     aloop__stream_stop_timeouts(&self->transport);
     close_tls(&self->transport);
-    aloop__memory_release(loop, self->transport.extras);
     aloop__stream_discard(&self->transport);
     return NULL;
   }

@@ -17,7 +17,7 @@ static int enter(const aloop_transport_t *transport, const aloop__tls_t **self) 
   if (rc < 0) return rc;
   if (transport->driver != &aloop__driver_tls) return ALOOP_ENOTSUP;
   *self = aloop__tls_of(transport);
-  if (transport->state == ALOOP__LOST && (*self)->session == NULL) return ALOOP_ECLOSED;
+  if (transport->object.state == ALOOP__LOST && (*self)->session == NULL) return ALOOP_ECLOSED;
   bool shaken = (*self)->session != NULL && (transport->flags & ALOOP__ANNOUNCED) != 0;
   return shaken ? 0 : ALOOP_ENOTCONN;
 }

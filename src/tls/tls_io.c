@@ -96,7 +96,7 @@ typedef struct io {
 
 static void put(aloop__tls_t *self, const void *data, size_t size) {
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
-  if (self->carrier->state < ALOOP__ENDING) aloop__stream_put(self->carrier, &part, 1);
+  if (self->carrier->object.state < ALOOP__ENDING) aloop__stream_put(self->carrier, &part, 1);
 }
 
 void aloop__tls_flush(aloop__tls_t *self) {
@@ -318,7 +318,7 @@ static void write_outbox(aloop__tls_t *self) {
   enum { PARTS = 64 };
   aloop_transport_t *transport = &self->transport;
   struct iovec iov[PARTS];
-  while (transport->outbox.size > 0 && !self->blocked && self->phase == ALOOP__TLS_OPEN) {
+  while (!aloop__outbox_empty(&transport->outbox) && !self->blocked && self->phase == ALOOP__TLS_OPEN) {
     int count = aloop__outbox_peek(&transport->outbox, iov, PARTS);
     ssize_t n = aloop__tls_send(transport, iov, count);
     if (n < 0) return;
@@ -350,7 +350,7 @@ void aloop__tls_unblocked(aloop__tls_t *self) {
 /* ---- The pump -------------------------------------------------------------------------------------------- */
 
 static void read_carrier(aloop__tls_t *self) {
-  if (self->carrier->state >= ALOOP__CLOSING || (self->carrier->flags & ALOOP__PAUSED) == 0) return;
+  if (self->carrier->object.state >= ALOOP__CLOSING || (self->carrier->flags & ALOOP__PAUSED) == 0) return;
   self->carrier->flags &= ~(uint32_t)ALOOP__PAUSED;
   aloop__stream_update_reading(self->carrier);
 }
@@ -358,7 +358,7 @@ static void read_carrier(aloop__tls_t *self) {
 static void pump(aloop_t *loop, void *arg) {
   aloop__tls_t *self = arg;
   self->pumping = false;
-  loop->context = aloop__map_ref(self->transport.context);
+  aloop__stream_enter_context(loop, &self->transport);
   if (self->phase != ALOOP__TLS_OPEN) return;
   if (self->ended)
     deliver_end(self);
@@ -378,7 +378,7 @@ static int queue_pump(aloop__tls_t *self) {
 
 int aloop__tls_read(aloop_transport_t *transport, bool on) {
   aloop__tls_t *self = aloop__tls_of(transport);
-  if (transport->state == ALOOP__OPEN) self->begun = true;
+  if (transport->object.state == ALOOP__OPEN) self->begun = true;
   if (!on || self->phase != ALOOP__TLS_OPEN) return 0;
   if (self->stalled || self->ended) return queue_pump(self);
   read_carrier(self);

@@ -11,7 +11,7 @@
 
 static void append_text(env_t *env, aloop__outbox_t *outbox, const char *text) {
   struct iovec part = {.iov_base = (void *)text, .iov_len = strlen(text)};
-  assert_int_equal(aloop__outbox_append(env->loop, outbox, &part, 1, 0), 0);
+  assert_int_equal(aloop__outbox_append(env->loop, outbox, &part, 1, 0, false), 0);
 }
 
 /* Takes out the first `size` bytes. */
@@ -29,9 +29,8 @@ static void take(env_t *env, aloop__outbox_t *outbox, char *into, size_t size) {
 
 static void assert_empty(const aloop__outbox_t *outbox) {
   struct iovec part;
-  assert_int_equal(outbox->size, 0);
-  assert_null(outbox->first);
-  assert_null(outbox->last);
+  assert_int_equal(aloop__outbox_size(outbox), 0);
+  assert_true(aloop__outbox_empty(outbox));
   assert_int_equal(aloop__outbox_peek(outbox, &part, 1), 0);
 }
 
@@ -42,7 +41,7 @@ static void an_empty_one_holds_no_memory(void **state) {
   char text[8];
   append_text(env, &outbox, "a");
   append_text(env, &outbox, "bc");
-  assert_int_equal(outbox.size, 3);
+  assert_int_equal(aloop__outbox_size(&outbox), 3);
   take(env, &outbox, text, 3);
   assert_memory_equal(text, "abc", 3);
   assert_empty(&outbox);
@@ -68,8 +67,8 @@ static void parts_are_appended_behind_what_is_skipped(void **state) {
     aloop__outbox_t outbox = {0};
     struct iovec parts[] = {{"abc", 3}, {NULL, 0}, {"d", 1}, {"efghi", 5}};
     char text[16];
-    assert_int_equal(aloop__outbox_append(env->loop, &outbox, parts, 4, skip), 0);
-    assert_int_equal(outbox.size, 9 - skip);
+    assert_int_equal(aloop__outbox_append(env->loop, &outbox, parts, 4, skip, false), 0);
+    assert_int_equal(aloop__outbox_size(&outbox), 9 - skip);
     take(env, &outbox, text, 9 - skip);
     assert_memory_equal(text, &"abcdefghi"[skip], 9 - skip);
     assert_empty(&outbox);
@@ -84,7 +83,7 @@ static void owned_memory_is_released_when_its_last_byte_is_gone(void **state) {
   append_text(env, &outbox, "ab");
   assert_int_equal(aloop__outbox_append_owned(env->loop, &outbox, "cdef", 4, 1, count_release, &released), 0);
   append_text(env, &outbox, "gh");
-  assert_int_equal(outbox.size, 7);
+  assert_int_equal(aloop__outbox_size(&outbox), 7);
   take(env, &outbox, text, 4);
   assert_int_equal(released, 0);
   take(env, &outbox, text + 4, 1);
@@ -129,13 +128,13 @@ static void out_of_memory_takes_nothing(void **state) {
   static char much[100000];
   struct iovec parts[] = {{much, sizeof much}, {much, sizeof much}};
   for (int filled = 0; filled < 2; filled++) {
-    size_t before = outbox.size;
+    size_t before = aloop__outbox_size(&outbox);
     env->fail_from = env->calls + 1;
-    assert_int_equal(aloop__outbox_append(env->loop, &outbox, parts, 2, 1), ALOOP_ENOMEM);
+    assert_int_equal(aloop__outbox_append(env->loop, &outbox, parts, 2, 1, false), ALOOP_ENOMEM);
     assert_int_equal(aloop__outbox_append_owned(env->loop, &outbox, much, 4, 0, count_release, &released),
                      ALOOP_ENOMEM);
     env->fail_from = 0;
-    assert_int_equal(outbox.size, before);
+    assert_int_equal(aloop__outbox_size(&outbox), before);
     assert_int_equal(released, 0);
     append_text(env, &outbox, "kept");
   }
@@ -174,7 +173,7 @@ static void a_release_may_append(void **state) {
     /* The release runs while the rest of what was sent is still to be taken out. */
     aloop__outbox_consume(env->loop, &outbox, 3 + tail);
     assert_int_equal(reentry.released, 1);
-    assert_int_equal(outbox.size, 8 - tail);
+    assert_int_equal(aloop__outbox_size(&outbox), 8 - tail);
     take(env, &outbox, text, 8 - tail);
     assert_memory_equal(text, &"defgmore"[tail], 8 - tail);
     assert_empty(&outbox);
@@ -233,7 +232,7 @@ static void append_copies(model_t *model) {
     total += size;
   }
   size_t skip = dice(model, 3) == 0 && total > 0 ? dice(model, (unsigned)total) : 0;
-  assert_int_equal(aloop__outbox_append(model->env->loop, &model->outbox, parts, count, skip), 0);
+  assert_int_equal(aloop__outbox_append(model->env->loop, &model->outbox, parts, count, skip, false), 0);
   memmove(from, from + skip, total - skip);
   model->end -= skip;
 }
@@ -279,16 +278,16 @@ static void random_use_agrees_with_a_model(void **state) {
       append_copies(&model);
     else if (what == 3)
       append_owned(&model);
-    else if (model.outbox.size > 0)
+    else if (!aloop__outbox_empty(&model.outbox))
       send_some(&model);
-    assert_int_equal(model.outbox.size, model.end - model.first);
-    if (model.outbox.size == 0) {
+    assert_int_equal(aloop__outbox_size(&model.outbox), model.end - model.first);
+    if (aloop__outbox_empty(&model.outbox)) {
       assert_empty(&model.outbox);
       assert_int_equal(model.released, model.owned);
       model.first = model.end = 0;
     }
     if (model.end > MODEL - 100000) {
-      while (model.outbox.size > 0) send_some(&model);
+      while (!aloop__outbox_empty(&model.outbox)) send_some(&model);
       model.first = model.end = 0;
     }
   }

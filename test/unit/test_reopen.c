@@ -156,8 +156,8 @@ static void a_write_end_without_a_reader_is_soon_lost(void **state) {
 /* As if the descriptor could not have been opened once more. */
 static aloop__pipe_t *make_cautious(tape_t *tape) {
   aloop__pipe_t *pipe = aloop__pipe_of(tape->transport);
-  if (pipe->io != pipe->transport.fd) close(pipe->io);
-  pipe->io = pipe->transport.fd;
+  if (pipe->io != pipe->transport.watch.fd) close(pipe->io);
+  pipe->io = pipe->transport.watch.fd;
   pipe->calls = &aloop__pipe_cautious;
   assert_false(is_nonblocking(pipe->io));
   return pipe;
