@@ -289,7 +289,12 @@ static bool arrived(completion_transport_t *self, const char *data, size_t size,
 
 /* The end of what arrives, or nothing that matters: the receive was cancelled, or there was no buffer. */
 static void ended(completion_transport_t *self, int result, bool keep) {
-  if (result == -ENOBUFS || result == -ECANCELED || (result < 0 && aloop__readiness_is_retry(-result))) return;
+  if (result == -ENOBUFS) {
+    aloop__completion_net_t *state = aloop__completion_net(self->transport.object.loop);
+    aloop__completion_buffers_short(&state->buffers);
+    return;
+  }
+  if (result == -ECANCELED || (result < 0 && aloop__readiness_is_retry(-result))) return;
   self->end = result == 0 ? ALOOP_EOF : result;
   if (!keep && self->held == NULL && aloop__stream_wants_read(&self->transport))
     deliver_end(&self->transport, self->end);
@@ -318,13 +323,14 @@ static bool received_by(aloop_t *loop, completion_transport_t *self, const aloop
 
 static void received(aloop_t *loop, const aloop__ring_done_t *completion, bool keep) {
   aloop__watch_t *watch = aloop__completion_watch(loop, completion->name);
-  bool free = true;
+  aloop__completion_buffers_t *buffers = &aloop__completion_net(loop)->buffers;
+  bool filled = (completion->flags & IORING_CQE_F_BUFFER) != 0, free = true;
+  if (ALOOP_LIKELY(filled)) aloop__completion_take(buffers, loop->polls);
   if (ALOOP_LIKELY(watch != NULL)) {
     aloop_transport_t *transport = ALOOP_CONTAINER_OF(watch, aloop_transport_t, watch);
     free = received_by(loop, of(transport), completion, keep);
   }
-  if (ALOOP_LIKELY(free) && ALOOP_LIKELY(completion->flags & IORING_CQE_F_BUFFER))
-    aloop__completion_give_back(&aloop__completion_net(loop)->buffers, completion->flags);
+  if (ALOOP_LIKELY(free) && ALOOP_LIKELY(filled)) aloop__completion_give_back(buffers, completion->flags);
 }
 
 /* ---- Completions ----------------------------------------------------------------------------------------- */

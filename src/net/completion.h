@@ -46,13 +46,27 @@ bool aloop__completion_cancel(aloop_t *loop, uint64_t name);
 
 /* ---- completion_buffers.c: memory that the kernel receives into ---- */
 
+enum {
+  ALOOP__COMPLETION_BUFFERS = 256,
+  ALOOP__COMPLETION_LEAST = 16, /* so many are lent to the kernel at any rate */
+  ALOOP__COMPLETION_BUFFER_SIZE = 16384,
+  ALOOP__COMPLETION_STRIDE =
+      ALOOP__COMPLETION_BUFFER_SIZE + 128 /* their beginnings lie in different cache lines */
+};
+
 typedef struct aloop__completion_buffers {
   struct io_uring_buf_ring *ring;
   char *memory;
   uint16_t tail;
+  uint16_t window; /* so many may be lent to the kernel, */
+  uint16_t lent;   /* ... and so many are, as far as we know */
+  uint16_t spares_count;
+  uint16_t spares[ALOOP__COMPLETION_BUFFERS];
+  uint16_t burst;    /* taken in the turn after this poll, up to now */
+  uint16_t pressure; /* how often there was none of late */
+  uint32_t calm;     /* since so many the half would have done */
+  uint64_t poll;
 } aloop__completion_buffers_t;
-
-enum { ALOOP__COMPLETION_BUFFERS = 256, ALOOP__COMPLETION_BUFFER_SIZE = 16384 };
 
 /* Bytes of one receive that wait to be wanted: in the kernel's buffer, or a copy behind this. */
 typedef struct aloop__held {
@@ -71,16 +85,45 @@ int aloop__completion_buffers_move(aloop__completion_buffers_t *buffers, const a
 void aloop__completion_buffers_close(aloop__completion_buffers_t *buffers);
 
 static inline char *aloop__completion_buffer(const aloop__completion_buffers_t *buffers, uint32_t flags) {
-  return buffers->memory + (size_t)(flags >> IORING_CQE_BUFFER_SHIFT) * ALOOP__COMPLETION_BUFFER_SIZE;
+  return buffers->memory + (size_t)(flags >> IORING_CQE_BUFFER_SHIFT) * ALOOP__COMPLETION_STRIDE;
 }
 
-static inline void aloop__completion_give_back(aloop__completion_buffers_t *buffers, uint32_t flags) {
+/* A receive found no buffer. */
+void aloop__completion_buffers_short(aloop__completion_buffers_t *buffers);
+
+/* For a long time half of them would have done. */
+void aloop__completion_buffers_calm(aloop__completion_buffers_t *buffers);
+
+/* The kernel has put bytes into one. */
+static inline void aloop__completion_take(aloop__completion_buffers_t *buffers, uint64_t poll) {
+  enum { LONG = 8192 };
+  buffers->lent--;
+  if (buffers->pressure > 0) buffers->pressure--;
+  if (buffers->poll != poll) buffers->burst = 0;
+  buffers->poll = poll;
+  if (++buffers->burst * 2 > buffers->window)
+    buffers->calm = 0;
+  else if (ALOOP_UNLIKELY(++buffers->calm == LONG))
+    aloop__completion_buffers_calm(buffers);
+}
+
+static inline void aloop__completion_lend(aloop__completion_buffers_t *buffers, uint16_t index) {
   struct io_uring_buf *slot = &buffers->ring->bufs[buffers->tail & (ALOOP__COMPLETION_BUFFERS - 1)];
-  slot->addr = (uint64_t)(uintptr_t)aloop__completion_buffer(buffers, flags);
+  slot->addr = (uint64_t)(uintptr_t)buffers->memory + (uint64_t)index * ALOOP__COMPLETION_STRIDE;
   slot->len = ALOOP__COMPLETION_BUFFER_SIZE;
-  slot->bid = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+  slot->bid = index;
   buffers->tail++;
+  buffers->lent++;
   atomic_store_explicit((_Atomic uint16_t *)(void *)&buffers->ring->tail, buffers->tail, memory_order_release);
+}
+
+/* Nobody needs the bytes any more. */
+static inline void aloop__completion_give_back(aloop__completion_buffers_t *buffers, uint32_t flags) {
+  uint16_t index = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+  if (ALOOP_LIKELY(buffers->lent < buffers->window))
+    aloop__completion_lend(buffers, index);
+  else
+    buffers->spares[buffers->spares_count++] = index;
 }
 
 /* ---- completion_accept.c: listeners ---- */

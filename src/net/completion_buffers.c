@@ -4,6 +4,11 @@
  * somebody begins to wait for them, so ten thousand idle connections hold none. They are handed to the kernel
  * through a ring of their own (PBUF_RING): giving one back is a store.
  *
+ * The kernel takes them in turn, and 4 MiB of them do not stay in a processor's cache: an echo of 16 KiB took a
+ * quarter more time with all of them than with 16. So only a few are lent to the kernel, and the others are
+ * spare. A receive that finds none is asked for again; when more than one in five does (`pressure`) twice as
+ * many are lent, and half as many when for long not half of them were needed in any turn.
+ *
  * The memory is mapped and only used where bytes arrived: 4 MiB of addresses, of which small messages touch
  * one page per buffer.
  */
@@ -19,7 +24,7 @@
 
 enum {
   RING_SIZE = ALOOP__COMPLETION_BUFFERS * (int)sizeof(struct io_uring_buf),
-  MEMORY_SIZE = ALOOP__COMPLETION_BUFFERS * ALOOP__COMPLETION_BUFFER_SIZE
+  MEMORY_SIZE = ALOOP__COMPLETION_BUFFERS * ALOOP__COMPLETION_STRIDE
 };
 
 static int enroll(const aloop__completion_buffers_t *buffers, const aloop__ring_t *ring) {
@@ -32,7 +37,7 @@ static int enroll(const aloop__completion_buffers_t *buffers, const aloop__ring_
 int aloop__completion_buffers_move(aloop__completion_buffers_t *buffers, const aloop__held_t *held,
                                    const aloop__ring_t *ring) {
   memset(buffers->ring, 0, RING_SIZE);
-  buffers->tail = 0;
+  buffers->tail = buffers->lent = buffers->spares_count = 0;
   int rc = enroll(buffers, ring);
   if (rc < 0) return rc;
   for (uint32_t i = 0; i < ALOOP__COMPLETION_BUFFERS; i++)
@@ -46,9 +51,30 @@ int aloop__completion_buffers_open(aloop__completion_buffers_t *buffers, const a
   if (at == MAP_FAILED) return ALOOP_ENOMEM;
   buffers->ring = (struct io_uring_buf_ring *)(void *)at;
   buffers->memory = at + RING_SIZE;
+  buffers->window = ALOOP__COMPLETION_LEAST;
   int rc = aloop__completion_buffers_move(buffers, held, ring);
   if (rc < 0) aloop__completion_buffers_close(buffers);
   return rc;
+}
+
+static void lend_spares(aloop__completion_buffers_t *buffers) {
+  while (buffers->lent < buffers->window && buffers->spares_count > 0)
+    aloop__completion_lend(buffers, buffers->spares[--buffers->spares_count]);
+}
+
+void aloop__completion_buffers_short(aloop__completion_buffers_t *buffers) {
+  enum { WEIGHT = 4, ENOUGH = 64 };
+  buffers->pressure += WEIGHT;
+  if (buffers->pressure > ENOUGH && buffers->window < ALOOP__COMPLETION_BUFFERS) {
+    buffers->window *= 2;
+    buffers->pressure = 0;
+  }
+  lend_spares(buffers); /* others are held, perhaps */
+}
+
+void aloop__completion_buffers_calm(aloop__completion_buffers_t *buffers) {
+  buffers->calm = 0;
+  if (buffers->window > ALOOP__COMPLETION_LEAST) buffers->window /= 2;
 }
 
 void aloop__completion_buffers_close(aloop__completion_buffers_t *buffers) {

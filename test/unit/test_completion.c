@@ -107,7 +107,7 @@ static void more_connections_than_buffers_all_get_their_bytes(void **state) {
   use_completions(env);
   for (int i = 0; i < MANY; i++) {
     tapes[i] = (tape_t){.env = env};
-    peers[i] = open_tape(&tapes[i], &plain_protocol);
+    peers[i] = open_tcp_tape(&tapes[i], &plain_protocol);
   }
   settle(env->loop);
   long before = env->live;
