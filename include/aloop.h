@@ -1955,6 +1955,12 @@ enum {
   ALOOP_TLS_VERIFY_REQUIRED     /* of servers: it must */
 };
 
+/* Kernel TLS: of connections over TCP Linux encrypts what is sent, if it has TLS, the engine can give the keys
+ * away, and the cipher is AES-GCM or ChaCha20-Poly1305; sendfile then copies nothing. In all else these
+ * connections are as others. A peer of TLS 1.3 may ask for new keys, which the kernel can exchange since 6.14:
+ * before, TLS 1.3 stays with the engine, unless options.kernel is 1, and then such a peer is cut off with
+ * ALOOP_ETLS. */
+
 /* A context's rules. Texts are PEM; a file or a block of memory, not both. All of it is copied. */
 typedef struct aloop_tls_options {
   size_t size;
@@ -1986,6 +1992,7 @@ typedef struct aloop_tls_options {
   const char *keylog_file; /* secrets are appended to it, for tools that look into recorded traffic */
   char *message;           /* where to say in words why a context could not be made; NULL: nowhere */
   size_t message_size;
+  int64_t kernel; /* see "Kernel TLS": 0: where it is complete; 1: wherever it is there; -1: never */
 } aloop_tls_options_t;
 
 typedef struct aloop_tls_engine aloop_tls_engine_t;
@@ -2038,6 +2045,7 @@ typedef struct aloop_tls_info {
   int verify_error;        /* 0: it is good, or was not looked at; else the engine's number */
   int reused;              /* 1: a session was resumed */
   size_t certificates;     /* how many the peer showed */
+  size_t kernel;           /* 1: the kernel encrypts what is sent, and sendfile copies nothing */
 } aloop_tls_info_t;
 
 /* Transport.get_extra_info of ssl_object, cipher, compression, ...: fills in as many members as `info->size`
@@ -2062,6 +2070,18 @@ ALOOP_API const char *aloop_transport_tls_error(const aloop_transport_t *transpo
 
 /* ---- TLS engines ----------------------------------------------------------------------------------------- */
 
+/* What encrypts records that are sent, for a kernel that shall do it. */
+typedef struct aloop_tls_keys {
+  size_t size;
+  int version; /* ALOOP_TLS_1_2, ALOOP_TLS_1_3 */
+  int cipher;  /* ALOOP_TLS_AES_128_GCM, ... */
+  unsigned char key[32];
+  unsigned char iv[12]; /* in TLS 1.2 with AES-GCM 4 bytes of the key block, then the next record's own 8 */
+  unsigned char sequence[8]; /* the next record's number */
+} aloop_tls_keys_t;
+
+enum { ALOOP_TLS_AES_128_GCM = 1, ALOOP_TLS_AES_256_GCM, ALOOP_TLS_CHACHA20_POLY1305 };
+
 /* An engine is TLS without I/O: bytes in, bytes out. Each call may take received bytes from the front of
  * `input` (it moves both members on) and hand bytes for the peer to output(), which takes all of them: 0, or
  * ALOOP_ENOMEM, with which the call then fails. */
@@ -2069,6 +2089,11 @@ typedef struct aloop_tls_wire {
   const unsigned char *input;
   size_t input_size;
   int (*output)(struct aloop_tls_wire *wire, const void *data, size_t size);
+  /* For engines with `offload`: the kernel encrypts with these keys from now on, behind all that was given
+   * to record(): 0 or a code. */
+  int (*keys)(struct aloop_tls_wire *wire, const aloop_tls_keys_t *keys);
+  /* ... and then in place of output(): a record in clear, with its type in the protocol: 0 or a code. */
+  int (*record)(struct aloop_tls_wire *wire, int type, const void *data, size_t size);
 } aloop_tls_wire_t;
 
 /* What a session is made for. Valid during session_new, but for `choose`. */
@@ -2111,6 +2136,11 @@ struct aloop_tls_engine {
   int (*certificate)(void *session, size_t index, const void **der, size_t *size);
   int (*binding)(void *session, const char *type, void *data, size_t *size);
   bool (*half_close)(void *session);
+  /* Gives the keys of what is sent to wire->keys(), after the handshake and at most once. 0: the kernel
+   * encrypts: write is not called any more, and what else there is to send (alerts, new keys) goes to
+   * wire->record(). A code: nothing has changed. Not called if `kernel` of the options, which is -1 where there
+   * is no such kernel, says so. NULL: the engine cannot do that. */
+  int (*offload)(void *session, aloop_tls_wire_t *wire);
 };
 
 /* The engine of OpenSSL (3, or 1.1.1), a constant. It is the only symbol of libaloop-openssl: link that as well

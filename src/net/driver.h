@@ -50,6 +50,9 @@ struct aloop__driver {
   /* Sends from a file: as send. ALOOP_ENOTSUP: use the fallback. */
   ssize_t (*sendfile)(aloop_transport_t *transport, int file, int64_t offset, int64_t count);
 
+  /* A sendfile is over, however it ended. NULL: that does not matter. */
+  void (*sendfile_over)(aloop_transport_t *transport);
+
   /* The descriptor from which and to which splice(2) may move bytes behind the driver's back, or -1. NULL
    * member: none. Such a driver watches through `watch`. */
   int (*splice_fd)(const aloop_transport_t *transport);
@@ -79,7 +82,7 @@ struct aloop__driver {
   /* The last reference went. */
   void (*destroy)(aloop_transport_t *transport);
 
-  /* Calls aloop__sendfile_go_on once the socket takes bytes again. */
+  /* Calls aloop__stream_room once the socket takes bytes again. */
   int (*await_room)(aloop_transport_t *transport);
 
   /* Starts and stops delivering connections to aloop__listener_accepted. From the first start on the driver has

@@ -162,10 +162,10 @@ ALOOP_INLINE void aloop__readiness_writable(aloop_t *loop, aloop_transport_t *tr
   aloop__stream_enter_context(loop, transport);
   if (!aloop__outbox_empty(&transport->outbox))
     aloop__readiness_write_outbox(transport, send);
-  else if (transport->flags & ALOOP__SENDFILE)
-    aloop__sendfile_go_on(transport);
+  else
+    aloop__stream_room(transport);
   if (transport->object.state < ALOOP__ENDING && aloop__outbox_empty(&transport->outbox) &&
-      !(transport->flags & ALOOP__SENDFILE))
+      !(transport->flags & (ALOOP__SENDFILE | ALOOP__AWAITED)))
     aloop__readiness_watch(transport, ALOOP_WRITABLE, false);
 }
 

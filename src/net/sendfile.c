@@ -33,6 +33,7 @@ static aloop_future_t *take_off(aloop_transport_t *transport, int64_t *sent) {
   transport->extras->sendfile = NULL;
   transport->flags &= ~(uint32_t)ALOOP__SENDFILE;
   aloop__memory_release(transport->object.loop, op);
+  if (transport->driver->sendfile_over != NULL) transport->driver->sendfile_over(transport);
   return future;
 }
 

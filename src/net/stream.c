@@ -399,6 +399,16 @@ void aloop__stream_drained(aloop_transport_t *transport) {
     aloop__relay_drained(transport);
 }
 
+void aloop__stream_room(aloop_transport_t *transport) {
+  if (transport->flags & ALOOP__SENDFILE) {
+    aloop__sendfile_go_on(transport);
+  } else if (transport->flags & ALOOP__AWAITED) {
+    transport->flags &= ~(uint32_t)ALOOP__AWAITED;
+    if (transport->table->resume_writing != NULL)
+      transport->table->resume_writing(transport, transport->protocol);
+  }
+}
+
 /* ---- Public --------------------------------------------------------------------------------------------- */
 
 int aloop__stream_refuse(const aloop_transport_t *transport) {

@@ -41,6 +41,7 @@ enum {
   ALOOP__MESSAGES = 131072,   /* each write is a message of its own: never joined, cut or corked */
   ALOOP__PIPED = 262144,      /* bytes for it wait in a relay's pipe */
   ALOOP__SECRET = 524288,     /* unsent bytes are cleared when they have gone */
+  ALOOP__AWAITED = 4194304,   /* the transport above waits for room in the socket */
   ALOOP__ANNOUNCED = 1048576, /* connection_made was queued */
   /* It belongs to the transport above it, which is its protocol until that has gone: public calls answer
    * ALOOP_ECLOSED. */
@@ -187,6 +188,10 @@ void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, in
 
 /* The outbox is empty: sends EOF, ends, or goes on with a sendfile, whichever is due. */
 void aloop__stream_drained(aloop_transport_t *transport);
+
+/* The socket takes bytes again, and the outbox has none: goes on with a sendfile, or tells the transport
+ * above. */
+void aloop__stream_room(aloop_transport_t *transport);
 
 /* The extras, made if need be; NULL: out of memory. */
 aloop__stream_extras_t *aloop__stream_extras(aloop_transport_t *transport);

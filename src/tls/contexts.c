@@ -76,6 +76,7 @@ static const char *fault_of_rules(const aloop_tls_options_t *options) {
     return "options.min_version lies above options.max_version";
   if (options->ticket_key_size != (options->ticket_key != NULL ? 80u : 0u))
     return "options.ticket_key has 80 bytes";
+  if (options->kernel < -1 || options->kernel > 1) return "options.kernel is 0, 1 or -1";
   return fault_of_alpn(options);
 }
 
@@ -88,12 +89,20 @@ static void tell(const aloop_tls_options_t *options, const char *text) {
 }
 
 static bool is_complete(const aloop_tls_engine_t *engine) {
-  return engine->size >= sizeof *engine && engine->name != NULL && engine->context_new != NULL &&
-         engine->context_free != NULL && engine->session_new != NULL && engine->session_free != NULL &&
-         engine->handshake != NULL && engine->read != NULL && engine->write != NULL &&
-         engine->shutdown != NULL && engine->pending != NULL && engine->reason != NULL &&
-         engine->info != NULL && engine->certificate != NULL && engine->binding != NULL &&
-         engine->half_close != NULL;
+  return engine->size >= offsetof(aloop_tls_engine_t, offload) && engine->name != NULL &&
+         engine->context_new != NULL && engine->context_free != NULL && engine->session_new != NULL &&
+         engine->session_free != NULL && engine->handshake != NULL && engine->read != NULL &&
+         engine->write != NULL && engine->shutdown != NULL && engine->pending != NULL &&
+         engine->reason != NULL && engine->info != NULL && engine->certificate != NULL &&
+         engine->binding != NULL && engine->half_close != NULL;
+}
+
+/* What the kernel may do for connections of a context. */
+static unsigned kernel_for(const aloop_tls_options_t *options) {
+  if (options->kernel < 0) return 0;
+  unsigned kernel = aloop__tls_kernel_probe();
+  bool always = (kernel & ALOOP__TLS_KERNEL_KEYS) != 0 || (kernel != 0 && options->kernel > 0);
+  return kernel | (always ? ALOOP__TLS_KERNEL_ALWAYS : 0u);
 }
 
 int aloop_tls_context_new(const aloop_tls_engine_t *engine, const aloop_tls_options_t *options,
@@ -112,6 +121,8 @@ int aloop_tls_context_new(const aloop_tls_engine_t *engine, const aloop_tls_opti
   }
   aloop_tls_context_t *self = calloc(1, sizeof *self);
   if (self == NULL) return ALOOP_ENOMEM;
+  self->kernel = kernel_for(&copy);
+  if (self->kernel == 0) copy.kernel = -1;
   int rc = engine->context_new(&copy, &self->state);
   if (rc < 0) {
     free(self);

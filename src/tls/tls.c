@@ -81,6 +81,7 @@ static void look_at_shutdown(aloop_t *loop, void *arg) {
   (void)loop;
   aloop__tls_t *self = arg;
   size_t unsent = aloop__stream_unsent(&self->transport);
+  if (self->kernel) unsent += aloop__tls_kernel_unsent(self);
   bool moved = unsent < self->count;
   self->count = unsent;
   if (!moved)
@@ -94,6 +95,7 @@ static void look_at_shutdown(aloop_t *loop, void *arg) {
 static void shaken(aloop__tls_t *self) {
   stop_timer(self);
   self->phase = ALOOP__TLS_OPEN;
+  aloop__tls_kernel_offer(self);
   aloop__stream_announce(&self->transport);
 }
 
@@ -256,6 +258,7 @@ static void close_tls(aloop_transport_t *transport) {
   drop_carrier(self);
   if (self->session != NULL) aloop__tls_engine(self)->session_free(self->session);
   self->session = NULL;
+  aloop__tls_kernel_drop(self);
   aloop_tls_context_unref(self->chosen);
   aloop_tls_context_unref(self->context);
   self->chosen = self->context = NULL;
@@ -270,8 +273,12 @@ static void destroy(aloop_transport_t *transport) {
 }
 
 static ssize_t send_file(aloop_transport_t *transport, int file, int64_t offset, int64_t count) {
-  (void)transport, (void)file, (void)offset, (void)count;
-  return ALOOP_ENOTSUP;
+  aloop__tls_t *self = aloop__tls_of(transport);
+  return self->kernel ? aloop__tls_kernel_send_file(self, file, offset, count) : ALOOP_ENOTSUP;
+}
+
+static void sendfile_over(aloop_transport_t *transport) {
+  aloop__tls_kernel_file_over(aloop__tls_of(transport));
 }
 
 static int send_eof(aloop_transport_t *transport) {
@@ -308,7 +315,10 @@ static void finish(aloop_transport_t *transport) {
   if (rc < 0) aloop__tls_fail(self, rc, NULL);
   if (self->phase != ALOOP__TLS_OPEN) return;
   self->phase = ALOOP__TLS_SHUT;
-  aloop__stream_close(self->carrier);
+  if (self->kernel)
+    aloop__tls_kernel_finish(self);
+  else
+    aloop__stream_close(self->carrier);
 }
 
 static aloop_transport_t *bottom(aloop_transport_t *transport) {
@@ -328,6 +338,7 @@ const aloop__driver_t aloop__driver_tls = {
     .flush = aloop__tls_flush_outbox,
     .send_eof = send_eof,
     .sendfile = send_file,
+    .sendfile_over = sendfile_over,
     .await_room = aloop__tls_await_room,
     .beneath = beneath,
     .can_send_eof = can_send_eof,

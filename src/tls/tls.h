@@ -21,6 +21,7 @@ struct aloop_tls_context {
   atomic_uint refs;
   int role;
   int verify;
+  unsigned kernel;      /* ALOOP__TLS_KERNEL...; 0: it is left alone */
   pthread_mutex_t lock; /* of names */
   aloop__tls_name_t *names;
 };
@@ -46,6 +47,7 @@ typedef enum aloop__tls_phase {
 } aloop__tls_phase_t;
 
 typedef struct aloop__tls_level aloop__tls_level_t;
+typedef struct aloop__tls_queued aloop__tls_queued_t;
 
 typedef struct aloop__tls {
   aloop_transport_t transport; /* first; its fd is the carrier's, for questions only */
@@ -56,15 +58,17 @@ typedef struct aloop__tls {
   aloop__tls_level_t *level;   /* the shared buffers it works with */
   unsigned char *held;         /* received and not yet taken by the engine */
   size_t held_size;
-  char *server_hostname; /* until the session is made */
-  char *error;           /* why TLS ended it, in words */
-  aloop_handle_t timer;  /* of the handshake, of the shutdown */
+  char *server_hostname;      /* until the session is made */
+  char *error;                /* why TLS ended it, in words */
+  aloop__tls_queued_t *queue; /* records for the kernel that are no data */
+  aloop_handle_t timer;       /* of the handshake, of the shutdown */
   int64_t handshake_timeout;
   int64_t shutdown_timeout;
   size_t count; /* bytes received in the handshake; what was unsent when the shutdown timer last looked */
   uint8_t phase;
   uint8_t depth;   /* how many TLS transports are beneath */
-  bool blocked;    /* the carrier has unsent bytes: nothing is encrypted before they are gone */
+  uint8_t queued;  /* how many in `queue` */
+  bool blocked;    /* the carrier has unsent bytes, or its socket no room: nothing is sent before it has */
   bool stalled;    /* the engine has bytes that nobody wanted yet */
   bool ended;      /* the peer has ended its stream */
   bool told;       /* we have ended ours */
@@ -73,6 +77,9 @@ typedef struct aloop__tls {
   bool begun;      /* connection_made is over */
   bool stopped;    /* the carrier has been stopped by us and is to be finished */
   bool wants_room; /* a sendfile waits */
+  bool offered;    /* the engine was asked for keys for the kernel */
+  bool kernel;     /* the kernel has them: it encrypts */
+  bool unfinished; /* ... and the last record of a sendfile waits for more */
 } aloop__tls_t;
 
 extern const aloop__driver_t aloop__driver_tls;
@@ -102,6 +109,21 @@ void aloop__tls_begin(aloop__tls_t *self);
 
 enum { ALOOP__TLS_DEPTH_MAX = 4, ALOOP__TLS_RECORD = 16384, ALOOP__TLS_HANDSHAKE_MAX = 262144 };
 
+/* What the engine's calls are given. */
+typedef struct aloop__tls_io {
+  aloop_tls_wire_t wire;
+  aloop__tls_t *self;
+} aloop__tls_io_t;
+
+aloop__tls_io_t aloop__tls_io_of(aloop__tls_t *self, const unsigned char *data, size_t size);
+
+static inline aloop__tls_t *aloop__tls_of_wire(aloop_tls_wire_t *wire) {
+  return ((aloop__tls_io_t *)(void *)wire)->self;
+}
+
+/* A memset that the compiler does not know to be of no use. */
+void aloop__tls_clear(void *block, size_t size);
+
 /* The buffers shared by all transports of a loop with as many TLS transports beneath; NULL: out of memory. */
 aloop__tls_level_t *aloop__tls_level(aloop_t *loop, unsigned depth);
 
@@ -126,5 +148,44 @@ int aloop__tls_read(aloop_transport_t *transport, bool on);
 ssize_t aloop__tls_send(aloop_transport_t *transport, const struct iovec *iov, int count);
 int aloop__tls_flush_outbox(aloop_transport_t *transport);
 int aloop__tls_await_room(aloop_transport_t *transport);
+
+/* ---- Kernel TLS (tls_kernel.c) --------------------------------------------------------------------------- */
+
+/* What the kernel may be used for, in a context. */
+enum {
+  ALOOP__TLS_KERNEL = 1,       /* connections of TLS 1.2 */
+  ALOOP__TLS_KERNEL_KEYS = 2,  /* it can exchange keys */
+  ALOOP__TLS_KERNEL_ALWAYS = 4 /* connections of TLS 1.3 */
+};
+
+/* What this kernel has: the first two, or 0. */
+unsigned aloop__tls_kernel_probe(void);
+
+/* Lets the kernel encrypt, if everybody agrees: after the handshake, and when the carrier is empty again. */
+void aloop__tls_kernel_offer(aloop__tls_t *self);
+
+/* aloop_tls_wire_t.keys, record. */
+int aloop__tls_kernel_keys(aloop_tls_wire_t *wire, const aloop_tls_keys_t *keys);
+int aloop__tls_kernel_record(aloop_tls_wire_t *wire, int type, const void *data, size_t size);
+
+/* Of transports whose kernel encrypts. The socket has room: whether data may be sent now. */
+bool aloop__tls_kernel_unblocked(aloop__tls_t *self);
+
+/* Closes the carrier when everything has reached the TCP buffer. */
+void aloop__tls_kernel_finish(aloop__tls_t *self);
+
+/* What the peer has not acknowledged yet. */
+size_t aloop__tls_kernel_unsent(const aloop__tls_t *self);
+
+/* Forgets the queue. */
+void aloop__tls_kernel_drop(aloop__tls_t *self);
+
+/* The driver's calls for them. */
+ssize_t aloop__tls_kernel_send(aloop__tls_t *self, const struct iovec *iov, int count);
+void aloop__tls_kernel_write_outbox(aloop__tls_t *self);
+int aloop__tls_kernel_flush_outbox(aloop__tls_t *self);
+int aloop__tls_kernel_await_room(aloop__tls_t *self);
+ssize_t aloop__tls_kernel_send_file(aloop__tls_t *self, int file, int64_t offset, int64_t count);
+void aloop__tls_kernel_file_over(aloop__tls_t *self);
 
 #endif

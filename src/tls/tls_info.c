@@ -30,6 +30,7 @@ int aloop_transport_tls_info(const aloop_transport_t *transport, aloop_tls_info_
   if (info == NULL || info->size <= sizeof info->size)
     return aloop__misuse(transport->object.loop, ALOOP_EINVAL, "set info.size to sizeof(aloop_tls_info_t)");
   aloop__tls_engine(self)->info(self->session, &all);
+  all.kernel = self->kernel ? 1 : 0;
   all.size = info->size < sizeof all ? info->size : sizeof all;
   memcpy(info, &all, all.size);
   return 0;

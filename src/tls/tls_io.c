@@ -47,8 +47,7 @@ typedef struct room {
 
 /* ---- Buffers --------------------------------------------------------------------------------------------- */
 
-/* A memset that the compiler does not know to be of no use. */
-static void clear(void *block, size_t size) {
+void aloop__tls_clear(void *block, size_t size) {
   static void *(*const volatile set)(void *, int, size_t) = memset;
   set(block, 0, size);
 }
@@ -57,10 +56,10 @@ static void clear(void *block, size_t size) {
 static void close_room(aloop_t *loop, aloop__room_t *closed) {
   room_t *room = (room_t *)(void *)closed;
   aloop__net_t *net = aloop__net_of(loop);
-  clear(net->read_buffer, ALOOP__READ_SIZE);
-  clear(net->cork_buffer, ALOOP__CORK_SIZE);
+  aloop__tls_clear(net->read_buffer, ALOOP__READ_SIZE);
+  aloop__tls_clear(net->cork_buffer, ALOOP__CORK_SIZE);
   for (int i = 0; i < ALOOP__TLS_DEPTH_MAX; i++) {
-    if (room->levels[i] != NULL) clear(room->levels[i], sizeof *room->levels[i]);
+    if (room->levels[i] != NULL) aloop__tls_clear(room->levels[i], sizeof *room->levels[i]);
     aloop__memory_release(loop, room->levels[i]);
   }
   aloop__memory_release(loop, room);
@@ -89,10 +88,7 @@ aloop__tls_level_t *aloop__tls_level(aloop_t *loop, unsigned depth) {
 
 /* ---- What the engine puts out ---------------------------------------------------------------------------- */
 
-typedef struct io {
-  aloop_tls_wire_t wire;
-  aloop__tls_t *self;
-} io_t;
+typedef aloop__tls_io_t io_t;
 
 static void put(aloop__tls_t *self, const void *data, size_t size) {
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
@@ -107,11 +103,12 @@ void aloop__tls_flush(aloop__tls_t *self) {
 }
 
 static int output(aloop_tls_wire_t *wire, const void *data, size_t size) {
-  io_t *io = (io_t *)(void *)wire;
-  aloop__tls_level_t *level = io->self->level;
-  if (size > OUT_SIZE - level->used) aloop__tls_flush(io->self);
+  aloop__tls_t *self = aloop__tls_of_wire(wire);
+  aloop__tls_level_t *level = self->level;
+  if (self->kernel) return ALOOP_ETLS; /* it would be encrypted twice */
+  if (size > OUT_SIZE - level->used) aloop__tls_flush(self);
   if (size > OUT_SIZE) {
-    put(io->self, data, size);
+    put(self, data, size);
     return 0;
   }
   memcpy(level->out + level->used, data, size);
@@ -119,8 +116,13 @@ static int output(aloop_tls_wire_t *wire, const void *data, size_t size) {
   return 0;
 }
 
-static io_t io_of(aloop__tls_t *self, const unsigned char *data, size_t size) {
-  return (io_t){.wire = {.input = data, .input_size = size, .output = output}, .self = self};
+aloop__tls_io_t aloop__tls_io_of(aloop__tls_t *self, const unsigned char *data, size_t size) {
+  return (io_t){.wire = {.input = data,
+                         .input_size = size,
+                         .output = output,
+                         .keys = aloop__tls_kernel_keys,
+                         .record = aloop__tls_kernel_record},
+                .self = self};
 }
 
 /* ---- Receiving ------------------------------------------------------------------------------------------- */
@@ -208,7 +210,7 @@ static void hold(aloop__tls_t *self, const unsigned char *data, size_t size) {
 }
 
 static void process(aloop__tls_t *self, const unsigned char *data, size_t size) {
-  io_t io = io_of(self, data, size);
+  io_t io = aloop__tls_io_of(self, data, size);
   if (self->phase == ALOOP__TLS_HANDSHAKE) aloop__tls_shake(self, &io.wire);
   if (self->phase == ALOOP__TLS_OPEN) deliver(self, &io.wire);
   hold(self, io.wire.input, io.wire.input_size);
@@ -288,8 +290,9 @@ static size_t next_piece(aloop__tls_level_t *level, cursor_t *cursor, const void
 
 ssize_t aloop__tls_send(aloop_transport_t *transport, const struct iovec *iov, int count) {
   aloop__tls_t *self = aloop__tls_of(transport);
+  if (self->kernel) return aloop__tls_kernel_send(self, iov, count);
   cursor_t cursor = {.iov = iov, .left = count};
-  io_t io = io_of(self, NULL, 0);
+  io_t io = aloop__tls_io_of(self, NULL, 0);
   size_t taken = 0;
   int rc = 0;
   if (self->phase != ALOOP__TLS_OPEN || self->blocked) return ALOOP_EAGAIN;
@@ -306,7 +309,7 @@ ssize_t aloop__tls_send(aloop_transport_t *transport, const struct iovec *iov, i
 }
 
 int aloop__tls_say_end(aloop__tls_t *self) {
-  io_t io = io_of(self, NULL, 0);
+  io_t io = aloop__tls_io_of(self, NULL, 0);
   if (self->told) return 0;
   self->told = true;
   int rc = aloop__tls_engine(self)->shutdown(self->session, &io.wire);
@@ -316,6 +319,10 @@ int aloop__tls_say_end(aloop__tls_t *self) {
 
 static void write_outbox(aloop__tls_t *self) {
   enum { PARTS = 64 };
+  if (self->kernel) {
+    aloop__tls_kernel_write_outbox(self);
+    return;
+  }
   aloop_transport_t *transport = &self->transport;
   struct iovec iov[PARTS];
   while (!aloop__outbox_empty(&transport->outbox) && !self->blocked && self->phase == ALOOP__TLS_OPEN) {
@@ -327,7 +334,9 @@ static void write_outbox(aloop__tls_t *self) {
 }
 
 int aloop__tls_flush_outbox(aloop_transport_t *transport) {
-  write_outbox(aloop__tls_of(transport));
+  aloop__tls_t *self = aloop__tls_of(transport);
+  if (self->kernel) return aloop__tls_kernel_flush_outbox(self);
+  write_outbox(self);
   return 0;
 }
 
@@ -343,6 +352,8 @@ static void go_on_writing(aloop__tls_t *self) {
 void aloop__tls_unblocked(aloop__tls_t *self) {
   aloop_transport_t *transport = &self->transport;
   self->blocked = false;
+  if (self->kernel && !aloop__tls_kernel_unblocked(self)) return;
+  if (self->phase == ALOOP__TLS_OPEN) aloop__tls_kernel_offer(self);
   aloop__write_check_low(transport);
   go_on_writing(self);
 }
@@ -387,6 +398,7 @@ int aloop__tls_read(aloop_transport_t *transport, bool on) {
 
 int aloop__tls_await_room(aloop_transport_t *transport) {
   aloop__tls_t *self = aloop__tls_of(transport);
+  if (self->kernel) return aloop__tls_kernel_await_room(self);
   self->wants_room = true;
   return self->blocked ? 0 : queue_pump(self);
 }

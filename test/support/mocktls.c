@@ -19,6 +19,7 @@ mock_t mock;
 typedef struct session {
   bool server;
   bool greeted, shaken, ended;
+  bool offloaded; /* a kernel makes the records */
   char name[256];
   aloop_tls_session_t how;
   unsigned char *own; /* bytes taken that are no record yet, or that nobody has read */
@@ -30,7 +31,7 @@ typedef struct session {
 } session_t;
 
 void mock_begin(void) {
-  mock = (mock_t){.half_close = true};
+  mock = (mock_t){.half_close = true, .version = ALOOP_TLS_1_2};
 }
 
 /* ---- Contexts -------------------------------------------------------------------------------------------- */
@@ -51,8 +52,10 @@ static void context_free(void *context) {
 
 aloop_tls_context_t *mock_context(int role) {
   aloop_tls_context_t *context = NULL;
-  aloop_tls_options_t options = {
-      .size = sizeof options, .role = role, .certificate_file = role == ALOOP_TLS_SERVER ? "mock" : NULL};
+  aloop_tls_options_t options = {.size = sizeof options,
+                                 .role = role,
+                                 .certificate_file = role == ALOOP_TLS_SERVER ? "mock" : NULL,
+                                 .kernel = mock.kernel};
   if (role == ALOOP_TLS_CLIENT) options.verify = ALOOP_TLS_VERIFY_NONE;
   assert_int_equal(aloop_tls_context_new(&mock_engine, &options, &context), 0);
   return context;
@@ -167,6 +170,31 @@ static void turn_bits(unsigned char *data, size_t size) {
   for (size_t i = 0; i < size; i++) data[i] ^= 0xff;
 }
 
+static int give_keys(aloop_tls_wire_t *wire) {
+  aloop_tls_keys_t keys = {.size = sizeof keys,
+                           .version = mock.version,
+                           .cipher = mock.cipher != 0 ? mock.cipher : ALOOP_TLS_AES_128_GCM};
+  for (size_t i = 0; i < sizeof keys.key; i++) keys.key[i] = (unsigned char)('a' + i);
+  for (size_t i = 0; i < sizeof keys.iv; i++) keys.iv[i] = (unsigned char)('A' + i);
+  keys.sequence[sizeof keys.sequence - 1] = 7;
+  return wire->keys(wire, &keys);
+}
+
+static int offload(void *arg, aloop_tls_wire_t *wire) {
+  session_t *session = arg;
+  if (!mock.offloads) return ALOOP_ENOTSUP;
+  int rc = give_keys(wire);
+  session->offloaded = rc == 0;
+  return rc;
+}
+
+static int update(aloop_tls_wire_t *wire) {
+  static const unsigned char message[] = {24, 0, 0, 1, 0};
+  mock.updates++;
+  int rc = wire->record(wire, 22, message, sizeof message);
+  return rc == 0 ? give_keys(wire) : rc;
+}
+
 /* Takes one record. Returns 1, 0 if there is none, or a code. */
 static int read_record(session_t *session, aloop_tls_wire_t *wire) {
   static unsigned char text[RECORD_MAX];
@@ -176,6 +204,10 @@ static int read_record(session_t *session, aloop_tls_wire_t *wire) {
   if (letter == 'E') session->ended = true;
   if (letter == 'E') return 1;
   if (letter == 'A') return ALOOP_ETLS_ALERT;
+  if (letter == 'U' && session->offloaded) {
+    int rc = update(wire);
+    return rc < 0 ? rc : 1;
+  }
   if (letter != 'D') return ALOOP_ETLS;
   turn_bits(text, (size_t)n);
   append(&session->plain, &session->plain_size, text, (size_t)n);
@@ -202,8 +234,8 @@ static ssize_t read_plain(void *arg, aloop_tls_wire_t *wire, void *buffer, size_
 }
 
 static int write_plain(void *arg, aloop_tls_wire_t *wire, const void *data, size_t size) {
-  (void)arg;
   static unsigned char text[RECORD_MAX];
+  assert_false(((session_t *)arg)->offloaded);
   assert_true(size > 0 && size <= 16384);
   if (mock.write_error < 0) return mock.write_error;
   memcpy(text, data, size);
@@ -212,7 +244,8 @@ static int write_plain(void *arg, aloop_tls_wire_t *wire, const void *data, size
 }
 
 static int shut(void *arg, aloop_tls_wire_t *wire) {
-  (void)arg;
+  const session_t *session = arg;
+  if (session->offloaded) return wire->record(wire, 21, "\1", 2);
   return emit(wire, 'E', "", 0);
 }
 
@@ -274,6 +307,7 @@ const aloop_tls_engine_t mock_engine = {
     .certificate = certificate,
     .binding = binding,
     .half_close = half_close,
+    .offload = offload,
 };
 
 /* ---- The peer by hand ------------------------------------------------------------------------------------ */
@@ -320,11 +354,18 @@ void mock_expect(aloop_t *loop, int fd, char letter, const char *text) {
   if (text != NULL) assert_string_equal((char *)record, text);
 }
 
+static void make_pair(int fds[2]) {
+  if (mock.tcp)
+    make_tcp_pair(fds);
+  else
+    make_socketpair(fds);
+}
+
 /* ---- Connections ----------------------------------------------------------------------------------------- */
 
 aloop_future_t *mock_accept(tape_t *tape, const aloop_protocol_t *table, int *peer) {
   int fds[2];
-  make_socketpair(fds);
+  make_pair(fds);
   aloop_tls_context_t *context = mock_context(ALOOP_TLS_SERVER);
   aloop_accepted_options_t options = {.size = sizeof options,
                                       .tls = context,
@@ -339,7 +380,7 @@ aloop_future_t *mock_accept(tape_t *tape, const aloop_protocol_t *table, int *pe
 
 aloop_future_t *mock_connect(tape_t *tape, const aloop_protocol_t *table, int *peer) {
   int fds[2];
-  make_socketpair(fds);
+  make_pair(fds);
   aloop_tls_context_t *context = mock_context(ALOOP_TLS_CLIENT);
   aloop_connect_options_t options = {.size = sizeof options,
                                      .fd = fds[0],

@@ -6,6 +6,7 @@
  *     H   the client's hello, with the name it wants       S   the server's answer
  *     F   the client has finished                          D   data, each byte with its bits turned round
  *     E   the end of the stream                            A   the sender refuses to go on
+ *     U   the sender wants new keys of a kernel
  *
  * A client says H, a server S, a client F; then both are shaken.
  */
@@ -23,7 +24,13 @@ typedef struct mock {
   bool swallows;   /* takes every byte it is given at once; else only whole records */
   bool greedy;     /* one call of read takes all whole records, so that some are pending */
   bool half_close; /* as of TLS 1.3 */
-  int sessions;    /* alive */
+  bool offloads;   /* gives keys away */
+  bool tcp;        /* connections are over TCP */
+  int version;     /* of the keys */
+  int cipher;
+  int64_t kernel; /* the option of contexts */
+  int updates;    /* of keys that were asked for */
+  int sessions;   /* alive */
   int contexts;
 } mock_t;
 

@@ -41,6 +41,8 @@ static void contexts(misuse_t *m) {
   MISTAKE(CONTEXT(.alpn_count = 1), ALOOP_EINVAL);
   MISTAKE(CONTEXT(.alpn = empty, .alpn_count = 1), ALOOP_EINVAL);
   MISTAKE(CONTEXT(.ticket_key = "x", .ticket_key_size = 1), ALOOP_EINVAL);
+  MISTAKE(CONTEXT(.kernel = 2), ALOOP_EINVAL);
+  MISTAKE(CONTEXT(.kernel = -2), ALOOP_EINVAL);
   MISTAKE(aloop_tls_context_ref(NULL), 0);
   ORDINARY_OF_VOID(aloop_tls_context_unref(NULL));
 }

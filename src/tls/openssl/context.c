@@ -339,15 +339,19 @@ static void log_key(const SSL *ssl, const char *line) {
   enum { ROOM = 512 };
   char text[ROOM];
   const context_t *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+  if (context->kernel) aloop__openssl_kernel_note(ssl, line);
+  if (context->keylog < 0) return;
   int n = snprintf(text, sizeof text, "%s\n", line);
   if (n > 0 && n < ROOM && write(context->keylog, text, (size_t)n) < 0) ERR_clear_error();
   OPENSSL_cleanse(text, sizeof text);
 }
 
 static int set_up_keylog(context_t *context, const aloop_tls_options_t *options) {
-  if (options->keylog_file == NULL) return 0;
-  context->keylog = open(options->keylog_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-  if (context->keylog < 0) return say(options, -errno, "key log", options->keylog_file);
+  if (options->keylog_file == NULL && !context->kernel) return 0;
+  if (options->keylog_file != NULL)
+    context->keylog = open(options->keylog_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (options->keylog_file != NULL && context->keylog < 0)
+    return say(options, -errno, "key log", options->keylog_file);
   if (SSL_CTX_set_app_data(context->ctx, context) != 1) return ALOOP_ENOMEM;
   SSL_CTX_set_keylog_callback(context->ctx, log_key);
   return 0;
@@ -388,6 +392,7 @@ int aloop__openssl_context_new(const aloop_tls_options_t *options, void **made) 
   context->role = options->role;
   context->verify = options->verify;
   context->keylog = -1;
+  context->kernel = options->kernel >= 0;
   pthread_mutex_init(&context->cache.lock, NULL);
   ERR_clear_error();
   int rc = set_up(context, options);

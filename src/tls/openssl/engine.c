@@ -25,6 +25,7 @@ static const aloop_tls_engine_t engine = {
     .certificate = aloop__openssl_certificate,
     .binding = aloop__openssl_binding,
     .half_close = aloop__openssl_half_close,
+    .offload = aloop__openssl_offload,
 };
 
 const aloop_tls_engine_t *aloop_tls_openssl(void) {

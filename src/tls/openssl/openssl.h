@@ -28,7 +28,8 @@ typedef struct aloop__openssl_context {
   int verify;
   unsigned char *alpn; /* as in the handshake: each with its size before it */
   unsigned alpn_size;
-  int keylog; /* a descriptor, or -1 */
+  int keylog;  /* a descriptor, or -1 */
+  bool kernel; /* it may encrypt what is sent */
   aloop__openssl_cache_t cache;
 } aloop__openssl_context_t;
 
@@ -43,8 +44,12 @@ typedef struct aloop__openssl_session {
   unsigned char **ders;
   size_t ders_count;
   unsigned long error; /* OpenSSL's, of the call that failed */
-  int failure;         /* of output() */
+  int failure;         /* of output(), or record() */
   bool shaken;
+  bool offloaded;   /* the kernel has the write keys */
+  uint64_t records; /* sent with them so far */
+  size_t secret_size;
+  unsigned char secret[EVP_MAX_MD_SIZE]; /* of TLS 1.3, from which they come */
 } aloop__openssl_session_t;
 
 /* context.c */
@@ -67,6 +72,13 @@ void aloop__openssl_reason(void *session, char *text, size_t size);
 void aloop__openssl_info(void *session, aloop_tls_info_t *info);
 int aloop__openssl_certificate(void *session, size_t index, const void **der, size_t *size);
 int aloop__openssl_binding(void *session, const char *type, void *data, size_t *size);
+
+/* kernel.c: sees what is sent, from the first message on; notes a line of the key log; answers a peer that
+ * wants new keys. */
+void aloop__openssl_kernel_watch(aloop__openssl_session_t *session);
+void aloop__openssl_kernel_note(const SSL *ssl, const char *line);
+int aloop__openssl_kernel_answer(aloop__openssl_session_t *session);
+int aloop__openssl_offload(void *session, aloop_tls_wire_t *wire);
 
 /* resume.c: takes a session for the name out of the cache, if there is one; keeps one; drops all. */
 void aloop__openssl_resume(aloop__openssl_session_t *session);

@@ -44,6 +44,7 @@ static int bio_write(BIO *bio, const char *data, int size) {
   session_t *session = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
   if (size <= 0 || session->wire == NULL) return 0;
+  if (session->offloaded) return size; /* it has gone in clear (kernel.c) */
   int rc = session->wire->output(session->wire, data, (size_t)size);
   if (rc == 0) return size;
   session->failure = rc;
@@ -96,6 +97,7 @@ static int set_up(session_t *session, const aloop_tls_session_t *how) {
   BIO_set_data(bio, session);
   SSL_set_bio(session->ssl, bio, bio);
   if (SSL_set_app_data(session->ssl, session) == 0) return ALOOP_ENOMEM;
+  if (context->kernel) aloop__openssl_kernel_watch(session);
   if (context->role == ALOOP_TLS_SERVER) {
     SSL_set_accept_state(session->ssl);
     return 0;
@@ -117,6 +119,7 @@ void aloop__openssl_session_free(void *arg) {
   free(session->ders);
   free(session->alpn);
   free(session->name);
+  OPENSSL_cleanse(session->secret, sizeof session->secret);
   free(session);
   ERR_clear_error();
 }
@@ -185,6 +188,10 @@ ssize_t aloop__openssl_read(void *arg, aloop_tls_wire_t *wire, void *buffer, siz
   session_t *session = enter(arg, wire);
   int rc = SSL_read_ex(session->ssl, buffer, size, &n);
   if (rc != 1) rc = fault_of(session, rc);
+  if (session->offloaded && rc >= 0) {
+    int answered = aloop__openssl_kernel_answer(session);
+    if (answered < 0) rc = answered;
+  }
   session->wire = NULL;
   return rc == 1 ? (ssize_t)n : rc;
 }
@@ -203,6 +210,7 @@ int aloop__openssl_shutdown(void *arg, aloop_tls_wire_t *wire) {
   session_t *session = enter(arg, wire);
   int rc = SSL_shutdown(session->ssl);
   if (rc < 0) rc = fault_of(session, rc);
+  if (session->failure < 0) rc = session->failure;
   session->wire = NULL;
   return rc < 0 && rc != ALOOP_EOF ? rc : 0;
 }
