@@ -75,7 +75,7 @@ refused() {
 }
 
 refused expired "certificate verify failed: certificate has expired"
-refused wronghost "hostname mismatch: the certificate is not for localhost"
+refused wronghost "[Hh]ostname mismatch: the certificate is not for localhost"
 refused selfsigned "certificate verify failed: self.signed certificate"
 
 "$examples/tcp_echo" --port 0 --tls "$certs/server.pem" "$certs/other.key" 2>"$folder/said"
