@@ -1490,8 +1490,10 @@ ALOOP_API aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file,
  * and timeouts count as ever. Closing one transport closes the other (ALOOP_ECLOSED); if one fails or is
  * aborted the other is reset, the error is the future's and the message says which failed. connection_lost goes
  * to the old protocols. Cancelling gives them their transports back; what was read is still written, and EOF
- * told again. A pipe has one way; descriptors travel on between Unix sockets. Errors: ALOOP_EINVAL (twice the
- * same), ALOOP_EOTHERLOOP, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile, another relay), ALOOP_EPIPE (after write_eof),
+ * told again. A pipe has one way; descriptors travel on between Unix sockets. TLS before 1.3 has no half ends:
+ * such a peer hears of the other's EOF at the close only, and its own EOF ends both ways once what came is sent
+ * (give it timeouts if the other may leave without a word). Errors: ALOOP_EINVAL (twice the same),
+ * ALOOP_EOTHERLOOP, ALOOP_ECLOSED, ALOOP_EBUSY (sendfile, another relay), ALOOP_EPIPE (after write_eof),
  * ALOOP_ENOTSUP (no way between two such pipes). [loop] */
 ALOOP_API aloop_future_t *aloop_relay(aloop_transport_t *a, aloop_transport_t *b);
 

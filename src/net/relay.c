@@ -10,8 +10,9 @@
  * Each side is the source of one way and the sink of the other. A way has ended when its source has received
  * EOF; the sink is then told EOF, once it has sent what is on its way. When both have ended and both sinks have
  * sent everything, the relay is done and closes both. A side that cannot send or cannot receive (a pipe) has
- * one way that has ended from the start. A sink that cannot be told EOF alone (TLS before 1.3) hears of it by
- * the close, when the other way has ended too.
+ * one way that has ended from the start. A side without half ends (TLS before 1.3) cannot be told EOF alone: as
+ * a sink it hears of it by the close, when the other way has ended too; as a source its EOF ends both ways,
+ * since it takes nothing any more.
  *
  * Back-pressure is that of every stream: a sink above its high-water mark holds its source (the flag HELD)
  * until it has fallen to the low one. It stands beside the user's own pausing, which counts as ever; but what
@@ -200,6 +201,11 @@ static bool is_sent(const side_t *sink) {
   return aloop__outbox_empty(&sink->transport->outbox) && sink->other->piped == 0;
 }
 
+static bool has_half_ends(const side_t *side) {
+  const aloop__driver_t *driver = side->transport->driver;
+  return driver->can_send_eof == NULL || driver->can_send_eof(side->transport);
+}
+
 /* Something has ended or was sent: what is due now? */
 static void go_further(side_t *sink) {
   aloop__relay_t *relay = sink->relay;
@@ -209,33 +215,36 @@ static void go_further(side_t *sink) {
     if (is_sent(sink->other)) finish(relay);
     return;
   }
-  const aloop__driver_t *driver = sink->transport->driver;
   bool is_told = (sink->transport->flags & (ALOOP__EOF_WANTED | ALOOP__NO_WRITE)) != 0;
-  bool can_be = driver->can_send_eof == NULL || driver->can_send_eof(sink->transport);
-  if (is_told || !can_be || (sink->other->transport->flags & ALOOP__EOF_RECEIVED) == 0)
+  if (is_told || !has_half_ends(sink) || (sink->other->transport->flags & ALOOP__EOF_RECEIVED) == 0)
     return; /* a way that never was */
   sink->transport->flags |= ALOOP__EOF_WANTED;
   aloop__stream_drained(sink->transport);
 }
-
-/* Keeps the transport. */
-static int pass_end_on(aloop_transport_t *transport, void *protocol) {
-  (void)transport;
-  side_t *side = protocol;
-  side->ended = true;
-  go_further(side->other);
-  return 1;
-}
-
-/* ---- Back-pressure --------------------------------------------------------------------------------------- */
 
 static void hold(side_t *source) {
   source->transport->flags |= ALOOP__HELD;
   aloop__stream_update_reading(source->transport);
 }
 
+/* Keeps the transport. */
+static int pass_end_on(aloop_transport_t *transport, void *protocol) {
+  side_t *side = protocol;
+  aloop__relay_t *relay = side->relay;
+  side->ended = true;
+  if (!has_half_ends(side) && !side->other->ended) {
+    side->other->ended = true;
+    hold(side->other);
+    if (aloop__relay_of(transport) != relay) return 1;
+  }
+  go_further(side->other);
+  return 1;
+}
+
+/* ---- Back-pressure --------------------------------------------------------------------------------------- */
+
 static void let_go(side_t *source) {
-  if ((source->transport->flags & ALOOP__HELD) == 0) return;
+  if (source->ended || (source->transport->flags & ALOOP__HELD) == 0) return;
   source->transport->flags &= ~(uint32_t)ALOOP__HELD;
   aloop__stream_touch(source->transport, true, false); /* it could not read before */
   aloop__stream_update_reading(source->transport);
@@ -257,7 +266,8 @@ static void sink_has_room(aloop_transport_t *transport, void *protocol) {
 void aloop__relay_drained(aloop_transport_t *transport) {
   side_t *sink = side_of(transport);
   aloop__relay_t *relay = sink->relay;
-  if (sink->other->piped == 0) let_go(sink->other);
+  bool full = (transport->flags & ALOOP__WRITE_PAUSED) != 0; /* with an empty outbox: beneath */
+  if (sink->other->piped == 0 && !full) let_go(sink->other);
   if (aloop__relay_of(transport) == relay) go_further(sink);
 }
 

@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "net/relay.h"
 #include "net/write.h"
 #include "tls/tls.h"
 
@@ -137,7 +138,8 @@ static void deliver_end(aloop__tls_t *self) {
   aloop_transport_t *transport = &self->transport;
   if (!aloop__stream_wants_read(transport)) return;
   aloop__stream_received_eof(transport);
-  if (self->phase == ALOOP__TLS_OPEN && !aloop__tls_engine(self)->half_close(self->session))
+  if (self->phase == ALOOP__TLS_OPEN && aloop__relay_of(transport) == NULL && /* a relay closes both sides */
+      !aloop__tls_engine(self)->half_close(self->session))
     aloop__stream_close(transport);
 }
 
