@@ -27,52 +27,61 @@ enum {
 
 /* ---- What a peer implements: the time of the measured part in ns ----------------------------------------- */
 
+/* Any of them may be missing: then the peer has no such row. Where a part is measured as CPU time of the
+ * thread, bench_cpu is called at its start and at its end, and nowhere else; that is also what callgrind counts. */
+
 extern const char *const peer_name;
 
 /* `count` callbacks, each of which schedules the next. */
-int64_t peer_chain(long count);
+int64_t peer_chain(long count) __attribute__((weak));
 
 /* `rounds` times: `size` callbacks are scheduled, then all of them run. */
-int64_t peer_burst(long size, long rounds);
+int64_t peer_burst(long size, long rounds) __attribute__((weak));
 
 /* On one loop, `rounds` times: starts `count` timers of these delays (ns), cancels them in the order they were
  * started, turns once. The times of each round go to inserts[] and cancels[]. */
-void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels);
+void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels)
+    __attribute__((weak));
 
 /* On one loop, `rounds` times: starts `count` timers, sleeps until all are due, measures until the last was
  * called. */
-void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times);
+void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) __attribute__((weak));
 
 /* Has `timers` timers of `timeout` ns running and pushes `total` of them, in this order (repeated), back to
  * their full timeout, 1000 in each turn of the loop. */
-int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order);
+int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order) __attribute__((weak));
+
+/* The same for a program that does not know of pushing back: it stops the timer and starts it anew. */
+int64_t peer_restart(long timers, int64_t timeout, long total, const uint32_t *order) __attribute__((weak));
 
 /* On one loop, `rounds` times: `count` callbacks come from `producers` threads (bench_producers_start). */
-void peer_posts(int producers, long count, long rounds, int64_t *times);
+void peer_posts(int producers, long count, long rounds, int64_t *times) __attribute__((weak));
 
-/* `count` times: looks up the addresses of "127.0.0.1" port 80, and goes on when told of them. Where a library
- * has no such call the function is missing. */
+/* Two loops in two threads: a callback posts the next one to the other loop, `count` times there and back. */
+int64_t peer_pingpong(long count) __attribute__((weak));
+
+/* `count` times: looks up the addresses of "127.0.0.1" port 80, and goes on when told of them. */
 int64_t peer_lookup(long count) __attribute__((weak));
 
 /* On one loop, `rounds` times: gives `count` jobs that do nothing to a pool of threads, `burst` at a time; the
- * next ones when the last of them has come back. Libraries without a pool leave it out. */
+ * next ones when the last of them has come back. */
 void peer_jobs(long burst, long count, long rounds, int64_t *times) __attribute__((weak));
 
 /* `count` messages of `size` bytes go through a pipe from one end on a loop to the other on the same loop:
- * `depth` at a time, the next ones when all of them have arrived. Libraries without pipes leave it out. */
+ * `depth` at a time, the next ones when all of them have arrived. */
 int64_t peer_pipe(long size, long depth, long count) __attribute__((weak));
 
 /* `count` datagrams of `size` bytes are echoed over the loopback device, `depth` at a time: makes the echo
- * server and gives all else to bench_datagrams. Libraries without datagrams leave it out. */
+ * server and gives all else to bench_datagrams. */
 int64_t peer_datagrams(long size, long depth, long count) __attribute__((weak));
 
 /* `count` times: runs /bin/true with its output in a pipe, until it has ended and the pipe too; `depth` of them
- * at any moment. Missing where a library has no such call. */
+ * at any moment. */
 int64_t peer_spawn(long count, long depth) __attribute__((weak));
 
 /* On one loop, `rounds` times each: makes `count` tasks that return at once, 100 in each turn; awaits `count` futures
  * that are done; awaits `count` that are done a turn later; and, to compare with, makes and reads `count` done
- * futures without a task. Libraries without tasks leave it out. */
+ * futures without a task. */
 typedef struct bench_tasks {
   int64_t *create, *ready, *pending, *future;
 } bench_tasks_t;
@@ -80,24 +89,29 @@ void peer_tasks(long count, long rounds, const bench_tasks_t *times) __attribute
 
 /* On one loop, `rounds` times each, `count` times in tasks: takes and releases a free lock; hands a lock over between
  * two tasks; puts an item for another task, through a queue of one place; begins and ends a time limit; begins and
- * ends a group of one task that returns at once. Libraries without these leave it out. */
+ * ends a group of one task that returns at once. */
 typedef struct bench_sync {
   int64_t *lock, *hand_over, *queue, *limit, *group;
 } bench_sync_t;
 void peer_sync(long count, long rounds, const bench_sync_t *times) __attribute__((weak));
 
 /* A loop, ready to use; one turn of it that does not wait; its end. */
-void *peer_loop_new(void);
-void peer_loop_turn(void *loop);
-void peer_loop_free(void *loop);
+void *peer_loop_new(void) __attribute__((weak));
+void peer_loop_turn(void *loop) __attribute__((weak));
+void peer_loop_free(void *loop) __attribute__((weak));
+
+/* Starts timers with a timeout of a minute on a loop, and keeps what its user would need to stop them; makes tasks that
+ * wait for what never comes. */
+void peer_make_timers(void *loop, long count) __attribute__((weak));
+void peer_make_tasks(void *loop, long count) __attribute__((weak));
 
 /* A UDP socket on 127.0.0.1, port 0, that counts in bench_received what it receives, until the process is
- * killed; calls bench_listening first. Libraries without datagrams leave it out. */
+ * killed; calls bench_listening first. */
 void peer_receive(void) __attribute__((weak));
 
 /* An echo server on 127.0.0.1, port 0, or on the Unix socket bench_path: calls bench_listening, then serves until the process is killed.
  * `for_memory`: where the library offers a choice, the form that takes least memory for an idle connection. */
-void peer_serve(bool for_memory);
+void peer_serve(bool for_memory) __attribute__((weak));
 
 /* Such servers with other work; libraries leave out what they cannot do. The sink reads and forgets; the source
  * writes bench_block again and again; the third sends a file of `size` bytes for each byte that it
@@ -150,6 +164,19 @@ typedef struct bench_producers {
 void bench_producers_start(bench_producers_t *producers, int count, long total, void (*post)(void *),
                            void *user);
 void bench_producers_join(bench_producers_t *producers);
+
+/* One of the two that play: `post` has bench_side_arrive called on its loop, `run` runs that loop until `stop`. The
+ * peer gives these, bench_pingpong does the rest: it runs `far` in a thread of its own. */
+typedef struct bench_side {
+  void (*post)(struct bench_side *side);
+  void (*run)(struct bench_side *side);
+  void (*stop)(struct bench_side *side);
+  struct bench_side *opposite;
+  long left;
+  bool far;
+} bench_side_t;
+void bench_side_arrive(bench_side_t *side);
+int64_t bench_pingpong(bench_side_t *near, bench_side_t *far, long count);
 
 /* For libraries whose cross-thread call only wakes the loop: the queue that their users write beside it. A
  * mutex guards an array that the loop swaps for an empty one, so the lock is taken once per batch on that side.

@@ -128,6 +128,7 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
   }
 }
 
+/* expires_at cancels what is pending: pushing back is the same as stopping and starting. */
 int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {
   loop_context context;
   auto timers = new_timers(context, timers_count);
@@ -153,6 +154,18 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
   }
   int64_t took = bench_cpu() - start;
   return fired == 0 ? took : -1;
+}
+
+int64_t peer_restart(long timers_count, int64_t timeout, long total, const uint32_t *order) {
+  return peer_rearm(timers_count, timeout, total, order);
+}
+
+void peer_make_timers(void *loop, long count) {
+  auto *timers = new auto(new_timers(*static_cast<loop_context *>(loop), count));
+  for (auto &timer : *timers) {
+    timer.expires_after(std::chrono::minutes(1));
+    timer.async_wait([](const asio::error_code &) {});
+  }
 }
 
 /* ---- Posts ----------------------------------------------------------------------------------------------- */
@@ -182,6 +195,24 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
     bench_producers_join(&threads);
     all.context.restart();
   }
+}
+
+struct side : bench_side_t {
+  loop_context context{1};
+  asio::executor_work_guard<executor> work{context.get_executor()};
+
+  side() : bench_side_t() {
+    post = [](bench_side_t *to) {
+      asio::post(static_cast<side *>(to)->context, [to] { bench_side_arrive(to); });
+    };
+    run = [](bench_side_t *self) { static_cast<side *>(self)->context.run(); };
+    stop = [](bench_side_t *self) { static_cast<side *>(self)->context.stop(); };
+  }
+};
+
+int64_t peer_pingpong(long count) {
+  side sides[2];
+  return bench_pingpong(&sides[0], &sides[1], count);
 }
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------ */

@@ -337,8 +337,9 @@ static void measure(void (*event)(connection_t *, uint32_t)) {
   int64_t wall = now_ns() - from;
   cpu = clock_ns(cpu_clock) - cpu;
   double count = answered ? (double)answered : 1;
-  printf("%s per_s=%.1f cpu_ns=%.1f p50_us=%.1f p99_us=%.1f\n", options.label, count * 1e9 / (double)wall,
-         (double)cpu / count, percentile_us(0.5), percentile_us(0.99));
+  printf("%s per_s=%.1f cpu_ns=%.1f p50_us=%.1f p99_us=%.1f p999_us=%.1f\n", options.label,
+         count * 1e9 / (double)wall, (double)cpu / count, percentile_us(0.5), percentile_us(0.99),
+         percentile_us(0.999));
 }
 
 static void parse(int argc, char **argv) {

@@ -145,7 +145,7 @@ void peer_fire(long count, const int64_t *delays, long rounds, int64_t *times) {
   free(timers);
 }
 
-int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_t *order) {
+static int64_t push_back(long timers_count, int64_t timeout, long total, const uint32_t *order, bool restart) {
   struct ev_loop *loop = new_loop();
   ev_timer *timers = new_timers(loop, timers_count);
   for (long i = 0; i < timers_count; i++) {
@@ -155,12 +155,35 @@ int64_t peer_rearm(long timers_count, int64_t timeout, long total, const uint32_
   int64_t start = bench_cpu();
   for (long i = 0; i < total; i++) {
     if (i % 1000 == 0) ev_run(loop, EVRUN_NOWAIT);
-    ev_timer_again(loop, &timers[order[i % timers_count]]);
+    ev_timer *timer = &timers[order[i % timers_count]];
+    if (restart) {
+      ev_timer_stop(loop, timer);
+      ev_timer_set(timer, to_seconds(timeout), 0);
+      ev_timer_start(loop, timer);
+    } else {
+      ev_timer_again(loop, timer);
+    }
   }
   int64_t took = bench_cpu() - start;
   ev_loop_destroy(loop);
   free(timers);
   return took;
+}
+
+int64_t peer_rearm(long count, int64_t timeout, long total, const uint32_t *order) {
+  return push_back(count, timeout, total, order, false);
+}
+
+int64_t peer_restart(long count, int64_t timeout, long total, const uint32_t *order) {
+  return push_back(count, timeout, total, order, true);
+}
+
+void peer_make_timers(void *loop, long count) {
+  ev_timer *timers = new_timers(loop, count);
+  for (long i = 0; i < count; i++) {
+    ev_timer_set(&timers[i], 60, 0);
+    ev_timer_start(loop, &timers[i]);
+  }
 }
 
 /* ---- Posts ----------------------------------------------------------------------------------------------- */
@@ -206,6 +229,52 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   }
   ev_loop_destroy(posts.loop);
   bench_mailbox_free(&posts.mailbox);
+}
+
+typedef struct side {
+  bench_side_t side;
+  bench_mailbox_t mailbox;
+  struct ev_loop *loop;
+  ev_async wake;
+} side_t;
+
+static void arrived(void *side) {
+  bench_side_arrive(side);
+}
+
+static void post_to(bench_side_t *to) {
+  side_t *side = (side_t *)to;
+  if (bench_mailbox_put(&side->mailbox, arrived, to)) ev_async_send(side->loop, &side->wake);
+}
+
+static void run_side(bench_side_t *side) {
+  ev_run(((side_t *)side)->loop, 0);
+}
+
+static void stop_side(bench_side_t *side) {
+  ev_break(((side_t *)side)->loop, EVBREAK_ALL);
+}
+
+static void on_side_wake(struct ev_loop *loop, ev_async *wake, int events) {
+  (void)loop, (void)events;
+  bench_mailbox_run(wake->data);
+}
+
+int64_t peer_pingpong(long count) {
+  side_t sides[2];
+  for (int i = 0; i < 2; i++) {
+    sides[i] = (side_t){{.post = post_to, .run = run_side, .stop = stop_side}, .loop = new_loop()};
+    bench_mailbox_init(&sides[i].mailbox);
+    ev_async_init(&sides[i].wake, on_side_wake);
+    sides[i].wake.data = &sides[i].mailbox;
+    ev_async_start(sides[i].loop, &sides[i].wake);
+  }
+  int64_t took = bench_pingpong(&sides[0].side, &sides[1].side, count);
+  for (int i = 0; i < 2; i++) {
+    ev_loop_destroy(sides[i].loop);
+    bench_mailbox_free(&sides[i].mailbox);
+  }
+  return took;
 }
 
 /* ---- Echo ------------------------------------------------------------------------------------------------ */

@@ -184,17 +184,25 @@ typedef struct rearm {
   const struct timeval *timeout;
   const uint32_t *order;
   long timers, total, done;
+  bool restart;
 } rearm_t;
 
 static void rearm_some(evutil_socket_t fd, short events, void *arg) {
   rearm_t *rearm = arg;
   (void)fd, (void)events;
-  for (long end = rearm->done + 1000; rearm->done < rearm->total && rearm->done < end; rearm->done++)
-    event_add(&rearm->events[rearm->order[rearm->done % rearm->timers]], rearm->timeout);
+  for (long end = rearm->done + 1000; rearm->done < rearm->total && rearm->done < end; rearm->done++) {
+    struct event *event = &rearm->events[rearm->order[rearm->done % rearm->timers]];
+    if (rearm->restart) event_del(event);
+    event_add(event, rearm->timeout);
+  }
 }
 
-int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order) {
-  rearm_t rearm = {.base = new_base(EVENT_BASE_FLAG_NOLOCK), .order = order, .timers = timers, .total = total};
+static int64_t push_back(long timers, int64_t timeout, long total, const uint32_t *order, bool restart) {
+  rearm_t rearm = {.base = new_base(EVENT_BASE_FLAG_NOLOCK),
+                   .order = order,
+                   .timers = timers,
+                   .total = total,
+                   .restart = restart};
   struct timeval length = to_timeval(timeout);
   long fired = 0;
   rearm.timeout = event_base_init_common_timeout(rearm.base, &length);
@@ -214,6 +222,24 @@ int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *ord
   event_base_free(rearm.base);
   free(rearm.events);
   return fired == 0 ? took : -1;
+}
+
+int64_t peer_rearm(long timers, int64_t timeout, long total, const uint32_t *order) {
+  return push_back(timers, timeout, total, order, false);
+}
+
+int64_t peer_restart(long timers, int64_t timeout, long total, const uint32_t *order) {
+  return push_back(timers, timeout, total, order, true);
+}
+
+void peer_make_timers(void *base, long count) {
+  static long fired;
+  struct event *events = bench_alloc((size_t)count * sizeof *events);
+  const struct timeval minute = {.tv_sec = 60};
+  for (long i = 0; i < count; i++) {
+    event_assign(&events[i], base, -1, 0, count_down, &fired);
+    event_add(&events[i], &minute);
+  }
 }
 
 /* ---- Posts ----------------------------------------------------------------------------------------------- */
@@ -259,6 +285,52 @@ void peer_posts(int producers, long count, long rounds, int64_t *times) {
   event_free(posts.wake);
   event_base_free(posts.base);
   bench_mailbox_free(&posts.mailbox);
+}
+
+typedef struct side {
+  bench_side_t side;
+  bench_mailbox_t mailbox;
+  struct event_base *base;
+  struct event *wake;
+} side_t;
+
+static void arrived(void *side) {
+  bench_side_arrive(side);
+}
+
+static void post_to(bench_side_t *to) {
+  side_t *side = (side_t *)to;
+  if (bench_mailbox_put(&side->mailbox, arrived, to)) event_active(side->wake, EV_READ, 0);
+}
+
+static void run_side(bench_side_t *side) {
+  event_base_loop(((side_t *)side)->base, EVLOOP_NO_EXIT_ON_EMPTY);
+}
+
+static void stop_side(bench_side_t *side) {
+  event_base_loopbreak(((side_t *)side)->base);
+}
+
+static void on_side_wake(evutil_socket_t fd, short events, void *arg) {
+  (void)fd, (void)events;
+  bench_mailbox_run(arg);
+}
+
+int64_t peer_pingpong(long count) {
+  side_t sides[2];
+  evthread_use_pthreads();
+  for (int i = 0; i < 2; i++) {
+    sides[i] = (side_t){{.post = post_to, .run = run_side, .stop = stop_side}, .base = new_base(0)};
+    bench_mailbox_init(&sides[i].mailbox);
+    sides[i].wake = event_new(sides[i].base, -1, EV_PERSIST, on_side_wake, &sides[i].mailbox);
+  }
+  int64_t took = bench_pingpong(&sides[0].side, &sides[1].side, count);
+  for (int i = 0; i < 2; i++) {
+    event_free(sides[i].wake);
+    event_base_free(sides[i].base);
+    bench_mailbox_free(&sides[i].mailbox);
+  }
+  return took;
 }
 
 /* ---- Datagrams ------------------------------------------------------------------------------------------- */

@@ -3,9 +3,9 @@
  * What a coroutine costs, without loop and tasks: a switch, and making one, running it and letting it go.
  *
  *     bench_switch
- *     assembly switch=4.1 switch_among_10000=12.0 life=28.0     ns; each way; from making it to its end
+ *     aloop switch ns=4.1 among_ns=12.0 life_ns=28.0     each way; among 10 000; from making it to its end
  *
- * "bare" is the least that assembly can do: the six registers of x86-64 and the stack pointer, no control state, a jump
+ * "aloop" is the way that tasks take on this CPU; "raw" is the least that assembly can do: the six registers of x86-64 and the stack pointer, no control state, a jump
  * at the end. No library of coroutines in C is part of Debian that could be a peer; ucontext is what POSIX had.
  *
  * The time is the thread's CPU time, the best of several runs.
@@ -114,10 +114,11 @@ int main(void) {
       many = least(many, measure_switch(&stacks, CROWD));
       life = least(life, measure_life(&stacks));
     }
-    printf("%s switch=%.1f switch_among_%d=%.1f life=%.1f\n", (*way)->name, one, CROWD, many, life);
+    printf("%s switch ns=%.1f among_ns=%.1f life_ns=%.1f\n",
+           way == aloop__switch_ways() ? "aloop" : (*way)->name, one, many, life);
     aloop__stacks_close(&stacks);
   }
-  if (bare >= 0) printf("bare switch=%.1f\n", bare);
+  if (bare >= 0) printf("raw switch ns=%.1f\n", bare);
   aloop_free(loop);
   return 0;
 }
