@@ -1,8 +1,9 @@
 # Reads result lines "peer key name=value ...", prints tables of medians in Markdown.
 #
 # -v peers="aloop uv ..."  the columns, in this order
-# -v columns=peers         adds the ratio: the time of aloop divided by that of the fastest library beside it
-#                          (raw is the limit, not a peer); 1.00 is as fast, less is faster
+# -v columns=peers         adds two ratios: the time of aloop divided by that of the fastest library beside it, and by
+#                          that of the faster of the programs without a library (raw and uring, which are the limit and
+#                          no peers); 1.00 is as fast, less is faster
 # -v stat=best             the best run of each instead of the median, where others keep the machine busy
 # -v columns=old           for two columns "aloop_old aloop": adds new divided by old
 
@@ -33,14 +34,18 @@ function number(value) {
   return sprintf(value >= 1000 ? "%.0f" : value >= 100 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value)
 }
 
-# How aloop compares; for rates (more is better) the inverse, so that less than 1 always means faster.
-function ratio(key, name, rate,    own, best, peer, value, i) {
+function kind(peer) {
+  return peer ~ /^(raw|uring)$/ ? "bare" : peer != "aloop_old" && peer ~ /^aloop/ ? "own" : "peer"
+}
+
+# How aloop compares with the best of a kind; for rates (more is better) the inverse, so that less than 1 always means
+# faster.
+function ratio(key, name, rate, of,    own, best, value, i) {
   own = result("aloop", key, name)
   best = ""
   for (i = 1; i <= peer_count; i++) {
-    peer = peer_names[i]
-    if (peer == "aloop" || peer == "raw") continue
-    value = result(peer, key, name)
+    if (kind(peer_names[i]) != of) continue
+    value = result(peer_names[i], key, name)
     if (value != "" && (best == "" || (rate ? value > best : value < best))) best = value
   }
   if (own == "" || best == "" || own == 0 || best == 0) return "-"
@@ -54,8 +59,8 @@ function title(text,    i, line, rule) {
     line = line " " (peer_names[i] in shown ? shown[peer_names[i]] : peer_names[i]) " |"
     rule = rule "--:|"
   }
-  line = line (columns == "old" ? " new / old |" : " aloop / best peer |")
-  pending = "\n" line "\n" rule "--:|\n"
+  line = line (columns == "old" ? " new / old |" : " / best peer | / bare |")
+  pending = "\n" line "\n" rule (columns == "old" ? "--:|" : "--:|--:|") "\n"
 }
 
 # A row, if anybody has a value for it; `scale` divides.
@@ -67,7 +72,9 @@ function row(text, key, name, scale, rate,    i, line, value, any) {
     line = line " " number(value) " |"
   }
   if (!any) return
-  printf "%s%s %s |\n", pending, line, ratio(key, name, rate)
+  line = line " " ratio(key, name, rate, "peer") " |"
+  if (columns != "old") line = line " " ratio(key, name, rate, "bare") " |"
+  print pending line
   pending = ""
 }
 
@@ -117,10 +124,18 @@ function tls_bulk_rows(name, scale, rate) {
 
 # What a cell of the mode "count" is about.
 function cell_title(key,    parts) {
-  if (sub(/count\/tls-/, "", key)) return "TLS, " connections(key)
-  if (key == "count/churn") return "connect, 1 byte, close"
-  split(key, parts, "/")
-  return connections(parts[2]) (parts[3] > 1 ? ", " parts[3] " deep" : "")
+  sub(/^count\//, "", key)
+  if (sub(/^tls-/, "", key)) return "TLS, " connections(key) ", 64 B"
+  if (key in cell_names) return cell_names[key]
+  if (split(key, parts, "/") != 4) return key
+  return (parts[1] == "unix" ? "Unix socket, " : "") connections(parts[2]) ", " parts[3] " B" \
+         (parts[4] > 1 ? ", " parts[4] " deep" : "")
+}
+
+# A line of a list "KEY: TITLE".
+function name_cell(text,    at) {
+  at = index(text, ": ")
+  cell_names[substr(text, 1, at - 1)] = substr(text, at + 2)
 }
 
 function count_rows(name,    i) {
@@ -133,9 +148,24 @@ BEGIN {
   shown["uv"] = "libuv"
   shown["ev"] = "libev"
   shown["event"] = "libevent"
-  shown["raw"] = "(bare)"
+  shown["raw"] = "(epoll)"
+  shown["uring"] = "(uring)"
+  shown["aloop_uring"] = "on uring"
   shown["aloop_old"] = "old"
   if (columns == "old") shown["aloop"] = "new"
+  count_cells = split("chain: callback, chained|burst: callback, burst of 1000|timers/start: timer, start (10^5)|" \
+    "timers/cancel: timer, cancel (10^5)|fire: timer, fire (10^5)|rearm: timer, push back (10^5)|" \
+    "restart: timer, stop and start (10^5)|posts/1: post, 1 thread, both sides|posts/4: post, 4 threads, all sides|" \
+    "pingpong: to another thread and back|lookup: look up 127.0.0.1|jobs/1: job in a thread and back|" \
+    "jobs/1000: job, 1000 at a time|pipe/64/1: pipe, 64 B|pipe/64/100: pipe, 64 B, 100 at a time|" \
+    "pipe/65536/1: pipe, 64 KiB|pipe/65536/16: pipe, 64 KiB, 16 at a time|udp/64/1: UDP echo, 64 B|" \
+    "udp/64/64: UDP echo, 64 B, 64 at a time|spawn: program, without what it calls itself|" \
+    "loop: loop, make and destroy|tasks/create: task, made and run|tasks/ready: future, awaited when done|" \
+    "tasks/pending: future, awaited for a turn|tasks/future: future, made and read without a task|" \
+    "sync/lock: lock, taken and released|sync/hand_over: lock, handed over to another task|" \
+    "sync/queue: queue of one place, an item to another task|sync/limit: time limit, begun and ended|" \
+    "sync/group: task group of one task, begun and ended|churn: connect, 1 byte, close", list_of_names, "|")
+  for (i = 1; i <= count_cells; i++) name_cell(list_of_names[i])
 }
 
 {
@@ -156,10 +186,13 @@ END {
   row("timer, cancel (10^6)", "timers", "cancel_ns", 1, 0)
   row("timer, fire (10^6)", "fire", "ns", 1, 0)
   row("timer, push back (10^5)", "rearm", "ns", 1, 0)
+  row("timer, stop and start (10^5)", "restart", "ns", 1, 0)
   row("post, 1 thread", "posts/1", "ns", 1, 0)
   row("post, 4 threads", "posts/4", "ns", 1, 0)
   row("post, 1 thread, CPU time of all", "posts/1", "cpu_ns", 1, 0)
   row("post, 4 threads, CPU time of all", "posts/4", "cpu_ns", 1, 0)
+  row("to another thread and back", "pingpong", "ns", 1, 0)
+  row("to another thread and back, CPU time of both", "pingpong", "cpu_ns", 1, 0)
   row("look up 127.0.0.1", "lookup", "ns", 1, 0)
   row("job in a thread and back", "jobs/1", "ns", 1, 0)
   row("job, CPU time of all", "jobs/1", "cpu_ns", 1, 0)
@@ -184,6 +217,9 @@ END {
   row("queue of one place, an item to another task", "sync", "queue_ns", 1, 0)
   row("time limit, begun and ended", "sync", "limit_ns", 1, 0)
   row("task group of one task, begun and ended", "sync", "group_ns", 1, 0)
+  row("switch between coroutines", "switch", "ns", 1, 0)
+  row("switch between 10 000 coroutines", "switch", "among_ns", 1, 0)
+  row("coroutine, made, run and let go", "switch", "life_ns", 1, 0)
   row("loop, make and destroy", "loop", "ns", 1, 0)
   title("UDP one way, 1000 datagrams received per second")
   blast_rows("per_s", 1000, 1)
@@ -197,6 +233,10 @@ END {
       row("idle connection, allocated", keys[i], "bytes", 1, 0)
       row("idle connection, resident", keys[i], "resident", 1, 0)
     }
+  row("timer, allocated (10^5)", "memory", "timer_bytes", 1, 0)
+  row("timer, resident", "memory", "timer_resident", 1, 0)
+  row("task, allocated (10^4, each waits)", "memory", "task_bytes", 1, 0)
+  row("task, resident", "memory", "task_resident", 1, 0)
   row("loop, allocated", "loop", "bytes", 1, 0)
   row("loop, resident", "loop", "resident", 1, 0)
   title("Bulk over one connection, server CPU us per MiB")
@@ -214,6 +254,8 @@ END {
   echo_rows("p50_us", 1, 0)
   title("Echo, 99th percentile of latency in us")
   echo_rows("p99_us", 1, 0)
+  title("Echo, 99.9th percentile of latency in us")
+  echo_rows("p999_us", 1, 0)
   title("TLS, server CPU us per request")
   tls_rows("cpu_ns", 1000, 0)
   title("TLS bulk over one connection, server CPU us per MiB")
@@ -225,16 +267,18 @@ END {
   title("TLS, bytes resident per idle connection")
   row("library", "tls-idle/1000", "resident", 1, 0)
   row("web server", "web-idle/1000", "resident", 1, 0)
-  title("64 B echo, system calls per request")
+  title("System calls per operation")
   count_rows("calls")
-  title("64 B echo, user-space instructions per request")
+  title("User-space instructions per operation")
   count_rows("instructions")
   for (i = 1; i <= key_count; i++)
     if (keys[i] ~ /^count/) {
-      printf "\nCalls per request, %s:\n\n", cell_title(keys[i])
+      head = sprintf("\nCalls per operation, %s:\n\n", cell_title(keys[i]))
       for (p = 1; p <= peer_count; p++) {
         line = calls[peer_names[p], keys[i]]
-        if (line != "") printf "- %s:%s\n", peer_names[p], substr(line, 1, length(line) - 1)
+        if (line == "") continue
+        printf "%s- %s:%s\n", head, peer_names[p], substr(line, 1, length(line) - 1)
+        head = ""
       }
     }
 }

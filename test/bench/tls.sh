@@ -118,7 +118,7 @@ tls_instructions() {
   awk '/Collected :/ { print $NF }' "$build/bench-tool.txt"
 }
 
-# Echo of 64 B, as count_cell.
+# Echo of 64 B, as count_served.
 count_tls() {
   [ -x "$programs/bench_tls" ] || return 0
   libraries_with_tls
@@ -127,11 +127,10 @@ count_tls() {
     say "TLS, $connections connections"
     for peer in $tls_peers; do
       { tls_calls 500 "$connections"; echo; tls_calls 2500 "$connections"; } |
-        per_request "$peer" "tls-$connections" 2000
+        subtract_calls "tls-$connections" 2000
       less=$(tls_instructions 500 "$connections")
       more=$(tls_instructions 2500 "$connections")
-      awk -v peer="$peer" -v key="tls-$connections" -v n=2000 -v d=$((more - less)) \
-        'BEGIN { printf "%s count/%s instructions=%.1f\n", peer, key, d / n }' >>"$results"
+      add_instructions "tls-$connections" $((more - less)) 2000
     done
   done
 }

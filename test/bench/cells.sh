@@ -1,0 +1,114 @@
+# What run.sh measures: every cell on every peer in turn, and that in rounds, so that a noisy moment hits all alike.
+
+# One scenario on every peer in turn; adds their lines to the results.
+rotate() { # key, arguments of the programs
+  key=$1
+  shift
+  wanted "$key" || return 0
+  for peer in $peers; do
+    use_peer "$peer"
+    if line=$(timeout 120 "$program" "$@"); then
+      [ -z "$line" ] || printf '%s %s\n' "$peer" "${line#* }" >>"$results"
+    else
+      say "$peer failed: $*"
+    fi
+  done
+}
+
+each_round() { # what a round does
+  for round in $(seq "$rounds"); do
+    say "round $round of $rounds"
+    "$1"
+  done
+}
+
+# ---- In one process ----
+
+in_process() { # how often each program repeats what it does
+  rotate chain chain
+  rotate burst burst
+  rotate timers timers --repeat "$1"
+  rotate fire fire --repeat "$1"
+  rotate rearm rearm --repeat "$1"
+  rotate restart restart --repeat "$1"
+  for depth in 1 64; do rotate "udp/64/$depth" udp --depth "$depth" --repeat "$1"; done
+  rotate blast/64/1 blast --size 64 --seconds "$seconds"
+  rotate blast/1200/32 blast --size 1200 --depth 32 --seconds "$seconds"
+  rotate posts/1 posts --repeat "$1" --producers 1
+  rotate posts/4 posts --repeat "$1" --producers 4
+  rotate pingpong pingpong --repeat "$1"
+  rotate lookup lookup
+  rotate jobs/1 jobs --repeat "$1" --size 1
+  rotate jobs/1000 jobs --repeat "$1" --size 1000
+  for cell in 64/1 64/100 65536/1 65536/16; do
+    rotate "pipe/$cell" pipe --size "${cell%/*}" --depth "${cell#*/}" --repeat "$1"
+  done
+  for size in 0 1024; do
+    for depth in 1 16; do rotate "spawn/$depth/$size" spawn --depth $depth --size $size --count 32 --repeat "$1"; done
+  done
+  rotate loop loop
+  rotate memory memory
+  rotate tasks tasks --repeat "$1"
+  rotate sync sync --repeat "$1"
+  switches
+}
+
+# The bare switch between coroutines prints lines of several peers.
+switches() {
+  if wanted switch && [ -x "$programs/bench_switch" ]; then "$programs/bench_switch" >>"$results"; fi
+}
+
+# ---- With a server and a client ----
+
+echo_cell() { # connections, bytes, depth
+  rotate "echo/$1/$2/$3" echo --connections "$1" --size "$2" --depth "$3" --seconds "$seconds"
+}
+
+unix_cell() { rotate "unix/$1/64/1" unix --connections "$1" --size 64 --seconds "$seconds"; }
+
+bulk_cells() { for way in push pull file relay; do rotate "$way/1" $way --seconds "$seconds"; done; }
+
+relay_cell() { rotate "relay/$1/64/1" relay --size 64 --connections "$1" --seconds "$seconds"; }
+
+network() {
+  for connections in 1 50; do unix_cell $connections; done
+  for size in 64 1024 16384; do
+    for connections in 1 50 1000 10000; do echo_cell $connections $size 1; done
+  done
+  for connections in 1 50 1000 10000; do echo_cell $connections 64 16; done
+  for size in 1024 16384; do echo_cell 50 $size 16; done
+  rotate churn churn --seconds "$seconds"
+  bulk_cells
+  for connections in 1 50; do relay_cell $connections; done
+}
+
+# The echo server in three ways to write it.
+styles() {
+  all_peers=$peers
+  peers="aloop_sock aloop_task"
+  echo_cell 1 64 1
+  echo_cell 50 64 1
+  echo_cell 50 64 16
+  peers=$all_peers
+}
+
+all_cells() {
+  in_process 3
+  network
+  styles
+  rotate idle idle --connections 9000
+}
+
+few_cells() {
+  in_process 1
+  unix_cell 1
+  unix_cell 50
+  echo_cell 1 64 1
+  echo_cell 50 64 1
+  echo_cell 50 64 16
+  echo_cell 50 16384 1
+  rotate churn churn --seconds "$seconds"
+  bulk_cells
+  relay_cell 1
+  rotate idle idle --connections 2000
+}
