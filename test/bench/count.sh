@@ -16,8 +16,8 @@ callgrind() { # callgrind's options and the program with its arguments; prints h
     awk '/Collected :/ { print $NF }'
 }
 
-# Prints lines "NAME CALLS" of what strace wrote.
-calls_of() { awk '$1 ~ /^[0-9.]+$/ && $NF != "total" { print $NF, $4 }' "$1"; }
+# Prints lines "NAME CALLS" of what strace wrote. Of all clocks only that of CPU time, by which we measure, is a call.
+calls_of() { awk '$1 ~ /^[0-9.]+$/ && $NF != "total" && $NF != "clock_gettime" { print $NF, $4 }' "$1"; }
 
 # Reads two such lists with an empty line between them; adds a line to the results.
 subtract_calls() { # key, operations that the second has more
@@ -102,12 +102,15 @@ longer_calls() { # key, operations of the shorter run, of the longer, calls of t
 }
 
 longer_calls_of() {
-  for count in $short $long; do
-    timeout 300 strace -f -c -o "$build/bench-strace.txt" "$program" "$@" --count $count >/dev/null
-    calls_of "$build/bench-strace.txt"
-    for call in $client; do echo "$call -$((2 * count))"; done
-    echo
-  done | awk 'NF == 0 { if (gap++) next } { print }' | subtract_calls "$key" $((2 * (long - short)))
+  { traced_calls $short "$@"; echo; traced_calls $long "$@"; } | subtract_calls "$key" $((2 * (long - short)))
+}
+
+traced_calls() { # operations, the program's arguments
+  operations=$1
+  shift
+  timeout 120 strace -f -c -o "$build/bench-strace.txt" "$program" "$@" --count "$operations" >/dev/null
+  calls_of "$build/bench-strace.txt"
+  for call in $client; do echo "$call -$((2 * operations))"; done
 }
 
 count_in_process() {
@@ -148,10 +151,10 @@ count_in_process() {
 
 # ---- With a server and a client ----
 
-# Starts the server under a tool, has the client make so many requests, ends the server.
-serve_counted() { # requests, the tool
-  requests=$1
-  shift
+# Starts the server under a tool, has the client make so many requests, and ends it in that way.
+serve_counted() { # requests, what ends the server (is given its pid), the tool
+  requests=$1 finish=$2
+  shift 2
   rm -f "$build/bench-port" "$build/bench-socket"
   # shellcheck disable=SC2086 # options
   "$@" "$program" serve $server_options >"$build/bench-port" 2>"$build/bench-tool.txt" &
@@ -162,10 +165,27 @@ serve_counted() { # requests, the tool
   done
   read -r port pid <"$build/bench-port"
   # shellcheck disable=SC2086
-  timeout 300 "$programs/bench_client" $client_options --port "$port" --requests "$requests" || say "$peer: no answers"
+  timeout 120 "$programs/bench_client" $client_options --port "$port" --requests "$requests" || say "$peer: no answers"
   sleep 0.1
-  kill "$pid"
+  $finish "$pid"
   wait "$tool" 2>/dev/null || true
+}
+
+served_calls() { # requests
+  serve_counted "$1" kill strace -f -c -o "$build/bench-strace.txt"
+  calls_of "$build/bench-strace.txt"
+}
+
+# Asks valgrind from outside, for it keeps signals back while a program waits in io_uring_enter.
+dump_and_kill() {
+  timeout 10 vgdb --pid="$1" dump >/dev/null 2>&1 || true
+  kill -9 "$1"
+}
+
+served_instructions() { # requests
+  rm -f "$build"/bench-callgrind.*
+  serve_counted "$1" dump_and_kill valgrind --tool=callgrind --callgrind-out-file="$build/bench-callgrind"
+  awk '/^totals:/ { print $2 }' "$build/bench-callgrind.1"
 }
 
 count_served() { # key, requests of the shorter run, of the longer, the server's options, the client's
@@ -174,15 +194,9 @@ count_served() { # key, requests of the shorter run, of the longer, the server's
   say "$key"
   for peer in $peers; do
     use_peer "$peer"
-    for requests in $short $long; do
-      serve_counted "$requests" strace -f -c -o "$build/bench-strace.txt" || continue
-      calls_of "$build/bench-strace.txt"
-      echo
-    done | awk 'NF == 0 { if (gap++) next } { print }' | subtract_calls "$key" $((long - short))
-    serve_counted "$short" valgrind --tool=callgrind --callgrind-out-file=/dev/null
-    less=$(awk '/Collected :/ { print $NF }' "$build/bench-tool.txt")
-    serve_counted "$long" valgrind --tool=callgrind --callgrind-out-file=/dev/null
-    more=$(awk '/Collected :/ { print $NF }' "$build/bench-tool.txt")
+    { served_calls "$short"; echo; served_calls "$long"; } | subtract_calls "$key" $((long - short))
+    less=$(served_instructions "$short")
+    more=$(served_instructions "$long")
     add_instructions "$key" $((more - less)) $((long - short))
   done
 }

@@ -124,6 +124,7 @@ count_tls() {
   libraries_with_tls
   make_site
   for connections in 1 50; do
+    wanted "tls-$connections" || continue
     say "TLS, $connections connections"
     for peer in $tls_peers; do
       { tls_calls 500 "$connections"; echo; tls_calls 2500 "$connections"; } |
