@@ -112,11 +112,14 @@ struct aloop {
   uint32_t generation; /* the last one given to a watch */
 
   aloop__timers_t timers;
+
+  /* What other threads write, up to the mailbox's head, has cache lines of its own (mailbox.c checks it). */
+  char apart[ALOOP__CACHE_LINE];
+  aloop__guests_t guests;
   aloop__mailbox_t mailbox;
   aloop__watch_t wake; /* readable when another thread wants attention */
   int wake_write;      /* the other end; the same as wake.fd for an eventfd */
 
-  aloop__guests_t guests;
   aloop__list_t objects;
   uint32_t live[ALOOP__KINDS];
   uint32_t holds; /* who needs the loop's memory: its owner until aloop_free, objects, contexts, tokens */

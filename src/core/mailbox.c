@@ -33,6 +33,15 @@
 #include "core/memory.h"
 #include "core/report.h"
 
+/* A loop that is posted to all the time finds its own words where it left them: neither the deque nor timers
+ * before, nor the head and what follows it share a line with what posters write. */
+_Static_assert(ALOOP__IS_APART(struct aloop, timers, guests), "guests arrive on lines of their own");
+_Static_assert(ALOOP__IS_APART(struct aloop, timers, mailbox.state),
+               "tickets are claimed on lines of their own");
+_Static_assert(ALOOP__IS_APART(struct aloop, mailbox.state, mailbox.directory), "claims leave the pages alone");
+_Static_assert(ALOOP__IS_APART(struct aloop, mailbox.wakers, mailbox.head),
+               "wakers leave the loop's words alone");
+
 enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 1024, AHEAD = 64 };
 #define SLEEPING UINT64_C(1)
 #define CLOSED UINT64_C(2)

@@ -11,13 +11,21 @@
 
 typedef struct aloop__page aloop__page_t;
 
+/* Of the machines that we know of; memory that two threads write is kept so far apart. */
+enum { ALOOP__CACHE_LINE = 64 };
+
+/* Whether no byte of member `a` of a type can lie on a cache line with one of member `b`, which comes later,
+ * wherever an object of it begins. */
+#define ALOOP__IS_APART(type, a, b)                                                                            \
+  (offsetof(type, b) >= offsetof(type, a) + sizeof(((type *)0)->a) + ALOOP__CACHE_LINE - 1)
+
 /* Members that different threads write lie on different cache lines. */
 typedef struct aloop__mailbox {
   _Atomic uint64_t state; /* next ticket << 2 | CLOSED | SLEEPING */
-  char apart[64];
+  char apart[ALOOP__CACHE_LINE];
   _Atomic(_Atomic(aloop__page_t *) *) directory; /* pages by number; NULL until the first post */
   _Atomic uint32_t wakers;                       /* posters that are about to write the wake-up */
-  char apart_too[64];
+  char apart_too[ALOOP__CACHE_LINE];
   _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only, like sleep_from */
   _Atomic uint64_t sleep_from; /* the ticket whose owner wakes the loop */
 } aloop__mailbox_t;

@@ -36,7 +36,7 @@
 #include "executor/executor.h"
 #include "net/server.h"
 
-enum { WAITING_MAX = 64, CACHE_LINE = 64 };
+enum { WAITING_MAX = 64 };
 
 /* What news the acceptor wants to hear of. */
 enum { WISH_NONE, WISH_ANY, WISH_LAST };
@@ -67,15 +67,15 @@ struct aloop__branch {
   bool posted;  /* a call of `arrive` is on its way */
   bool retired; /* no connection is handed over any more, */
   bool gone;    /* nor is anything posted */
-  char apart[CACHE_LINE];
+  char apart[ALOOP__CACHE_LINE];
 
   /* The acceptor. */
   uint64_t handed;
   bool unheard; /* there was no memory for the post */
   bool refused; /* its loop is being closed */
-  char apart_too[CACHE_LINE];
+  char apart_too[ALOOP__CACHE_LINE];
 
-  /* The branch's thread, in the upper half for itself. */
+  /* The branch's thread; the acceptor reads the first three. */
   _Atomic uint64_t taken;
   _Atomic uint64_t ended;
   _Atomic int state;
@@ -84,7 +84,7 @@ struct aloop__branch {
   aloop_server_t *server; /* memory for it first; a reference */
   aloop_t *loop;
   aloop__spread_t *spread;
-  char apart_also[CACHE_LINE];
+  char apart_also[ALOOP__CACHE_LINE];
 };
 
 struct aloop__spread {
@@ -97,7 +97,7 @@ struct aloop__spread {
   unsigned forks;
   bool local; /* the own loop is one of them */
   size_t count;
-  char apart[CACHE_LINE];
+  char apart[ALOOP__CACHE_LINE];
 
   /* All threads. */
   atomic_uint refs;
@@ -105,7 +105,7 @@ struct aloop__spread {
   _Atomic int wish; /* written by the acceptor */
   pthread_mutex_t lock;
   aloop_t *home; /* under the lock; NULL: nobody wants news */
-  char apart_too[CACHE_LINE];
+  char apart_too[ALOOP__CACHE_LINE];
 
   /* The acceptor. */
   aloop_server_t *server;
@@ -113,6 +113,16 @@ struct aloop__spread {
   size_t next;        /* whose turn it is among equals */
   aloop__branch_t branches[];
 };
+
+#define IS_APART(a, b) ALOOP__IS_APART(struct aloop__branch, a, b)
+_Static_assert(IS_APART(gone, handed), "what the acceptor counts is its own");
+_Static_assert(IS_APART(refused, taken), "what a branch counts is its own");
+_Static_assert(offsetof(struct aloop__branch, spread) + sizeof(aloop__spread_t *) + ALOOP__CACHE_LINE <=
+                   sizeof(struct aloop__branch),
+               "branches are apart");
+_Static_assert(ALOOP__IS_APART(struct aloop__spread, count, refs),
+               "what is only read is not with what is written");
+_Static_assert(ALOOP__IS_APART(struct aloop__spread, home, server), "the acceptor's words are its own");
 
 /* ---- What both sides use --------------------------------------------------------------------------------- */
 
