@@ -143,16 +143,22 @@ static void deliver_end(aloop__tls_t *self) {
     aloop__stream_close(transport);
 }
 
+/* Whether the engine could say more without more input. Asking it in vain costs as much as a small record. */
+static bool has_more(const aloop__tls_t *self, const aloop_tls_wire_t *wire) {
+  return wire->input_size > 0 || aloop__tls_engine(self)->pending(self->session);
+}
+
 /* Fills the memory with plaintext. Returns the engine's last word: > 0 with full memory. */
 static ssize_t decrypt(aloop__tls_t *self, aloop_tls_wire_t *wire, char *buffer, size_t size, size_t *filled) {
   const aloop_tls_engine_t *engine = aloop__tls_engine(self);
-  ssize_t n = 1;
   *filled = 0;
-  while (n > 0 && *filled < size) {
-    n = engine->read(self->session, wire, buffer + *filled, size - *filled);
-    if (n > 0) *filled += (size_t)n;
+  while (*filled < size) {
+    if (!has_more(self, wire)) return 0;
+    ssize_t n = engine->read(self->session, wire, buffer + *filled, size - *filled);
+    if (n <= 0) return n;
+    *filled += (size_t)n;
   }
-  return n;
+  return 1;
 }
 
 /* Where plaintext goes to. Returns 1, or 0 if there is no place now. */
@@ -183,8 +189,7 @@ static void deliver(aloop__tls_t *self, aloop_tls_wire_t *wire) {
   self->stalled = false;
   while (n > 0 && self->phase == ALOOP__TLS_OPEN) {
     if (!aloop__stream_wants_read(&self->transport) || !find_place(self, &buffer, &size)) {
-      self->stalled = wire->input_size > 0 ||
-                      (self->phase == ALOOP__TLS_OPEN && aloop__tls_engine(self)->pending(self->session));
+      self->stalled = self->phase == ALOOP__TLS_OPEN ? has_more(self, wire) : wire->input_size > 0;
       return;
     }
     n = decrypt(self, wire, buffer, size, &filled);

@@ -251,7 +251,7 @@ static int shut(void *arg, aloop_tls_wire_t *wire) {
 
 static bool pending(void *arg) {
   const session_t *session = arg;
-  return session->plain_size > 0 || record_size(session->own, session->own_size) > 0;
+  return session->ended || session->plain_size > 0 || record_size(session->own, session->own_size) > 0;
 }
 
 static void reason(void *arg, char *text, size_t size) {
