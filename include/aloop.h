@@ -2129,7 +2129,7 @@ struct aloop_tls_engine {
   int (*write)(void *session, aloop_tls_wire_t *wire, const void *data, size_t size);
   /* Tells the peer that the stream ends: 0 or a code. Reading may go on. */
   int (*shutdown)(void *session, aloop_tls_wire_t *wire);
-  /* Whether read would return anything but 0 without more input. If not, it is called with input only. */
+  /* Whether read may return anything but 0 without more input. If not, it is called with input only. */
   bool (*pending)(void *session);
   /* Why the last call failed, in words; *text stays as it is if it is not known. */
   void (*reason)(void *session, char *text, size_t size);

@@ -209,6 +209,8 @@ static void set_up_behaviour(context_t *context) {
   SSL_CTX_set_options(ctx, SSL_OP_CLEANSE_PLAINTEXT);
 #endif
   SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+  SSL_CTX_set_info_callback(ctx, aloop__openssl_state);
+  SSL_CTX_set_read_ahead(ctx, 1);
 }
 
 /* ---- ALPN ------------------------------------------------------------------------------------------------ */

@@ -46,6 +46,8 @@ typedef struct aloop__openssl_session {
   unsigned long error; /* OpenSSL's, of the call that failed */
   int failure;         /* of output(), or record() */
   bool shaken;
+  bool clears;      /* SSL_OP_CLEANSE_PLAINTEXT is set */
+  bool dirty;       /* the read buffer has plaintext that was not cleared */
   bool offloaded;   /* the kernel has the write keys */
   uint64_t records; /* sent with them so far */
   size_t secret_size;
@@ -56,7 +58,8 @@ typedef struct aloop__openssl_session {
 int aloop__openssl_context_new(const aloop_tls_options_t *options, void **context);
 void aloop__openssl_context_free(void *context);
 
-/* session.c */
+/* session.c: of the BIO; and a buffer may be replaced in the midst of a read. */
+void aloop__openssl_state(const SSL *ssl, int where, int rc);
 BIO_METHOD *aloop__openssl_bio(void);
 int aloop__openssl_session_new(void *context, const aloop_tls_session_t *how, void **session);
 void aloop__openssl_session_free(void *session);

@@ -7,10 +7,15 @@
  * OpenSSL never waits for room and no call has to be repeated with the same arguments. Both directions are one
  * BIO without state, of a method that each context makes for its sessions.
  *
- * An idle session gives its record buffers back (SSL_MODE_RELEASE_BUFFERS). A handshake that asks for another
- * name goes on with the context of that name from its very first message: that decides about versions, client
- * certificates and which tickets are good, so a session of one name is never resumed under the rules of
- * another.
+ * An idle session has no record buffers. SSL_MODE_RELEASE_BUFFERS gives that of a write back, but not that
+ * of a read: with SSL_OP_CLEANSE_PLAINTEXT it would clear 16 KiB for each record, however small, beside the
+ * plaintext itself. So reads leave the buffer where it is, and it is given back when the last byte of what
+ * was received has been read. By then its plaintext has been cleared piece by piece, or, if more than a
+ * record came at once, the whole buffer is cleared now, which is less.
+ *
+ * A handshake that asks for another name goes on with the context of that name from its very first message:
+ * that decides about versions, client certificates and which tickets are good, so a session of one name is
+ * never resumed under the rules of another.
  */
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -21,6 +26,8 @@
 
 typedef aloop__openssl_session_t session_t;
 typedef aloop__openssl_context_t context_t;
+
+enum { MUCH = SSL3_RT_MAX_PACKET_SIZE }; /* received at once: more than a record */
 
 /* ---- The BIO --------------------------------------------------------------------------------------------- */
 
@@ -71,6 +78,39 @@ BIO_METHOD *aloop__openssl_bio(void) {
   return method;
 }
 
+/* ---- Buffers --------------------------------------------------------------------------------------------- */
+
+static void set_clearing(session_t *session, bool on) {
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+  if (on == session->clears) return;
+  session->clears = on;
+  if (on)
+    SSL_set_options(session->ssl, SSL_OP_CLEANSE_PLAINTEXT);
+  else
+    SSL_clear_options(session->ssl, SSL_OP_CLEANSE_PLAINTEXT);
+#else
+  (void)session, (void)on;
+#endif
+}
+
+/* A message of the handshake is about to be taken. New keys come with new buffers in OpenSSL 3.2 and later, and
+ * the old ones are released inside. */
+void aloop__openssl_state(const SSL *ssl, int where, int rc) {
+  (void)rc;
+  session_t *session = SSL_get_app_data(ssl);
+  if ((where & SSL_CB_LOOP) && session != NULL && session->shaken) set_clearing(session, true);
+}
+
+/* Gives the buffers back, unless there is something in them: the beginning of a record, or what nobody has
+ * read. (The first two questions are SSL_free_buffers' own in versions that are up to date.) */
+static void give_back(session_t *session) {
+  SSL *ssl = session->ssl;
+  if (SSL_has_pending(ssl) || SSL_rstate_string(ssl)[1] != 'H') return;
+  set_clearing(session, session->dirty);
+  SSL_free_buffers(ssl);
+  session->dirty = false;
+}
+
 /* ---- Life ------------------------------------------------------------------------------------------------ */
 
 /* Whom a client wants: an address is compared with addresses, and is not asked for by name. */
@@ -111,6 +151,7 @@ static int set_up(session_t *session, const aloop_tls_session_t *how) {
 
 void aloop__openssl_session_free(void *arg) {
   session_t *session = arg;
+  if (session->ssl != NULL) set_clearing(session, true);
   /* Otherwise OpenSSL takes a session that was not ended politely for one that must not be resumed. */
   if (session->ssl != NULL && session->shaken && session->error == 0)
     SSL_set_shutdown(session->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
@@ -128,6 +169,7 @@ int aloop__openssl_session_new(void *arg, const aloop_tls_session_t *how, void *
   session_t *session = calloc(1, sizeof *session);
   if (session == NULL) return ALOOP_ENOMEM;
   session->context = arg;
+  session->clears = true; /* as the context */
   session->choose = how->choose;
   session->arg = how->arg;
   ERR_clear_error();
@@ -146,7 +188,7 @@ static session_t *enter(void *arg, aloop_tls_wire_t *wire) {
   session_t *session = arg;
   session->wire = wire;
   session->failure = 0;
-  ERR_clear_error();
+  if (ERR_peek_error() != 0) ERR_clear_error(); /* which is not cheap */
   return session;
 }
 
@@ -178,7 +220,10 @@ int aloop__openssl_handshake(void *arg, aloop_tls_wire_t *wire) {
   session_t *session = enter(arg, wire);
   int rc = SSL_do_handshake(session->ssl);
   session->shaken = rc == 1;
-  if (rc != 1) rc = fault_of(session, rc);
+  if (rc == 1)
+    give_back(session);
+  else
+    rc = fault_of(session, rc);
   session->wire = NULL;
   return rc == ALOOP_EOF ? ALOOP_ETLS : rc;
 }
@@ -186,12 +231,17 @@ int aloop__openssl_handshake(void *arg, aloop_tls_wire_t *wire) {
 ssize_t aloop__openssl_read(void *arg, aloop_tls_wire_t *wire, void *buffer, size_t size) {
   size_t n = 0;
   session_t *session = enter(arg, wire);
+  session->dirty |= wire->input_size > MUCH;
+  set_clearing(session, !session->dirty);
+  SSL_clear_mode(session->ssl, SSL_MODE_RELEASE_BUFFERS);
   int rc = SSL_read_ex(session->ssl, buffer, size, &n);
   if (rc != 1) rc = fault_of(session, rc);
+  SSL_set_mode(session->ssl, SSL_MODE_RELEASE_BUFFERS);
   if (session->offloaded && rc >= 0) {
     int answered = aloop__openssl_kernel_answer(session);
     if (answered < 0) rc = answered;
   }
+  if (wire->input_size == 0) give_back(session);
   session->wire = NULL;
   return rc == 1 ? (ssize_t)n : rc;
 }
