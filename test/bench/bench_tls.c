@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * The TLS benchmarks: starts a server, loads it as a client, and says what the server's CPU clock has counted.
+ * The TLS benchmarks: starts a server, loads it as a client, and says what the server's CPU clock has
+ * counted.
  *
  *     bench_tls SCENARIO PEER --certs FOLDER [--www FOLDER] ...
  *     bench_tls echo|http --port N --requests N        a server that is there already, so many requests
  *
- * A PEER is a library (aloop, event, asio: the program bench_tls_PEER beside this one) or a web server (web, the http
- * server of aloop's examples, which is beside this one as well, or nginx). Scenarios of libraries: echo, http (a page of 1 KiB
- * from memory), pull, push, shake, resume, idle. Of web servers: http (the file /page of --www), file (/big), shake,
- * resume, idle.
+ * A PEER is a library (aloop, event, asio: the program bench_tls_PEER beside this one) or a web server (web,
+ * the http server of aloop's examples, which is beside this one as well, or nginx). Scenarios of libraries:
+ * echo, http (a page of 1 KiB from memory), pull, push, shake, resume, idle. Of web servers: http (the file
+ * /page of --www), file (/big), shake, resume, idle.
  *
- * The client decides on TLS version and cipher, so they are the same for all; it believes any certificate. It is one
- * thread over OpenSSL, epoll and non-blocking sockets, bound to another CPU than the server. Its requests are a record
- * each, and those of one turn leave in one system call. Its own work on a byte is as much as the server's: what it
- * measures is not how fast both are together but what the server's side costs.
+ * The client decides on TLS version and cipher, so they are the same for all; it believes any certificate.
+ * It is one thread over OpenSSL, epoll and non-blocking sockets, bound to another CPU than the server. Its
+ * requests are a record each, and those of one turn leave in one system call. Its own work on a byte is as
+ * much as the server's: what it measures is not how fast both are together but what the server's side costs.
  */
 #include <errno.h>
 #include <fcntl.h>

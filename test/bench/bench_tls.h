@@ -27,8 +27,8 @@ enum {
   BENCH_TLS_BLOCK = 524288  /* bytes that a source writes at once */
 };
 
-/* A server on 127.0.0.1, port 0, with OpenSSL's defaults: calls bench_tls_listening, then serves until the process
- * is killed. */
+/* A server on 127.0.0.1, port 0, with OpenSSL's defaults: calls bench_tls_listening, then serves until the
+ * process is killed. */
 void peer_serve_tls(bench_tls_work_t work, const char *certificate, const char *key);
 
 /* ---- What bench_tls_server.c offers ---------------------------------------------------------------------- */

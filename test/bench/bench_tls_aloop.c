@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * aloop with libaloop-openssl, as its users write it: a context made from two files, and a server that is given it.
+ * aloop with libaloop-openssl, as its users write it: a context made from two files, and a server that is
+ * given it.
  */
 #include "bench_tls.h"
 

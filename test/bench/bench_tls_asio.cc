@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * asio (standalone) with asio::ssl::stream, without locks and with sockets typed on io_context's own executor, as
- * bench_asio.cc. ssl::stream has a buffer of 17 KiB of its own for each direction of a connection; the buffer for
- * what was read is a connection's, as nothing else is safe while a write of it is under way.
+ * asio (standalone) with asio::ssl::stream, without locks and with sockets typed on io_context's own
+ * executor, as bench_asio.cc. ssl::stream has a buffer of 17 KiB of its own for each direction of a
+ * connection; the buffer for what was read is a connection's, as nothing else is safe while a write of it is
+ * under way.
  */
 #include "bench_tls.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * libevent with libevent_openssl: a bufferevent over the socket itself (bufferevent_openssl_socket_new), which its
- * authors call faster than a filter over another bufferevent. Echoed bytes move from buffer to buffer, and a source's
- * block is referred to, without a copy.
+ * libevent with libevent_openssl: a bufferevent over the socket itself (bufferevent_openssl_socket_new),
+ * which its authors call faster than a filter over another bufferevent. Echoed bytes move from buffer to
+ * buffer, and a source's block is referred to, without a copy.
  */
 #include "bench_tls.h"
 
