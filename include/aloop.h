@@ -222,7 +222,7 @@ enum { ALOOP_READABLE = 1, ALOOP_WRITABLE = 4 };
 enum { ALOOP_POLLER_ONE_THREAD = 1 };
 
 typedef struct aloop_poll_event {
-  uint32_t events; /* ALOOP_READABLE | ALOOP_WRITABLE; an error or hang-up sets both */
+  uint32_t events; /* ALOOP_READABLE | ALOOP_WRITABLE; any other bit: an error or hang-up, which is for both */
   int32_t fd;
   uint32_t token; /* as given to update(): tells the registrations of one descriptor number apart */
 } aloop_poll_event_t;

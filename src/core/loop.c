@@ -245,11 +245,16 @@ ALOOP_INLINE int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
   return limit >= 0 && limit < wait ? limit : wait;
 }
 
+/* The kernel was asked a moment ago. */
+ALOOP_INLINE void note_poll_age(aloop_t *loop) {
+  loop->skipped = 0;
+  loop->skip_check = 1;
+}
+
 /* The kernel was asked: counts start anew, the cached time is old. */
 ALOOP_INLINE void note_poll(aloop_t *loop) {
   loop->polls++;
-  loop->skipped = 0;
-  loop->skip_check = 1;
+  note_poll_age(loop);
   loop->now_age = 0;
   loop->poll_ticks = aloop__clock_ticks();
 }
@@ -317,13 +322,13 @@ ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
 }
 
 /* Calls one side of a watch if it still wants that. Returns false if the watch is gone. */
-ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction) {
+ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction, bool timed) {
   aloop__watch_t *watch = aloop__watch_of_event(loop->watches, loop->watches_size, event);
   if (ALOOP_UNLIKELY(watch == NULL)) return false;
   if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return true;
   aloop_callback_fn fn = direction == ALOOP_READABLE ? watch->ops->readable : watch->ops->writable;
   loop->callbacks++;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+  if (ALOOP_UNLIKELY(timed)) {
     call_timed(loop, fn, watch, aloop__watch_origin(watch, direction));
     return true;
   }
@@ -344,30 +349,42 @@ static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
   aloop__loop_rebuild(loop);
 }
 
-/* What is not a readable descriptor. */
-ALOOP_INLINE bool deliver_rest(aloop_t *loop, const aloop_poll_event_t *event, bool found) {
-  if (event->events & ALOOP_WRITABLE && loop->stop_error == 0) found = deliver(loop, event, ALOOP_WRITABLE);
-  if (ALOOP_LIKELY((event->events & ALOOP__COMPLETED) == 0)) return found;
+static void complete(aloop_t *loop, const aloop_poll_event_t *event) {
   loop->callbacks++;
   if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
     call_timed(loop, loop->requests->completed, (void *)event, NULL);
-    return true;
+    return;
   }
   loop->requests->completed(loop, (void *)event);
   leave_context(loop);
-  return true;
 }
 
-/* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop leaves the rest to the
- * next poll. */
-ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int count) {
-  loop->events += (uint64_t)count;
-  for (; count > 0 && ALOOP_LIKELY(loop->stop_error == 0); count--, event++) {
-    bool found = true;
-    if (ALOOP_LIKELY(event->events & ALOOP_READABLE)) found = deliver(loop, event, ALOOP_READABLE);
-    if (ALOOP_UNLIKELY(event->events & ~(uint32_t)ALOOP_READABLE)) found = deliver_rest(loop, event, found);
-    if (ALOOP_UNLIKELY(!found)) drop_event(loop);
+/* An event that is anything but that a descriptor can be read. */
+static ALOOP_NOINLINE void deliver_other(aloop_t *loop, const aloop_poll_event_t *event) {
+  enum { BOTH = ALOOP_READABLE | ALOOP_WRITABLE };
+  uint32_t events = event->events;
+  bool found = true, timed = (loop->guard & ALOOP__GUARD_DEBUG) != 0;
+  if (ALOOP_LIKELY(events == ALOOP__COMPLETED)) {
+    complete(loop, event);
+    return;
   }
+  if (events & ~(uint32_t)BOTH) events = BOTH;
+  if (events & ALOOP_READABLE) found = deliver(loop, event, ALOOP_READABLE, timed);
+  if (events & ALOOP_WRITABLE && loop->stop_error == 0) found = deliver(loop, event, ALOOP_WRITABLE, timed);
+  if (!found) drop_event(loop);
+}
+
+/* Calls what the batch is for, reader before writer of the same descriptor. A fatal stop makes the batch end
+ * here; the rest comes with the next poll. */
+ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int count, bool timed) {
+  loop->events += (uint64_t)count;
+  loop->batch_end = event + count;
+  do {
+    if (ALOOP_UNLIKELY(event->events != ALOOP_READABLE))
+      deliver_other(loop, event);
+    else if (ALOOP_UNLIKELY(!deliver(loop, event, ALOOP_READABLE, timed)))
+      drop_event(loop);
+  } while (++event < loop->batch_end);
 }
 
 /* Step 6. */
@@ -396,7 +413,8 @@ static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   uint64_t timers = loop->tail;
   /* Step 5: what is ready now, in the order of the essay above; what these callbacks add waits. */
   run_ready(loop, scheduled);
-  run_io(loop, batch, count);
+  if (count > 0 && ALOOP_LIKELY(loop->stop_error == 0))
+    run_io(loop, batch, count, (loop->guard & ALOOP__GUARD_DEBUG) != 0);
   run_ready(loop, timers);
   end_turn(loop);
   return 0;
@@ -430,23 +448,30 @@ ALOOP_INLINE bool is_idle(const aloop_t *loop) {
   return loop->head == loop->tail;
 }
 
-/* With no callback ready, nothing is due, posted or asked for either: the kernel alone can bring something. */
+/* No callback is ready, nothing is due, posted or asked for: the kernel alone can bring something. */
 ALOOP_INLINE bool is_quiet(const aloop_t *loop) {
-  uint32_t other = loop->attention | loop->timers.heap_size | (loop->guard & ALOOP__GUARD_DEBUG);
-  return other == 0 && !aloop__mailbox_in_use(&loop->mailbox);
+  uint32_t other = loop->attention | loop->timers.heap_size | loop->guard;
+  return ((loop->head ^ loop->tail) | other) == 0 && !aloop__mailbox_in_use(&loop->mailbox);
 }
 
-/* The turn of a loop that has nothing but connections: what is left of `turn` when is_quiet has answered all
+/* Turns of a loop that has nothing but connections: what is left of `turn` as long as is_quiet has answered all
  * its questions. Most turns of a server are like this. */
-ALOOP_INLINE int quiet_turn(aloop_t *loop, aloop_poll_event_t *batch) {
-  uint64_t begun = aloop__clock_ticks();
-  int count = loop->poller->wait(loop->poller_state, batch, BATCH, ALOOP_FOREVER);
-  note_poll(loop);
-  loop->idle_ticks += loop->poll_ticks - begun;
-  if (ALOOP_UNLIKELY(count < 0)) return lost_poller(loop, count);
-  run_io(loop, batch, count);
-  loop->turns++;
-  return 0;
+ALOOP_INLINE int quiet_turns(aloop_t *loop, aloop_poll_event_t *batch) {
+  int rc = 0;
+  do {
+    loop->idle_ticks -= aloop__clock_ticks();
+    int count = loop->poller->wait(loop->poller_state, batch, BATCH, ALOOP_FOREVER);
+    loop->poll_ticks = aloop__clock_ticks();
+    loop->idle_ticks += loop->poll_ticks;
+    loop->polls++;
+    loop->turns++;
+    if (ALOOP_LIKELY(count > 0))
+      run_io(loop, batch, count, false);
+    else if (count < 0)
+      rc = lost_poller(loop, count);
+  } while (ALOOP_LIKELY(rc == 0) && is_quiet(loop));
+  note_poll_age(loop);
+  return rc;
 }
 
 /* ---- Running --------------------------------------------------------------------------------------------- */
@@ -489,13 +514,12 @@ int aloop_run_forever(aloop_t *loop) {
   aloop__map_t *base = loop->context;
   loop->context = NULL;
   do {
-    bool idle = is_idle(loop);
-    if (!idle && may_skip_poll(loop)) {
+    if (!is_idle(loop) && may_skip_poll(loop)) {
       do skipping_turn(loop);
-      while (!(idle = is_idle(loop)) && may_skip_poll(loop));
+      while (!is_idle(loop) && may_skip_poll(loop));
       if (loop->attention & ALOOP__STOPPING) break;
     }
-    rc = idle && is_quiet(loop) ? quiet_turn(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
+    rc = is_quiet(loop) ? quiet_turns(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
   } while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
   loop->context = base;
   return end_run(loop, rc);
@@ -528,6 +552,7 @@ int aloop_stop_with_error(aloop_t *loop, int error) {
   if (error >= 0) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_stop_with_error takes a negative code");
   loop->attention |= ALOOP__STOPPING;
   loop->stop_error = error;
+  loop->batch_end = NULL;
   return 0;
 }
 

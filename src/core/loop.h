@@ -88,8 +88,9 @@ struct aloop {
   uint64_t now_age;
 
   /* The turn. */
-  int stop_error;     /* < 0: leave at once with it */
-  uint32_t attention; /* reasons not to wait: ALOOP__STOPPING... */
+  const aloop_poll_event_t *batch_end; /* behind the last event to deliver */
+  int stop_error;                      /* < 0: leave at once with it */
+  uint32_t attention;                  /* reasons not to wait: ALOOP__STOPPING... */
   bool running;
   bool in_turn;
   uint8_t skipped;     /* turns since the kernel was asked for I/O */

@@ -10,8 +10,9 @@
 
 #include "aloop.h"
 
-/* Beside ALOOP_READABLE and ALOOP_WRITABLE: the end of a request, for loop->completed. */
-enum { ALOOP__COMPLETED = 8 };
+/* Beside ALOOP_READABLE and ALOOP_WRITABLE: the end of a request, for loop->completed. What else is set in an
+ * event is an error, which is for both directions. */
+enum { ALOOP__COMPLETED = 1 << 30 };
 
 /* Tokens are smaller than that. */
 enum { ALOOP__WATCH_GENERATIONS = 1 << 29 };

@@ -117,7 +117,7 @@ static ALOOP_NOINLINE int wait_until(epoll_t *self, struct epoll_event *ready, i
 
 static int wait_for(epoll_t *self, struct epoll_event *ready, int room, int64_t timeout) {
   int found = timeout > 0 ? wait_until(self, ready, room, timeout)
-                          : epoll_wait(self->fd, ready, room, timeout < 0 ? -1 : 0);
+                          : epoll_wait(self->fd, ready, room, -(int)(timeout < 0));
   if (ALOOP_LIKELY(found >= 0)) return found;
   return errno == EINTR ? 0 : -errno;
 }
@@ -136,12 +136,10 @@ static int wait_and_copy(epoll_t *self, aloop_poll_event_t *events, int capacity
   return found;
 }
 
+/* Errors stay in the batch as they are: the loop takes what it does not know for both directions. */
 static int wait_ready(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
   if (!SAME_LAYOUT) return wait_and_copy(state, events, capacity, timeout);
-  int found = wait_for(state, (struct epoll_event *)(void *)events, capacity, timeout);
-  for (int i = 0; i < found; i++)
-    if (ALOOP_UNLIKELY(events[i].events & ERRORS)) events[i].events = BOTH;
-  return found;
+  return wait_for(state, (struct epoll_event *)(void *)events, capacity, timeout);
 }
 
 static int backend_fd(void *state) {

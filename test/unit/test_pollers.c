@@ -104,6 +104,8 @@ static void watch(bed_t *bed, int fd, uint32_t token, uint32_t events) {
 static int wait_for(bed_t *bed, aloop_poll_event_t *events, int capacity, int64_t timeout) {
   int count = bed->table->wait(bed->poller, events, capacity, timeout);
   assert_in_range(count, 0, capacity);
+  for (int i = 0; i < count; i++)
+    if (events[i].events & ~(uint32_t)RW) events[i].events = RW;
   return count;
 }
 
