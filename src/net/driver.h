@@ -105,7 +105,8 @@ enum {
 /* Writes made inside data_received, on their way out together. Parts point into the shared read buffer (an
  * echo: no copy) or into `bytes`, where other small writes are collected. */
 typedef struct aloop__cork {
-  const char *data; /* what the data_received that is running was given; its transport has the flag CORKED */
+  const aloop_transport_t *owner; /* whose writes are gathered; NULL: nobody's */
+  const char *data;               /* what the data_received that is running was given */
   size_t data_size;
   int parts;
   uint32_t used; /* of the cork buffer; beside `parts`, so that one store empties both */

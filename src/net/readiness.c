@@ -38,6 +38,10 @@ static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, si
   return recv(transport->watch.fd, buffer, size, 0);
 }
 
+ssize_t aloop__readiness_send_error(void) {
+  return aloop__readiness_is_retry(errno) ? ALOOP_EAGAIN : -errno;
+}
+
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
 void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
@@ -47,8 +51,8 @@ void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
     aloop__stream_end(transport, -errno);
 }
 
-static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget) {
-  aloop__readiness_read_on(transport, net, budget, receive_now, aloop__readiness_socket_send);
+static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled) {
+  aloop__readiness_read_on(transport, net, filled, receive_now, aloop__readiness_socket_send);
 }
 
 static void readable(aloop_t *loop, void *arg) {

@@ -21,7 +21,7 @@
 
 typedef ssize_t (*aloop__receive_fn)(aloop_transport_t *, void *, size_t); /* as read(2): -1 and errno */
 typedef ssize_t (*aloop__send_fn)(aloop_transport_t *, const struct iovec *, int);
-typedef void (*aloop__read_on_fn)(aloop_transport_t *, aloop__net_t *, size_t);
+typedef void (*aloop__read_on_fn)(aloop_transport_t *, aloop__net_t *, bool);
 
 enum { ALOOP__FLUSH_PARTS = 64 };
 
@@ -34,9 +34,9 @@ static inline bool aloop__readiness_is_retry(int error) {
 }
 
 /* What a send of a driver returns, of what the system call returned. */
+ssize_t aloop__readiness_send_error(void);
 static inline ssize_t aloop__readiness_result(ssize_t n) {
-  if (n >= 0) return n;
-  return aloop__readiness_is_retry(errno) ? ALOOP_EAGAIN : -errno;
+  return ALOOP_LIKELY(n >= 0) ? n : aloop__readiness_send_error();
 }
 
 /* A read brought no bytes: EOF, nothing yet, or an error (in errno). */
@@ -109,10 +109,16 @@ ALOOP_INLINE bool aloop__readiness_read_shared(aloop_transport_t *transport, alo
   return n == ALOOP__READ_SIZE;
 }
 
-/* The rest of a turn's reading, for a buffered protocol or behind a full buffer. The protocol may change
- * between two reads. A driver wraps it in a function of its own, which is not inline. */
-ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__net_t *net, size_t budget,
+/* All of a turn's reading where it is not the usual one. The protocol may change between two reads. `filled`: a
+ * first one has filled the shared buffer, and is still to be delivered. A driver wraps it in a function of its
+ * own, which is not inline. */
+ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled,
                                            aloop__receive_fn receive, aloop__send_fn send) {
+  size_t budget = ALOOP__READ_BUDGET;
+  if (filled) {
+    aloop__stream_received(transport, &net->cork, net->read_buffer, ALOOP__READ_SIZE, send);
+    budget -= ALOOP__READ_SIZE;
+  }
   bool more = aloop__stream_wants_read(transport);
   while (more) {
     if (transport->table->get_buffer != NULL) {
@@ -125,17 +131,25 @@ ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__
   }
 }
 
-/* No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never inside this
- * call. */
+/* The usual reading is one read, with room to spare, for a protocol without a buffer and a transport without
+ * extras. No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never
+ * inside this call. */
 ALOOP_INLINE void aloop__readiness_readable(aloop_t *loop, aloop_transport_t *transport,
                                             aloop__receive_fn receive, aloop__send_fn send,
                                             aloop__read_on_fn read_on) {
   aloop__net_t *net = aloop__net_of(loop);
-  aloop__stream_enter_context(loop, transport);
-  if (ALOOP_UNLIKELY(transport->table->get_buffer != NULL))
-    read_on(transport, net, ALOOP__READ_BUDGET);
-  else if (ALOOP_UNLIKELY(aloop__readiness_read_shared(transport, net, receive, send)))
-    read_on(transport, net, ALOOP__READ_BUDGET - ALOOP__READ_SIZE);
+  if (ALOOP_UNLIKELY(transport->flags & ALOOP__UNUSUAL)) {
+    aloop__stream_enter_context(loop, transport);
+    read_on(transport, net, false);
+    return;
+  }
+  ssize_t n = receive(transport, net->read_buffer, ALOOP__READ_SIZE);
+  if (ALOOP_UNLIKELY(n <= 0))
+    aloop__readiness_received_none(transport, n);
+  else if (ALOOP_UNLIKELY(n == ALOOP__READ_SIZE))
+    read_on(transport, net, true);
+  else
+    aloop__stream_deliver(transport, &net->cork, net->read_buffer, (size_t)n, send);
 }
 
 /* ---- Writing --------------------------------------------------------------------------------------------- */

@@ -91,8 +91,7 @@ static rest_t put_back(side_t *side) {
   enum { OURS = ALOOP__WRITE_PAUSED | ALOOP__HELD | ALOOP__PIPED };
   aloop_transport_t *transport = side->transport;
   uint32_t paused = side->told_to_pause ? ALOOP__WRITE_PAUSED : 0;
-  transport->table = side->table;
-  transport->protocol = side->protocol;
+  aloop__stream_set_table(transport, side->table, side->protocol);
   transport->flags = (transport->flags & ~(uint32_t)OURS) | paused;
   transport->extras->relay = NULL;
   if (side->ops != NULL) transport->watch.ops = side->ops;
@@ -494,8 +493,7 @@ static void take(aloop__relay_t *relay, int index, aloop_transport_t *transport)
                    .table = transport->table,
                    .protocol = transport->protocol,
                    .told_to_pause = (transport->flags & ALOOP__WRITE_PAUSED) != 0};
-  transport->table = &relay_protocol;
-  transport->protocol = side;
+  aloop__stream_set_table(transport, &relay_protocol, side);
   transport->extras->relay = relay;
   transport->flags &= ~(uint32_t)ALOOP__PAUSED;
   if (transport->driver->relayed != NULL) transport->driver->relayed(transport);

@@ -5,7 +5,7 @@
  *
  * Sending. The kernel takes a message whole or not at all. One that it does not take now waits in the outbox as
  * a chunk of its own (aloop__outbox_append_message), and each chunk leaves with a call of its own. Nothing is
- * gathered while data_received runs: the flag CORKED is never set here, so every write goes its own way. Two
+ * gathered while data_received runs: the cork is never opened here, so every write goes its own way. Two
  * messages in one call would need sendmmsg, and save little: the way through a Unix socket is short.
  *
  * Receiving. An empty message and the end of the connection look the same, zero bytes; but a message has a time

@@ -279,8 +279,7 @@ aloop_transport_t *aloop__stream_prepare(aloop_t *loop, const aloop__driver_t *d
                                          const aloop_protocol_t *table, void *arg, const char *origin) {
   aloop_transport_t *transport = allocate(loop, driver);
   if (transport == NULL) return NULL;
-  transport->table = table;
-  transport->protocol = arg;
+  aloop__stream_set_table(transport, table, arg);
   aloop__write_default_limits(&transport->high, &transport->low);
   transport->watch.fd = fd;
   aloop__object_init(&transport->object, loop, &stream_kind, origin);
@@ -499,8 +498,7 @@ int aloop_transport_set_protocol(aloop_transport_t *transport, const aloop_proto
     aloop__relay_set_protocol(transport, table, protocol);
     return 0;
   }
-  transport->table = table;
-  transport->protocol = protocol;
+  aloop__stream_set_table(transport, table, protocol);
   return 0;
 }
 

@@ -31,7 +31,7 @@ enum {
   ALOOP__MADE_DUE = 128,    /* could not be queued for want of memory */
   ALOOP__LOST_DUE = 256,
   ALOOP__SENDFILE = 512,  /* a sendfile owns the write side; reading rests */
-  ALOOP__CORKED = 1024,   /* data_received is running */
+  ALOOP__UNUSUAL = 1024,  /* to read from: extras, or a protocol that has a buffer or no data_received */
   ALOOP__EXTRAS = 4096,   /* `extras` is there */
   ALOOP__BORROWED = 8192, /* the descriptor is a caller's until connection_made */
   ALOOP__NO_READ = 16384, /* one direction only: a pipe's write end */
@@ -68,8 +68,8 @@ typedef struct aloop__stream_extras {
 
 /* There are many, so they are kept small: 136 bytes. */
 struct aloop_transport {
-  aloop__object_t object; /* its state is an aloop__stream_state_t */
   aloop__watch_t watch;   /* the readiness driver's; its fd is the transport's in any case */
+  aloop__object_t object; /* its state is an aloop__stream_state_t */
   const aloop__driver_t *driver;
   const aloop_protocol_t *table;
   void *protocol; /* before connection_made: the factory's argument */
@@ -159,6 +159,15 @@ static inline aloop__map_t *aloop__stream_context(const aloop_transport_t *trans
 /* A callback of the library for this transport begins: what runs in it has its context. */
 static inline void aloop__stream_enter_context(aloop_t *loop, const aloop_transport_t *transport) {
   if (ALOOP_UNLIKELY(transport->extras != NULL)) loop->context = aloop__map_ref(transport->extras->context);
+}
+
+/* Who hears of what happens. */
+static inline void aloop__stream_set_table(aloop_transport_t *transport, const aloop_protocol_t *table,
+                                           void *protocol) {
+  bool usual = table->get_buffer == NULL && table->data_received != NULL && transport->extras == NULL;
+  transport->table = table;
+  transport->protocol = protocol;
+  transport->flags = (transport->flags & ~(uint32_t)ALOOP__UNUSUAL) | (usual ? 0 : ALOOP__UNUSUAL);
 }
 
 /* Whether bytes may be delivered now. */

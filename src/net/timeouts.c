@@ -21,7 +21,7 @@
 aloop__stream_extras_t *aloop__stream_extras(aloop_transport_t *transport) {
   if (transport->extras == NULL)
     transport->extras = aloop__memory_zero(transport->object.loop, sizeof *transport->extras);
-  if (transport->extras != NULL) transport->flags |= ALOOP__EXTRAS;
+  if (transport->extras != NULL) transport->flags |= ALOOP__EXTRAS | ALOOP__UNUSUAL;
   return transport->extras;
 }
 

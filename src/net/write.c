@@ -112,18 +112,20 @@ static aloop__cork_t *cork_of(const aloop_transport_t *transport) {
   return &aloop__net_of(transport->object.loop)->cork;
 }
 
-static bool is_corked(const aloop_transport_t *transport) {
-  return (transport->flags & ALOOP__CORKED) != 0;
+/* A loop that is closed has no cork any more. */
+bool aloop__cork_is_open(const aloop_transport_t *transport) {
+  const aloop__net_t *net = aloop__net_of(transport->object.loop);
+  return net != NULL && net->cork.owner == transport;
 }
 
 size_t aloop__cork_size(const aloop_transport_t *transport) {
-  if (!is_corked(transport)) return 0; /* perhaps on a loop that is closed and has no cork any more */
+  if (!aloop__cork_is_open(transport)) return 0;
   const aloop__cork_t *cork = cork_of(transport);
   return aloop__iov_total(cork->iov, cork->parts);
 }
 
 void aloop__cork_drop(aloop_transport_t *transport) {
-  if (is_corked(transport)) aloop__cork_empty(cork_of(transport));
+  if (aloop__cork_is_open(transport)) aloop__cork_empty(cork_of(transport));
 }
 
 /* Sends all parts. They were accepted, so nothing can be refused here: out of memory ends the connection. */
@@ -135,29 +137,34 @@ static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork)
 }
 
 void aloop__cork_flush(aloop_transport_t *transport) {
-  if (is_corked(transport) && cork_of(transport)->parts > 0) send_parts(transport, cork_of(transport));
+  if (aloop__cork_is_open(transport) && cork_of(transport)->parts > 0)
+    send_parts(transport, cork_of(transport));
 }
 
 void aloop__cork_open(aloop_transport_t *transport) {
-  cork_of(transport)->data_size = 0; /* nothing was received that a write could be a part of */
-  transport->flags |= ALOOP__CORKED;
+  aloop__cork_t *cork = cork_of(transport);
+  cork->data_size = 0; /* nothing was received that a write could be a part of */
+  cork->owner = transport;
 }
 
 void aloop__cork_close(aloop_transport_t *transport) {
+  if (!aloop__cork_is_open(transport)) return;
   aloop__cork_flush(transport);
-  transport->flags &= ~(uint32_t)ALOOP__CORKED;
+  cork_of(transport)->owner = NULL;
 }
 
-void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork) {
-  send_parts(transport, cork);
+void aloop__cork_end(aloop_transport_t *transport, int rc) {
+  aloop__cork_t *cork = cork_of(transport);
+  if (cork->parts > 0) send_parts(transport, cork);
+  if (rc < 0) aloop__stream_end(transport, rc);
 }
 
-void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssize_t n) {
+void aloop__cork_end_sent(aloop_transport_t *transport, ssize_t n) {
   if (n < 0 && n != ALOOP_EAGAIN) {
     aloop__stream_end(transport, (int)n);
     return;
   }
-  int rc = keep_rest(transport, cork->iov, 1, n > 0 ? (size_t)n : 0);
+  int rc = keep_rest(transport, cork_of(transport)->iov, 1, n > 0 ? (size_t)n : 0);
   if (rc < 0) aloop__stream_end(transport, rc);
 }
 
@@ -172,7 +179,8 @@ static void add_part(aloop__cork_t *cork, const void *data, size_t size) {
 /* Gathers one write. Returns false if it must be sent now, behind what was gathered. */
 static bool gather(aloop_transport_t *transport, const char *data, size_t size) {
   aloop__cork_t *cork = cork_of(transport);
-  if (!is_corked(transport) || !aloop__outbox_empty(&transport->outbox) || cork->parts == ALOOP__CORK_PARTS)
+  if (!aloop__cork_is_open(transport) || !aloop__outbox_empty(&transport->outbox) ||
+      cork->parts == ALOOP__CORK_PARTS)
     return false;
   if ((size_t)(data - cork->data) < cork->data_size && size <= cork->data_size - (size_t)(data - cork->data)) {
     add_part(cork, data, size);
@@ -266,17 +274,18 @@ static ALOOP_NOINLINE int refuse(aloop_transport_t *transport, size_t size) {
   return 0;
 }
 
+/* What a write has to wait for, or what forbids it. */
+enum { REASONS = ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__NO_WRITE };
+
 /* The commonest write of all: the first answer inside data_received, made of what was received. */
 static inline bool gather_first(aloop_transport_t *transport, const void *data, size_t size) {
-  enum {
-    WANTED = ALOOP__CORKED,
-    ALL = ALOOP__CORKED | ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__NO_WRITE | ALOOP__EXTRAS
-  };
-  if ((transport->flags & ALL) != WANTED || !aloop__outbox_empty(&transport->outbox) ||
-      transport->object.loop->guard != 0)
+  if ((transport->flags & (REASONS | ALOOP__EXTRAS)) != 0 || !aloop__outbox_empty(&transport->outbox))
     return false;
-  aloop__cork_t *cork = cork_of(transport);
-  if (cork->parts > 0 || data != cork->data || size - 1 >= cork->data_size) return false;
+  aloop_t *loop = transport->object.loop;
+  if (ALOOP_UNLIKELY(loop->guard != 0)) return false;
+  aloop__cork_t *cork = &aloop__net_of(loop)->cork;
+  if (cork->owner != transport || cork->parts != 0 || data != cork->data || size - 1 >= cork->data_size)
+    return false;
   cork->iov[0] = (struct iovec){.iov_base = (void *)data, .iov_len = size};
   cork->parts = 1;
   return true;
@@ -284,7 +293,6 @@ static inline bool gather_first(aloop_transport_t *transport, const void *data, 
 
 /* The common case needs none of the checks above. */
 static inline int check(aloop_transport_t *transport, size_t size) {
-  enum { REASONS = ALOOP__SHUT | ALOOP__EOF_WANTED | ALOOP__SENDFILE | ALOOP__NO_WRITE };
   uint32_t reasons = transport->flags & REASONS;
   if (ALOOP_LIKELY((reasons | transport->object.loop->guard) == 0) && ALOOP_LIKELY(transport->extras == NULL))
     return 0;
@@ -350,7 +358,7 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
   if (size == 0 || (transport->flags & ALOOP__MESSAGES))
     return size == 0 ? write_nothing(transport) : write_message(transport, iov, count);
   aloop__cork_t *cork = cork_of(transport);
-  if (is_corked(transport) && aloop__outbox_empty(&transport->outbox) &&
+  if (aloop__cork_is_open(transport) && aloop__outbox_empty(&transport->outbox) &&
       count <= ALOOP__CORK_PARTS - cork->parts && size <= ALOOP__CORK_SIZE - cork->used) {
     for (int i = 0; i < count; i++)
       if (iov[i].iov_len > 0) gather(transport, iov[i].iov_base, iov[i].iov_len);

@@ -7,12 +7,12 @@
 
 #include "net/driver.h"
 
-/* Sends what was gathered when data_received has returned. */
-void aloop__cork_end(aloop_transport_t *transport, aloop__cork_t *cork);
+/* Sends what was gathered when data_received has returned `rc`, of which an error ends the connection. */
+void aloop__cork_end(aloop_transport_t *transport, int rc);
 
 /* The same when the driver has tried to send the only part and got `n`: fewer bytes than there are, or an
  * error. */
-void aloop__cork_end_sent(aloop_transport_t *transport, aloop__cork_t *cork, ssize_t n);
+void aloop__cork_end_sent(aloop_transport_t *transport, ssize_t n);
 
 /* Sends what was gathered so far; later order is kept by going on with an empty cork. */
 void aloop__cork_flush(aloop_transport_t *transport);
@@ -46,6 +46,9 @@ static inline bool aloop__stream_has_unsent(const aloop_transport_t *transport) 
   return aloop__stream_unsent(transport) > 0 || (transport->flags & (ALOOP__SENDFILE | ALOOP__PIPED)) != 0;
 }
 
+/* Whether its writes are gathered now. */
+bool aloop__cork_is_open(const aloop_transport_t *transport);
+
 /* Gathered bytes of this transport. */
 size_t aloop__cork_size(const aloop_transport_t *transport);
 
@@ -53,34 +56,53 @@ size_t aloop__cork_size(const aloop_transport_t *transport);
 void aloop__write_check_high(aloop_transport_t *transport);
 void aloop__write_check_low(aloop_transport_t *transport);
 
-/* Called by the driver, who holds a reference: `size` > 0 bytes arrived at `data`. Inline, and handed the
- * driver's own send, because it is the path of every byte: the one answer to one message goes from here to the
- * socket without a detour. */
+/* What was gathered leaves, and an error of the callback ends the connection. */
+ALOOP_INLINE void aloop__stream_delivered(aloop_transport_t *transport, aloop__cork_t *cork, int rc,
+                                          ssize_t (*send)(aloop_transport_t *, const struct iovec *, int)) {
+  cork->owner = NULL;
+  uint32_t unusual = transport->flags & (ALOOP__SHUT | ALOOP__EXTRAS);
+  if (ALOOP_UNLIKELY(cork->parts != 1) || ALOOP_UNLIKELY((unusual | (uint32_t)rc) != 0)) {
+    aloop__cork_end(transport, rc);
+    return;
+  }
+  ssize_t n = send(transport, cork->iov, 1);
+  aloop__cork_empty(cork);
+  if (ALOOP_UNLIKELY(n != (ssize_t)cork->iov[0].iov_len)) aloop__cork_end_sent(transport, n);
+}
+
+/* data_received, of a transport without the flag UNUSUAL. Inline, and handed the driver's own send, because it is
+ * the path of every byte: the one answer to one message goes from here to the socket without a detour. */
+ALOOP_INLINE void aloop__stream_deliver(aloop_transport_t *transport, aloop__cork_t *cork, const void *data,
+                                        size_t size,
+                                        ssize_t (*send)(aloop_transport_t *, const struct iovec *, int)) {
+  cork->owner = transport;
+  cork->data = data;
+  cork->data_size = size;
+  int rc = transport->table->data_received(transport, transport->protocol, data, size);
+  aloop__stream_delivered(transport, cork, rc, send);
+}
+
+/* Called by the driver: `size` > 0 bytes arrived at `data`. */
 ALOOP_INLINE void aloop__stream_received(aloop_transport_t *transport, aloop__cork_t *cork, const void *data,
                                          size_t size,
                                          ssize_t (*send)(aloop_transport_t *, const struct iovec *, int)) {
+  if (ALOOP_LIKELY((transport->flags & ALOOP__UNUSUAL) == 0)) {
+    aloop__stream_deliver(transport, cork, data, size, send);
+    return;
+  }
   const aloop_protocol_t *table = transport->table;
   int rc = 0;
-  if (ALOOP_UNLIKELY(transport->flags & ALOOP__EXTRAS)) aloop__stream_touch(transport, true, false);
+  if (transport->flags & ALOOP__EXTRAS) aloop__stream_touch(transport, true, false);
+  cork->owner = transport;
   cork->data = data;
   cork->data_size = size;
-  transport->flags |= ALOOP__CORKED;
-  if (ALOOP_UNLIKELY(table->get_buffer != NULL)) {
+  if (table->get_buffer != NULL) {
     cork->data_size = 0; /* the memory is the protocol's, which may change it as soon as a write returns */
     if (table->buffer_updated != NULL) rc = table->buffer_updated(transport, transport->protocol, size);
-  } else if (ALOOP_LIKELY(table->data_received != NULL)) {
+  } else if (table->data_received != NULL) {
     rc = table->data_received(transport, transport->protocol, data, size);
   }
-  uint32_t unusual = transport->flags & (ALOOP__SHUT | ALOOP__EXTRAS);
-  transport->flags &= ~(uint32_t)ALOOP__CORKED;
-  if (ALOOP_LIKELY(cork->parts == 1) && ALOOP_LIKELY(unusual == 0)) {
-    ssize_t n = send(transport, cork->iov, 1);
-    aloop__cork_empty(cork);
-    if (ALOOP_UNLIKELY(n != (ssize_t)cork->iov[0].iov_len)) aloop__cork_end_sent(transport, cork, n);
-  } else if (cork->parts > 0) {
-    aloop__cork_end(transport, cork);
-  }
-  if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
+  aloop__stream_delivered(transport, cork, rc, send);
 }
 
 #endif

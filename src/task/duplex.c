@@ -290,7 +290,8 @@ static inline void cork(const aloop_stream_t *stream) {
   aloop_transport_t *transport = stream->transport;
   if (tasks == NULL || !tasks->corks || tasks->corked == transport) return;
   if (tasks->corked != NULL) aloop__task_uncork(tasks);
-  if ((transport->flags & (ALOOP__CORKED | ALOOP__SHUT)) || !aloop__outbox_empty(&transport->outbox)) return;
+  if ((transport->flags & ALOOP__SHUT) || !aloop__outbox_empty(&transport->outbox)) return;
+  if (aloop__cork_is_open(transport)) return;
   tasks->corked = transport;
   aloop__cork_open(transport);
 }

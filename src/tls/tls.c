@@ -161,7 +161,7 @@ static int carrier_get_buffer(aloop_transport_t *carrier, void *protocol, size_t
 
 /* The cork is for the protocol above: what goes to the carrier has been gathered. */
 static int carrier_received(aloop_transport_t *carrier, void *protocol, size_t size) {
-  carrier->flags &= ~(uint32_t)ALOOP__CORKED;
+  aloop__net_of(carrier->object.loop)->cork.owner = NULL;
   aloop__tls_received(protocol, size);
   return 0;
 }
@@ -245,8 +245,7 @@ static void drop_carrier(aloop__tls_t *self) {
   aloop_transport_t *carrier = self->carrier;
   self->carrier = NULL;
   if (carrier == NULL) return;
-  carrier->table = &no_protocol;
-  carrier->protocol = NULL;
+  aloop__stream_set_table(carrier, &no_protocol, NULL);
   if (self->stopped && carrier->object.state != ALOOP__LOST)
     aloop__stream_finish(carrier); /* aloop_close may have done it */
   aloop__object_unref(&carrier->object);
@@ -381,8 +380,7 @@ static void carry(aloop__tls_t *self, aloop_transport_t *carrier) {
   aloop__object_ref(&carrier->object);
   self->carrier = carrier;
   carrier->flags |= ALOOP__CARRIER | ALOOP__SHUT;
-  carrier->table = &carrier_protocol;
-  carrier->protocol = self;
+  aloop__stream_set_table(carrier, &carrier_protocol, self);
   carrier->high = carrier->low = 0;
 }
 
