@@ -106,13 +106,12 @@ int bench_listen(void) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, BENCH_BACKLOG) != 0)
     bench_die("listen");
+  bench_nodelay(fd); /* inherited by what is accepted */
   return fd;
 }
 
 int bench_accept(int listener) {
-  int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd >= 0 && bench_path == NULL) bench_nodelay(fd);
-  return fd;
+  return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
 int bench_port_of(int fd) {

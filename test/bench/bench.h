@@ -137,7 +137,7 @@ void *bench_alloc(size_t bytes);
  * on such a port. */
 int bench_datagram_socket(void);
 int bench_listen(void);
-int bench_accept(int listener); /* non-blocking, TCP_NODELAY; negative: none left */
+int bench_accept(int listener); /* non-blocking, TCP_NODELAY as the listener; negative: none left */
 void bench_nodelay(int fd);
 
 /* The client of peer_datagrams, without a library: asks the server on this port, and turns its loop until

@@ -270,6 +270,70 @@ int64_t peer_lookup(long count) {
   return count == 0 ? took : -1;
 }
 
+/* ---- Pipes ----------------------------------------------------------------------------------------------- */
+
+using descriptor_type = asio::posix::basic_stream_descriptor<executor>;
+
+struct pipes {
+  pipes(asio::io_context &context, const int fds[2]) : in(context, fds[0]), out(context, fds[1]) {
+    in.non_blocking(true);
+    out.non_blocking(true);
+  }
+
+  /* Tries first, as the echo server does. */
+  void send() {
+    left -= depth;
+    under_way = unsent = depth * size;
+    write_on();
+  }
+
+  void write_on() {
+    while (unsent > 0) {
+      asio::error_code error;
+      long part = unsent % size;
+      unsent -= long(out.write_some(asio::buffer(bench_bytes, size_t(part > 0 ? part : size)), error));
+      if (error == asio::error::would_block) {
+        out.async_wait(descriptor_type::wait_write, [this](const asio::error_code &failed) {
+          if (!failed) write_on();
+        });
+        return;
+      }
+      if (error) bench_die("write_some");
+    }
+  }
+
+  void read() {
+    in.async_read_some(asio::buffer(into), [this](const asio::error_code &error, size_t n) {
+      if (error) bench_die("async_read_some");
+      under_way -= long(n);
+      if (under_way == 0 && left == 0) return;
+      if (under_way == 0) send();
+      read();
+    });
+  }
+
+  descriptor_type in, out;
+  long size = 0, depth = 0, left = 0; /* messages not yet sent */
+  long unsent = 0, under_way = 0;     /* bytes */
+  std::array<char, BENCH_BUFFER> into;
+};
+
+int64_t peer_pipe(long size, long depth, long count) {
+  loop_context context;
+  int fds[2];
+  bench_pipe(fds);
+  auto all = std::make_unique<pipes>(context, fds);
+  all->size = size;
+  all->depth = depth;
+  all->left = count;
+  int64_t start = bench_cpu();
+  all->read();
+  all->send();
+  context.run();
+  int64_t took = bench_cpu() - start;
+  return all->left == 0 ? took : -1;
+}
+
 /* ---- Datagrams ------------------------------------------------------------------------------------------- */
 
 using datagram_socket = asio::basic_datagram_socket<asio::ip::udp, executor>;

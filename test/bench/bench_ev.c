@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * libev with raw watchers: it has no buffered streams, so its users read and write the sockets themselves, as
+ * libev with raw watchers: it has no buffered streams, so its users read and write descriptors themselves, as
  * here. ev_feed_event is its call_soon: cheap, but last in first out, and a chain of it never lets I/O through.
  * ev_async_send only wakes, so posts go through the mailbox of bench.h. An idle timeout is ev_timer_again, as
  * its manual advises.
@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <ev.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -277,6 +278,107 @@ int64_t peer_pingpong(long count) {
   return took;
 }
 
+/* ---- Pipes ----------------------------------------------------------------------------------------------- */
+
+typedef struct pipes {
+  ev_io in, out;
+  long size, depth, left; /* messages not yet sent */
+  long unsent, under_way; /* bytes */
+} pipes_t;
+
+/* Message by message; what the pipe does not take waits for room. */
+static void write_messages(struct ev_loop *loop, pipes_t *pipes) {
+  while (pipes->unsent > 0) {
+    long part = pipes->unsent % pipes->size;
+    ssize_t n = write(pipes->out.fd, bench_bytes, (size_t)(part > 0 ? part : pipes->size));
+    if (n < 0 && errno == EAGAIN) break;
+    if (n <= 0) bench_die("write");
+    pipes->unsent -= n;
+  }
+  if (pipes->unsent > 0)
+    ev_io_start(loop, &pipes->out);
+  else
+    ev_io_stop(loop, &pipes->out);
+}
+
+static void send_messages(struct ev_loop *loop, pipes_t *pipes) {
+  pipes->left -= pipes->depth;
+  pipes->unsent = pipes->under_way = pipes->depth * pipes->size;
+  write_messages(loop, pipes);
+}
+
+static void on_room(struct ev_loop *loop, ev_io *io, int events) {
+  (void)events;
+  write_messages(loop, io->data);
+}
+
+static void on_message(struct ev_loop *loop, ev_io *io, int events) {
+  static char into[BENCH_BUFFER];
+  pipes_t *pipes = io->data;
+  (void)events;
+  ssize_t n = read(io->fd, into, sizeof into);
+  if (n <= 0) bench_die("read");
+  pipes->under_way -= n;
+  if (pipes->under_way > 0) return;
+  if (pipes->left > 0)
+    send_messages(loop, pipes);
+  else
+    ev_break(loop, EVBREAK_ALL);
+}
+
+int64_t peer_pipe(long size, long depth, long count) {
+  struct ev_loop *loop = new_loop();
+  pipes_t pipes = {.size = size, .depth = depth, .left = count};
+  int fds[2];
+  bench_pipe(fds);
+  ev_io_init(&pipes.in, on_message, fds[0], EV_READ);
+  ev_io_init(&pipes.out, on_room, fds[1], EV_WRITE);
+  pipes.in.data = pipes.out.data = &pipes;
+  ev_io_start(loop, &pipes.in);
+  int64_t start = bench_cpu();
+  send_messages(loop, &pipes);
+  ev_run(loop, 0);
+  int64_t took = bench_cpu() - start;
+  ev_loop_destroy(loop);
+  close(fds[0]);
+  close(fds[1]);
+  return pipes.left == 0 ? took : -1;
+}
+
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+enum { DATAGRAMS = 64 }; /* per event */
+
+static char buffer[BENCH_BUFFER];
+
+static void echo_datagrams(struct ev_loop *loop, ev_io *io, int events) {
+  struct sockaddr_in from;
+  (void)loop, (void)events;
+  for (int i = 0; i < DATAGRAMS; i++) {
+    socklen_t size = sizeof from;
+    ssize_t n = recvfrom(io->fd, buffer, sizeof buffer, 0, (struct sockaddr *)&from, &size);
+    if (n < 0) return;
+    if (sendto(io->fd, buffer, (size_t)n, 0, (struct sockaddr *)&from, size) != n) bench_die("sendto");
+    ++*(long *)io->data;
+  }
+}
+
+int64_t peer_datagrams(long size, long depth, long count) {
+  struct ev_loop *loop = new_loop();
+  struct sockaddr_in address;
+  socklen_t address_size = sizeof address;
+  long echoed = 0;
+  ev_io io;
+  ev_io_init(&io, echo_datagrams, bench_datagram_socket(), EV_READ);
+  io.data = &echoed;
+  ev_io_start(loop, &io);
+  getsockname(io.fd, (struct sockaddr *)&address, &address_size);
+  int64_t took = bench_datagrams(ntohs(address.sin_port), size, depth, count, peer_loop_turn, loop, &echoed);
+  ev_loop_destroy(loop);
+  close(io.fd);
+  return took;
+}
+
 /* ---- Echo ------------------------------------------------------------------------------------------------ */
 
 typedef struct connection {
@@ -284,8 +386,6 @@ typedef struct connection {
   char *rest; /* what the socket did not take; nothing is read until it is gone */
   size_t rest_at, rest_size;
 } connection_t;
-
-static char buffer[BENCH_BUFFER];
 
 static void end(struct ev_loop *loop, connection_t *connection) {
   ev_io_stop(loop, &connection->io);
@@ -342,21 +442,60 @@ static void echo(struct ev_loop *loop, ev_io *io, int events) {
     keep_rest(loop, connection, buffer + (sent < 0 ? 0 : sent), (size_t)(n - (sent < 0 ? 0 : sent)));
 }
 
+/* What happens on a connection, and what it waits for first. */
+typedef struct work {
+  void (*event)(struct ev_loop *loop, ev_io *io, int events);
+  int first;
+} work_t;
+
 static void on_connection(struct ev_loop *loop, ev_io *listener, int events) {
+  const work_t *work = listener->data;
   (void)events;
   for (int fd; (fd = bench_accept(listener->fd)) >= 0;) {
     connection_t *connection = bench_alloc(sizeof *connection);
-    ev_io_init(&connection->io, echo, fd, EV_READ);
+    ev_io_init(&connection->io, work->event, fd, work->first);
     ev_io_start(loop, &connection->io);
   }
 }
 
-void peer_serve(bool for_memory) {
-  (void)for_memory;
+static void serve(const work_t *work) {
   struct ev_loop *loop = new_loop();
   ev_io listener;
   ev_io_init(&listener, on_connection, bench_listen(), EV_READ);
+  listener.data = (void *)work;
   ev_io_start(loop, &listener);
   bench_listening(listener.fd);
   ev_run(loop, 0);
+}
+
+void peer_serve(bool for_memory) {
+  static const work_t echoing = {echo, EV_READ};
+  (void)for_memory;
+  serve(&echoing);
+}
+
+/* ---- Bulk ------------------------------------------------------------------------------------------------ */
+
+static void forget(struct ev_loop *loop, ev_io *io, int events) {
+  (void)events;
+  ssize_t n = recv(io->fd, buffer, sizeof buffer, 0);
+  if (n == 0 || (n < 0 && errno != EAGAIN)) end(loop, (connection_t *)io);
+}
+
+void peer_serve_sink(void) {
+  static const work_t sink = {forget, EV_READ};
+  serve(&sink);
+}
+
+static void write_on(struct ev_loop *loop, ev_io *io, int events) {
+  (void)events;
+  ssize_t n;
+  do n = send(io->fd, bench_block, sizeof bench_block, MSG_NOSIGNAL);
+  while (n == (ssize_t)sizeof bench_block);
+  if (n < 0 && errno != EAGAIN) end(loop, (connection_t *)io);
+}
+
+void peer_serve_source(void) {
+  static const work_t source = {write_on, EV_WRITE};
+  serve(&source);
 }

@@ -333,6 +333,58 @@ int64_t peer_pingpong(long count) {
   return took;
 }
 
+/* ---- Pipes: a bufferevent at each end -------------------------------------------------------------------- */
+
+typedef struct pipes {
+  struct bufferevent *in, *out;
+  struct event_base *base;
+  long size, depth, left; /* messages not yet sent */
+  long under_way;         /* bytes */
+} pipes_t;
+
+static void send_messages(pipes_t *pipes) {
+  pipes->left -= pipes->depth;
+  pipes->under_way = pipes->depth * pipes->size;
+  struct evbuffer *output = bufferevent_get_output(pipes->out);
+  for (long i = 0; i < pipes->depth; i++)
+    evbuffer_add_reference(output, bench_bytes, (size_t)pipes->size, NULL, NULL);
+}
+
+static void on_message(struct bufferevent *in, void *arg) {
+  pipes_t *pipes = arg;
+  struct evbuffer *input = bufferevent_get_input(in);
+  size_t size = evbuffer_get_length(input);
+  evbuffer_drain(input, size);
+  pipes->under_way -= (long)size;
+  if (pipes->under_way > 0) return;
+  if (pipes->left > 0)
+    send_messages(pipes);
+  else
+    event_base_loopbreak(pipes->base);
+}
+
+int64_t peer_pipe(long size, long depth, long count) {
+  pipes_t pipes = {.base = peer_loop_new(), .size = size, .depth = depth, .left = count};
+  int fds[2];
+  bench_pipe(fds);
+  pipes.in = bufferevent_socket_new(pipes.base, fds[0], BEV_OPT_CLOSE_ON_FREE);
+  pipes.out = bufferevent_socket_new(pipes.base, fds[1], BEV_OPT_CLOSE_ON_FREE);
+  bufferevent_setcb(pipes.in, on_message, NULL, NULL, &pipes);
+  bufferevent_set_max_single_read(pipes.in, BENCH_BUFFER);
+  bufferevent_set_max_single_write(pipes.out, BENCH_BUFFER);
+  bufferevent_enable(pipes.in, EV_READ);
+  bufferevent_disable(pipes.in, EV_WRITE);
+  bufferevent_enable(pipes.out, EV_WRITE);
+  int64_t start = bench_cpu();
+  send_messages(&pipes);
+  event_base_dispatch(pipes.base);
+  int64_t took = bench_cpu() - start;
+  bufferevent_free(pipes.in);
+  bufferevent_free(pipes.out);
+  event_base_free(pipes.base);
+  return pipes.left == 0 ? took : -1;
+}
+
 /* ---- Datagrams ------------------------------------------------------------------------------------------- */
 
 enum { DATAGRAMS = 64 }; /* per event: libevent leaves receiving to its users */

@@ -6,7 +6,8 @@
  * - The ring belongs to one thread (SINGLE_ISSUER) and does its work only when asked (DEFER_TASKRUN); its descriptor is
  *   registered, and so are those of the connections, which never get a number in the process (direct descriptors).
  * - One multishot accept, one multishot receive per connection. Bytes land in a few large buffers which many receives
- *   fill piece by piece (IOU_PBUF_RING_INC), so that what is in use stays small and warm in the cache.
+ *   fill piece by piece (IOU_PBUF_RING_INC), so that what is in use stays small and warm in the cache. Receives that
+ *   found none wait in line and are asked again few at a time.
  * - Answers are sent from where the bytes came to, as requests that say nothing when all went well
  *   (CQE_SKIP_SUCCESS): a send that takes all of its bytes (MSG_WAITALL) without waiting (MSG_DONTWAIT) is over when
  *   the call that hands it over returns, so its bytes may be overwritten after that. Only a send that fell short
@@ -198,7 +199,7 @@ void peer_loop_free(void *ring) {
 
 /* ---- A server -------------------------------------------------------------------------------------------- */
 
-enum { REQUESTS = 32768, DESCRIPTORS = 16384, BUFFERS = 16, BUFFER = 262144 };
+enum { REQUESTS = 32768, DESCRIPTORS = 16384, BUFFERS = 8, BUFFER = 65536 };
 
 /* What a completion is about; the number of the connection stands above it. */
 enum { ACCEPT, RECEIVE, SEND, SILENT, KIND_BITS = 8 };
@@ -218,6 +219,7 @@ static pool_t pool;
 static connection_t *connections[DESCRIPTORS];
 static uint32_t turn = 1;
 static void (*on_data)(uint32_t number, char *data, size_t size);
+static uint32_t starved[DESCRIPTORS], starved_head, starved_tail; /* each connection at most once */
 
 static uint64_t name_of(uint32_t number, int kind) {
   return (uint64_t)number << KIND_BITS | (uint64_t)kind;
@@ -235,6 +237,12 @@ static void receive(uint32_t number) {
   request->flags |= IOSQE_BUFFER_SELECT;
   request->ioprio = IORING_RECV_MULTISHOT;
   connections[number]->receiving = true;
+}
+
+/* At the end of a turn. */
+static void receive_starved(void) {
+  for (int i = 0; i < 4 * BUFFERS && starved_head != starved_tail; i++)
+    receive(starved[starved_head++ % DESCRIPTORS]);
 }
 
 static void receive_no_more(uint32_t number) {
@@ -326,6 +334,10 @@ static void received(uint32_t number, const struct io_uring_cqe *done) {
   connection_t *connection = connections[number];
   if (done->res > 0) on_data(number, pool_take(&pool, done), (size_t)done->res);
   if (done->flags & IORING_CQE_F_MORE) return;
+  if (done->res == -ENOBUFS && !connection->sending) {
+    starved[starved_tail++ % DESCRIPTORS] = number; /* and counts as receiving */
+    return;
+  }
   connection->receiving = false;
   if (done->res == 0 || (done->res < 0 && done->res != -ENOBUFS && done->res != -ECANCELED))
     connection->ended = true;
@@ -377,7 +389,6 @@ static void take_completions(ring_t *from, void (*take)(const struct io_uring_cq
 static void serve(void (*start)(uint32_t number), void (*data)(uint32_t number, char *data, size_t size)) {
   struct io_uring_rsrc_register files = {.nr = DESCRIPTORS, .flags = IORING_RSRC_REGISTER_SPARSE};
   int listener = bench_listen();
-  if (bench_path == NULL) bench_nodelay(listener);
   ring_open(&ring, REQUESTS);
   ring_register(&ring);
   pool_open(&pool, &ring, BUFFERS, BUFFER, true);
@@ -390,6 +401,7 @@ static void serve(void (*start)(uint32_t number), void (*data)(uint32_t number, 
     ring_enter(&ring, 1);
     take_completions(&ring, completed);
     pool_turn(&pool);
+    receive_starved();
   }
 }
 
