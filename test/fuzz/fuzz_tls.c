@@ -587,15 +587,19 @@ static void raise_flag(aloop_t *loop, void *arg) {
   *(bool *)arg = true;
 }
 
+static void run_until(const bool *flag) {
+  for (int turns = 0; !*flag; turns++) {
+    MUST(turns < 100000);
+    MUST(aloop_run_once(w.loop, -1) >= 0);
+  }
+}
+
 static void pass_time(void) {
   bool there = false;
   aloop_handle_t handle = aloop_call_later(w.loop, ALOOP_SECONDS(byte()), raise_flag, &there);
   if (aloop_handle_error(handle) < 0) return;
   w.troubled = true;
-  for (int turns = 0; !there; turns++) {
-    MUST(turns < 100000);
-    MUST(aloop_run_once(w.loop, -1) >= 0);
-  }
+  run_until(&there);
 }
 
 static void set_up(void) {
