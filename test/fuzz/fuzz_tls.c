@@ -172,6 +172,12 @@ static size_t whole(const uint8_t *data, size_t size) {
   return record <= size ? record : 0;
 }
 
+/* What begins like this cannot become a record. */
+static bool is_none(const uint8_t *data, size_t size) {
+  if (size > 0 && memchr("HSFDE", data[0], 5) == NULL) return true;
+  return size >= HEAD && (size_t)(data[1] << 8 | data[2]) > RECORD_MAX;
+}
+
 static void swallow(session_t *session, aloop_tls_wire_t *wire) {
   if (wire->input_size == 0) return;
   session->own = realloc(session->own, session->own_size + wire->input_size);
@@ -188,8 +194,7 @@ static int take(session_t *session, aloop_tls_wire_t *wire, uint8_t *text, size_
   bool own = session->own_size > 0;
   const uint8_t *data = own ? session->own : wire->input;
   size_t there = own ? session->own_size : wire->input_size;
-  if (there > 0 && memchr("HSFDE", data[0], 5) == NULL) return -1;
-  if (there >= HEAD && (size_t)(data[1] << 8 | data[2]) > RECORD_MAX) return -1;
+  if (is_none(data, there)) return -1;
   size_t record = whole(data, there);
   if (record == 0) return 0;
   int letter = data[0];
@@ -277,7 +282,8 @@ static int shut(void *arg, aloop_tls_wire_t *wire) {
 
 static bool pending(void *arg) {
   const session_t *session = arg;
-  return session->plain_size > 0 || whole(session->own, session->own_size) > 0;
+  if (session->plain_size > 0 || session->ended) return true;
+  return is_none(session->own, session->own_size) || whole(session->own, session->own_size) > 0;
 }
 
 static void reason(void *arg, char *text, size_t size) {
