@@ -7,6 +7,7 @@
 #     sh test/bench/run.sh tls [count]    TLS alone (about 2 minutes), as after everything else; its counts
 #     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree (about 5 minutes)
 #     sh test/bench/run.sh table NAME     the tables of the last full, quick, count, tls, tls-count or compare again
+#     sh test/bench/run.sh readme         the tables of the README, from the last full and the last count
 #
 # The environment may set BUILD (default: build-bench in the repository), ROUNDS, SECONDS_EACH, PEERS ("aloop
 # uv"), ONLY (a pattern of scenario names: "echo/*" or "timers"), STAT=best (best runs instead of medians). All
@@ -79,7 +80,12 @@ begin() { # name of the results, rounds, seconds
   : >"$results"
 }
 
-table() { awk -v peers="$peers" -v columns="$1" -v stat="${STAT:-median}" -f "$here/table.awk" "$results"; }
+table() { # columns, and for other tables than all: their file and the results
+  columns=$1 rows=${2:-rows.awk}
+  shift $(($# > 2 ? 2 : $#))
+  [ $# -gt 0 ] || set -- "$results"
+  awk -v peers="$peers" -v columns="$columns" -v stat="${STAT:-median}" -f "$here/table.awk" -f "$here/$rows" "$@"
+}
 
 . "$here/cells.sh"
 . "$here/count.sh"
@@ -109,15 +115,23 @@ run_table() { # name of results
   table $columns
 }
 
+# From the results of "full" and "count".
+run_readme() {
+  for results in full count; do
+    [ -f "$build/bench-$results.txt" ] || { say "there are no results: run.sh $results comes first"; exit 1; }
+  done
+  table plain readme.awk "$build/bench-full.txt" "$build/bench-count.txt"
+}
+
 mode=${1:-full}
 [ $# -gt 0 ] && shift
 case $mode in
-full | quick | count | tls) ;;
+full | quick | count | tls | readme) ;;
 compare | table) [ $# -eq 1 ] || mode=wrong ;;
 *) mode=wrong ;;
 esac
-[ "$mode" != wrong ] || { sed -n '2,9p' "$0" >&2; exit 2; }
+[ "$mode" != wrong ] || { sed -n '2,11p' "$0" >&2; exit 2; }
 mkdir -p "$build"
-[ "$mode" = table ] || build_tree "$root" "$build" -DALOOP_BUILD_BENCH=ON
+[ "$mode" = table ] || [ "$mode" = readme ] || build_tree "$root" "$build" -DALOOP_BUILD_BENCH=ON
 find_peers
 "run_$mode" "$@"
