@@ -1,4 +1,5 @@
 # The library of another revision beside that of the working tree, both under the benchmarks of the working tree.
+# shellcheck shell=sh disable=SC2154,SC2034 # they are those of run.sh
 
 # Becomes the peer "aloop_old". What that revision cannot build is left out, and so are the scenarios in it.
 build_old() { # revision

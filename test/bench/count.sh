@@ -4,6 +4,7 @@
 # What a program does in one process and one thread, and measures as CPU time of that thread, is counted from one call of
 # its clock to the next (see bench.c), after a first run that does not count. All else is the difference of two runs that
 # differ in length only, divided by the difference in operations: what starting, connecting and ending cost goes away.
+# shellcheck shell=sh disable=SC2154,SC2034 # they are those of run.sh
 
 need_tools() {
   for tool in strace valgrind; do
@@ -87,8 +88,8 @@ longer_instructions() { # key, operations of the shorter run, of the longer, arg
 }
 
 longer_instructions_of() {
-  less=$(callgrind "$program" "$@" --count $short)
-  more=$(callgrind "$program" "$@" --count $long)
+  less=$(callgrind "$program" "$@" --count "$short")
+  more=$(callgrind "$program" "$@" --count "$long")
   add_instructions "$key" $((more - less)) $((2 * (long - short)))
 }
 
@@ -102,7 +103,7 @@ longer_calls() { # key, operations of the shorter run, of the longer, calls of t
 }
 
 longer_calls_of() {
-  { traced_calls $short "$@"; echo; traced_calls $long "$@"; } | subtract_calls "$key" $((2 * (long - short)))
+  { traced_calls "$short" "$@"; echo; traced_calls "$long" "$@"; } | subtract_calls "$key" $((2 * (long - short)))
 }
 
 traced_calls() { # operations, the program's arguments

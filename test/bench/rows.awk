@@ -148,4 +148,15 @@ END {
         head = ""
       }
     }
+  if (("aloop_task", "echo/50/64/1", "cpu_ns") in count) {
+    peer_count = split("aloop aloop_task aloop_sock", peer_names, " ")
+    shown["aloop"] = "protocol"
+    shown["aloop_task"] = "a task for each"
+    shown["aloop_sock"] = "socket by socket"
+    columns = "plain"
+    title("Echo by aloop in three styles, server CPU ns per request")
+    row("1 connection, 64 B", "echo/1/64/1", "cpu_ns", 1, 0)
+    row("50 connections, 64 B", "echo/50/64/1", "cpu_ns", 1, 0)
+    row("50 connections, 64 B, 16 deep", "echo/50/64/16", "cpu_ns", 1, 0)
+  }
 }

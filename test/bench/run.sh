@@ -1,11 +1,11 @@
 #!/bin/sh
 # Benchmarks of aloop beside its peers: builds, runs everything in rotation, prints medians as Markdown tables.
 #
-#     sh test/bench/run.sh                everything (about 14 minutes)
+#     sh test/bench/run.sh                everything (about 13 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 3 minutes)
-#     sh test/bench/run.sh count          system calls and instructions per operation (about 8 minutes)
+#     sh test/bench/run.sh count          system calls and instructions per operation (about 12 minutes)
 #     sh test/bench/run.sh tls [count]    TLS alone (about 2 minutes), as after everything else; its counts
-#     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree (about 5 minutes)
+#     sh test/bench/run.sh compare REV    the library of revision REV beside the working tree (about 6 minutes)
 #     sh test/bench/run.sh table NAME     the tables of the last full, quick, count, tls, tls-count or compare again
 #     sh test/bench/run.sh readme         the tables of the README, from the last full and the last count
 #
@@ -93,7 +93,7 @@ table() { # columns, and for other tables than all: their file and the results
 . "$here/tls.sh"
 
 run_full() {
-  begin full 5 0.5
+  begin full 3 0.3
   each_round all_cells
   table peers
   run_tls full

@@ -78,7 +78,7 @@ run_tls() {
   libraries_with_tls
   servers_with_tls
   make_site
-  begin tls 5 0.5
+  begin tls 3 0.3
   for round in $(seq "$rounds"); do
     say "TLS, round $round of $rounds"
     tls_cells
