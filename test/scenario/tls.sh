@@ -18,22 +18,19 @@ client() {
     "$@" 2>>"$folder/client.err"
 }
 
-# say TEXT: and wait a little before the end, which ends s_client.
-say() {
-  printf '%s\n' "$1"
-  sleep 0.5
-}
-
 start tcp_echo --port 0 --tls "$certs/server.pem" "$certs/server.key"
 for version in tls1_2 tls1_3; do
-  check "$version" "hello" "$(say hello | client "$port" -$version -quiet -no_ign_eof)"
-  said=$(say hello | client "$port" -$version)
+  said=$folder/said.$version
+  say_until hello "$said" | client "$port" -$version -quiet -no_ign_eof >"$said"
+  check "$version" "hello" "$(cat "$said")"
+  said=$(client "$port" -$version </dev/null)
   check_has "$version" "Verify return code: 0 (ok)" "$said"
   check_has "$version" "^New, TLSv1" "$said"
 
   # The first connection leaves a session that the second goes on with.
-  say first | client "$port" -$version -sess_out "$folder/session" >/dev/null
-  check_has "resumption in $version" "^Reused, TLSv1" "$(say second | client "$port" -$version -sess_in "$folder/session")"
+  say_until first "$folder/session.$version" | client "$port" -$version -sess_out "$folder/session.$version" >/dev/null
+  check_has "resumption in $version" "^Reused, TLSv1" \
+    "$(client "$port" -$version -sess_in "$folder/session.$version" </dev/null)"
 done
 
 check_has "an old version" "^New, (NONE)" "$(client "$port" -tls1_1 -cipher ALL:@SECLEVEL=0 </dev/null)"
@@ -41,7 +38,8 @@ check_has "an old version" "^New, (NONE)" "$(client "$port" -tls1_1 -cipher ALL:
 # Whoever does not speak TLS is sent away, and the server goes on.
 if has nc || has socat; then
   printf 'GET / HTTP/1.0\r\n\r\n' | talk "$port" >"$folder/garbage" 2>/dev/null
-  check "after garbage" "again" "$(say again | client "$port" -quiet -no_ign_eof)"
+  say_until again "$folder/again" | client "$port" -quiet -no_ign_eof >"$folder/again"
+  check "after garbage" "again" "$(cat "$folder/again")"
 fi
 stop "$pid"
 

@@ -25,21 +25,20 @@ says() {
   eventually reached "$2" "${3:-1}" || fail "$1: no line matches \"$2\" in: $(cat "$folder/said")"
 }
 
-# s_client OPTION...: standard input to the server, what comes back to standard output.
+# s_client OPTION...: standard input to the server, what comes back to standard output, failures to standard error.
 s_client() {
-  openssl s_client -connect 127.0.0.1:"$port" -CAfile "$certs/ca.pem" -verify_return_error -servername localhost -quiet "$@"
+  openssl s_client -connect 127.0.0.1:"$port" -CAfile "$certs/ca.pem" -verify_return_error -verify_quiet \
+    -servername localhost -quiet "$@"
 }
 
-# attempt NAME OPTION...: a client in the background that says hello and stays for a moment. What it got and what it says
-# about it are in $folder/NAME.got and $folder/NAME.words, after `await_attempts`.
+# attempt NAME OPTION...: a client in the background that says hello and stays until it gets something. What it got and
+# what it says about it are in $folder/NAME.got and $folder/NAME.words, after `await_attempts`.
 attempts=
 attempt() {
   name=$1
   shift
-  {
-    echo hello
-    sleep 0.5
-  } | s_client -no_ign_eof "$@" >"$folder/$name.got" 2>"$folder/$name.words" &
+  say_until hello "$folder/$name.got" "$folder/$name.words" |
+    s_client -no_ign_eof "$@" >"$folder/$name.got" 2>"$folder/$name.words" &
   attempts="$attempts $!"
 }
 await_attempts() {
@@ -119,14 +118,20 @@ pids="$pids $!"
   done
 } | talk "$port" >/dev/null 2>&1 &
 pids="$pids $!"
+says "silence, and one byte after the other" "^failed ETIMEDOUT: the TLS handshake took too long" 2
+stop "$pid"
+
+serve
 printf 'GET / HTTP/1.0\r\n\r\n' | talk "$port" >/dev/null 2>&1
 says "HTTP" "^failed ETLS: TLS failed: http request"
 printf '\200\056\001\003\001xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' | talk "$port" >/dev/null 2>&1
-head -c 20000 /dev/urandom | talk "$port" >/dev/null 2>&1
+head -c 20000 /dev/zero | talk "$port" >/dev/null 2>&1
 says "garbage" "^failed ETLS: TLS failed:" 3
 end_after_input "$port" </dev/null >/dev/null 2>&1
 says "an end" "^failed ECONNRESET: the peer closed the connection during the TLS handshake"
-says "silence, and one byte after the other" "^failed ETIMEDOUT: the TLS handshake took too long" 2
+attempt after
+await_attempts
+got after hello
 stop "$pid"
 
 # ---- An end that is not taken ----------------------------------------------------------------------------------
@@ -140,6 +145,9 @@ s_client </dev/null >"$folder/full" 2>/dev/null &
 pids="$pids $!"
 says "an end that is not taken" "^lost ETIMEDOUT: the peer took nothing while the TLS connection was closing"
 exec 4<&-
+stop "$pid"
+
+serve --shutdown 30000 --flood $flood
 check "an end that is taken" "$(head -c $flood /dev/zero | hash)" "$(s_client </dev/null 2>/dev/null | hash)"
 says "an end that is taken" "^lost 0:"
 stop "$pid"

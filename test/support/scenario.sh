@@ -89,6 +89,18 @@ eventually() {
   done
 }
 
+# say_until TEXT FILE...: the text, and the end as soon as one of the files is not empty: a client that leaves once it
+# has got what it came for.
+say_until() {
+  printf '%s\n' "$1"
+  shift
+  some_has_come() {
+    for file in "$@"; do [ ! -s "$file" ] || return 0; done
+    return 1
+  }
+  eventually some_has_come "$@"
+}
+
 # talk PORT: standard input to the server, its answer to standard output, until the server closes.
 # end_after_input also tells the server that no more will come; listen_to says nothing at all.
 if has nc && nc -h 2>&1 | grep -q -- '-N'; then
