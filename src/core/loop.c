@@ -8,9 +8,9 @@
  * - Order within a turn: callbacks scheduled before it, posts of other threads, I/O (reader before writer),
  *   timers by deadline.
  * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more
- *   than thirty callbacks), but I/O is looked at after at most 61 turns or 20 microseconds. Looking at a clock
- *   every turn would cost as much as three callbacks, so the clock is looked at after 1 and 8 turns as long
- *   as these were so short that eight times as many fit; a callback that is suddenly slow is noticed at the
+ *   than fifty callbacks), but I/O and timers are looked at after at most 20 microseconds. Looking at a clock
+ *   every turn would cost as much as two callbacks, so it is looked at every 32nd turn as long as 32 turns as
+ *   long as the last ones still fit, and else every turn; callbacks that are suddenly slow are noticed at the
  *   next look.
  * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the
  *   rest queued.
@@ -27,7 +27,7 @@
 #include "core/report.h"
 #include "poller/poller.h"
 
-enum { BATCH = 256, SKIPS_MAX = 60, STALE_POLLS_MAX = 64 };
+enum { BATCH = 256, STRIDE = 32, STALE_POLLS_MAX = 64 };
 
 #define DEFAULT_SLOW ALOOP_MILLIS(100)
 
@@ -422,12 +422,11 @@ static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
 
 /* The clock has to be looked at: whether the kernel may go on waiting for its turn, and until when. */
 static ALOOP_NOINLINE bool may_skip_on(aloop_t *loop) {
-  uint32_t skipped = loop->skipped;
-  if (skipped > SKIPS_MAX) return false;
+  uint64_t limit = aloop__clock_ticks_20us();
   uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
-  if (spent >= aloop__clock_ticks_20us()) return false;
-  uint32_t next = spent * 8 < aloop__clock_ticks_20us() ? skipped * 8 : skipped + 1;
-  loop->skip_check = (uint8_t)(next < SKIPS_MAX + 1 ? next : SKIPS_MAX + 1);
+  if (spent >= limit) return false;
+  bool many_fit = spent * STRIDE < (limit - spent) * loop->skipped;
+  loop->skip_check = loop->skipped + (many_fit ? STRIDE : 1);
   return true;
 }
 

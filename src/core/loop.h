@@ -93,8 +93,8 @@ struct aloop {
   uint32_t attention;                  /* reasons not to wait: ALOOP__STOPPING... */
   bool running;
   bool in_turn;
-  uint8_t skipped;     /* turns since the kernel was asked for I/O */
-  uint8_t skip_check;  /* ... after how many the ticks are looked at again */
+  uint32_t skipped;    /* turns since the kernel was asked for I/O */
+  uint32_t skip_check; /* ... after how many the ticks are looked at again */
   uint32_t stalled;    /* objects to resume */
   uint32_t stale_run;  /* polls in a row with stale events that no stopped watch explains */
   uint64_t stale_poll; /* the last of them */
