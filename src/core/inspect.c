@@ -108,15 +108,22 @@ static void dump_ready(const aloop_t *loop, const writer_t *out) {
   }
 }
 
-static void dump_timers(aloop_t *loop, const writer_t *out) {
+typedef struct timer_writer {
+  const writer_t *out;
+  int64_t now;
+} timer_writer_t;
+
+static void dump_timer(void *user, int64_t when, int64_t period, const char *origin) {
+  const timer_writer_t *to = user;
   char text[96];
-  int64_t now = aloop_time(loop);
-  for (uint32_t i = 0; i < loop->timers.heap_size; i++) {
-    const aloop__timer_t *timer = &loop->timers.slots[loop->timers.heap[i].slot];
-    snprintf(text, sizeof text, "timer due in %" PRId64 " us%s", (timer->when - now) / 1000,
-             timer->period > 0 ? ", repeating" : "");
-    say(out, text, timer->origin);
-  }
+  snprintf(text, sizeof text, "timer due in %" PRId64 " us%s", (when - to->now) / 1000,
+           period > 0 ? ", repeating" : "");
+  say(to->out, text, origin);
+}
+
+static void dump_timers(aloop_t *loop, const writer_t *out) {
+  timer_writer_t to = {out, aloop_time(loop)};
+  aloop__timers_each(&loop->timers, dump_timer, &to);
 }
 
 static void dump_watches(const aloop_t *loop, const writer_t *out) {

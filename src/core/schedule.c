@@ -172,5 +172,5 @@ int64_t aloop_handle_when(const aloop_t *loop, aloop_handle_t handle) {
                : 0;
   if (rc < 0) return rc;
   const aloop__timer_t *timer = aloop__timers_slot(&loop->timers, handle);
-  return timer != NULL ? timer->when : ALOOP_ENOENT;
+  return timer != NULL ? aloop__timer_when(timer) : ALOOP_ENOENT;
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Timers. Three arrays share one capacity: slots (what a timer is: 64 bytes, one cache line), a 4-ary heap of
- * 16-byte keys (deadline, order, slot) and places (slot -> heap index). Keys live in the heap itself and
- * places in an array of their own, so that sifting touches neither the slots nor more than one cache line per
- * level; on a million timers this is several times faster than a binary heap of pointers.
+ * Timers. What a timer is lies in arrays of one capacity, by slot: 16 bytes that are looked at often (deadline,
+ * order, generation), what is to be called, where its key is in the heap, and, made when first needed, what few
+ * timers have (context, period). The heap is 4-ary and holds 16-byte keys (deadline, order, slot), so sifting
+ * touches no more than one cache line per level and an array of places.
  *
  * - Order: by deadline, then by a 32-bit number given when the timer was made or moved, compared with
  *   wrap-around: first made, first run among equals.
- * - Adding and removing are O(log n); removal uses the place, so a cancelled timer leaves nothing behind.
+ * - Adding is O(log n). Cancelling is O(1): the slot is free at once, and its key stays where it is until its
+ *   time comes, or the slot is used again. The next timer in that slot takes the key over, which is O(1) too if
+ *   its deadline is not earlier. So starting and stopping a timer again and again leaves no more in the heap
+ *   than one key per slot; and nothing when the last timer goes.
  * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in
  *   the heap is then too early; it is put right when that moment comes, because key <= true deadline always
  *   holds.
@@ -17,7 +20,8 @@
  *   beats that were missed are skipped, so a stalled loop does not catch up in a burst.
  *
  * A million timers do not fit into any cache, so what bounds their speed is waiting for memory: the children of
- * a heap node lie in one cache line, and slots are fetched a little before they are needed.
+ * a heap node lie in one cache line, those of its children are fetched while the first of them is looked for,
+ * and slots are fetched a little before they are needed.
  *
  * Slots are recycled with a new generation, and a handle is (generation, slot): a stale handle finds nothing.
  * When the ready deque cannot grow, due timers stay in the heap and are tried again next turn.
@@ -30,8 +34,17 @@
 
 #include <string.h>
 
-enum { FREE, WAITING, READY };
-enum { ARITY = 4, FIRST_CAPACITY = 16, CACHE_LINE = 64, LOOK_AHEAD = 4 };
+enum { ARITY = 4, FIRST_CAPACITY = 16, CACHE_LINE = 64, LOOK_AHEAD = 8 };
+
+#define HAS_EXTRA (~ALOOP__TIMER_GENERATION)
+
+static inline uint32_t slot_of(const aloop__timers_t *timers, const aloop__timer_t *timer) {
+  return (uint32_t)(timer - timers->slots);
+}
+
+static inline bool has_extra(const aloop__timer_t *timer) {
+  return (timer->generation & HAS_EXTRA) != 0;
+}
 
 static inline bool before(const aloop__timer_key_t *a, const aloop__timer_key_t *b) {
   if (ALOOP_LIKELY(a->when != b->when)) return a->when < b->when;
@@ -68,11 +81,21 @@ static inline const aloop__timer_key_t *first_child(const aloop__timer_key_t *ch
   return best;
 }
 
+/* Always inlined: gcc takes a function that only fetches for one without effect, and drops its calls.
+ *
+ * The lines of all grandchildren, while it is not known yet which children come first: so the waits for memory
+ * of two levels overlap. */
+ALOOP_INLINE void fetch_grandchildren(const aloop__timer_key_t *heap, const aloop__timer_key_t *child) {
+  const aloop__timer_key_t *grandchild = heap + (size_t)(child - heap) * ARITY + 1;
+  for (int i = 0; i < ARITY; i++) ALOOP_PREFETCH(grandchild + i * ARITY);
+}
+
 static void sift_down(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
   const aloop__timer_key_t *heap = timers->heap, *end = heap + timers->heap_size;
   for (;;) {
     const aloop__timer_key_t *child = heap + (size_t)at * ARITY + 1;
     if (child >= end) break;
+    fetch_grandchildren(heap, child);
     child = first_child(child, end);
     if (!before(child, &key)) break;
     place(timers, at, child);
@@ -81,18 +104,16 @@ static void sift_down(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t k
   place(timers, at, &key);
 }
 
-static void heap_add(aloop__timers_t *timers, uint32_t slot) {
-  const aloop__timer_t *timer = &timers->slots[slot];
-  sift_up(timers, timers->heap_size++, (aloop__timer_key_t){timer->when, timer->order, slot});
+static void heap_remove_top(aloop__timers_t *timers) {
+  timers->places[timers->heap[0].slot] = ALOOP__NO_PLACE;
+  aloop__timer_key_t last = timers->heap[--timers->heap_size];
+  if (timers->heap_size > 0) sift_down(timers, 0, last);
 }
 
-static void heap_remove(aloop__timers_t *timers, uint32_t at) {
-  aloop__timer_key_t last = timers->heap[--timers->heap_size];
-  if (at == timers->heap_size) return;
-  if (at > 0 && before(&last, &timers->heap[(at - 1) / ARITY]))
-    sift_up(timers, at, last);
-  else
-    sift_down(timers, at, last);
+/* No timer is left, so what is in the heap belongs to none. */
+static ALOOP_NOINLINE void heap_clear(aloop__timers_t *timers) {
+  for (uint32_t at = 0; at < timers->heap_size; at++) timers->places[timers->heap[at].slot] = ALOOP__NO_PLACE;
+  timers->heap_size = 0;
 }
 
 /* The heap begins 16 bytes before a cache line, so that the four children of a node share one. */
@@ -109,16 +130,27 @@ static bool grow_heap(aloop_t *loop, size_t capacity) {
   return true;
 }
 
+/* `array` is the address of a pointer. */
+static bool grow_array(aloop_t *loop, void *array, size_t bytes) {
+  void *old;
+  memcpy(&old, array, sizeof old);
+  void *larger = aloop__memory_resize(loop, old, bytes);
+  if (larger != NULL) memcpy(array, &larger, sizeof larger);
+  return larger != NULL;
+}
+
+static bool grow_extras(aloop_t *loop, size_t capacity) {
+  return grow_array(loop, &loop->timers.extras, capacity * sizeof *loop->timers.extras);
+}
+
 static int grow(aloop_t *loop) {
   aloop__timers_t *timers = &loop->timers;
   size_t capacity = timers->capacity == 0 ? FIRST_CAPACITY : (size_t)timers->capacity * 2;
   if (capacity > UINT32_MAX / 2) return ALOOP_ENOMEM;
-  void *slots = aloop__memory_resize(loop, timers->slots, capacity * sizeof *timers->slots);
-  if (slots == NULL) return ALOOP_ENOMEM;
-  timers->slots = slots;
-  void *places = aloop__memory_resize(loop, timers->places, capacity * sizeof *timers->places);
-  if (places == NULL) return ALOOP_ENOMEM;
-  timers->places = places;
+  if (!grow_array(loop, &timers->slots, capacity * sizeof *timers->slots)) return ALOOP_ENOMEM;
+  if (!grow_array(loop, &timers->calls, capacity * sizeof *timers->calls)) return ALOOP_ENOMEM;
+  if (!grow_array(loop, &timers->places, capacity * sizeof *timers->places)) return ALOOP_ENOMEM;
+  if (timers->extras != NULL && !grow_extras(loop, capacity)) return ALOOP_ENOMEM;
   if (!grow_heap(loop, capacity)) return ALOOP_ENOMEM;
   timers->capacity = (uint32_t)capacity;
   return 0;
@@ -128,25 +160,41 @@ static bool is_full(const aloop__timers_t *timers) {
   return timers->free == ALOOP__NO_SLOT && timers->used == timers->capacity;
 }
 
-/* A slot nobody uses; there is one. */
-static uint32_t take_slot(aloop__timers_t *timers) {
+/* A slot that was used before; there is one. */
+static inline uint32_t take_free(aloop__timers_t *timers) {
   uint32_t slot = timers->free;
-  if (slot != ALOOP__NO_SLOT) {
-    timers->free = timers->places[slot];
-    return slot;
-  }
-  slot = timers->used++;
-  timers->slots[slot].generation = 0;
+  timers->free = timers->slots[slot].next_free;
   return slot;
 }
 
-static void give_slot(aloop__timers_t *timers, aloop__timer_t *timer) {
-  uint32_t slot = (uint32_t)(timer - timers->slots);
-  timer->state = FREE;
+/* A slot nobody uses; there is one. */
+static uint32_t take_slot(aloop__timers_t *timers) {
+  if (timers->free != ALOOP__NO_SLOT) return take_free(timers);
+  uint32_t slot = timers->used++;
+  timers->slots[slot].generation = 0;
+  timers->places[slot] = ALOOP__NO_PLACE;
+  return slot;
+}
+
+static inline void give_slot(aloop__timers_t *timers, aloop__timer_t *timer) {
+  timer->when = ALOOP__TIMER_FREE;
   timer->generation = (timer->generation + 1) & ALOOP__TIMER_GENERATION;
-  timers->places[slot] = timers->free;
-  timers->free = slot;
-  timers->live--;
+  timer->next_free = timers->free;
+  timers->free = slot_of(timers, timer);
+  if (--timers->live == 0 && timers->heap_size > 0) heap_clear(timers);
+}
+
+/* Sets the deadline of a timer that is to wait, and sees to it that the heap has a key that is not later. */
+static inline void wait_until(aloop__timers_t *timers, uint32_t slot, int64_t when) {
+  aloop__timer_t *timer = &timers->slots[slot];
+  uint32_t at = timers->places[slot], order = timers->order++;
+  timer->when = when;
+  timer->order = order;
+  if (ALOOP_LIKELY(at == ALOOP__NO_PLACE))
+    at = timers->heap_size++;
+  else if (when >= timers->heap[at].when)
+    return;
+  sift_up(timers, at, (aloop__timer_key_t){when, order, slot});
 }
 
 void aloop__timers_init(aloop__timers_t *timers) {
@@ -156,103 +204,127 @@ void aloop__timers_init(aloop__timers_t *timers) {
 void aloop__timers_close(aloop_t *loop) {
   aloop__timers_t *timers = &loop->timers;
   for (uint32_t slot = 0; slot < timers->used; slot++)
-    if (timers->slots[slot].state != FREE) aloop__map_clear(loop, &timers->slots[slot].context);
+    if (has_extra(&timers->slots[slot])) aloop__map_clear(loop, &timers->extras[slot].context);
   aloop__memory_release(loop, timers->slots);
+  aloop__memory_release(loop, timers->calls);
+  aloop__memory_release(loop, timers->extras);
   aloop__memory_release(loop, timers->places);
   aloop__memory_release(loop, timers->heap_block);
   aloop__timers_init(timers);
 }
 
-ALOOP_INLINE aloop_handle_t put(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
-                                const char *origin) {
-  aloop__timers_t *timers = &loop->timers;
-  uint32_t slot = take_slot(timers);
-  aloop__timer_t *timer = &timers->slots[slot];
-  uint32_t order = timers->order++;
-  timer->fn = fn;
-  timer->arg = arg;
-  timer->context = loop->context;
-  timer->origin = origin;
-  timer->when = when;
-  timer->period = period;
-  timer->order = order;
-  timer->state = WAITING;
+ALOOP_INLINE aloop_handle_t put(aloop__timers_t *timers, uint32_t slot, int64_t when, aloop_callback_fn fn,
+                                void *arg, const char *origin) {
+  timers->calls[slot] = (aloop__timer_call_t){fn, arg, origin};
   timers->live++;
-  sift_up(timers, timers->heap_size++, (aloop__timer_key_t){when, order, slot});
-  return (aloop_handle_t){ALOOP__TIMER_BIT | (uint64_t)timer->generation << 32 | slot};
+  wait_until(timers, slot, when);
+  return (aloop_handle_t){ALOOP__TIMER_BIT | (uint64_t)timers->slots[slot].generation << 32 | slot};
 }
 
 /* Everything unusual, out of line so that the usual saves no registers. */
 static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, int64_t when, int64_t period,
                                                 aloop_callback_fn fn, void *arg, const char *origin) {
   aloop__timers_t *timers = &loop->timers;
-  if (is_full(timers) && grow(loop) < 0) return (aloop_handle_t){(uint64_t)-ALOOP_ENOMEM};
-  aloop__map_ref(loop->context);
-  aloop_handle_t handle = put(loop, when, period, fn, arg, origin);
-  if (timers->places[(uint32_t)handle.id] == 0) aloop__loop_armed(loop);
+  bool extra = period != 0 || loop->context != NULL;
+  if ((is_full(timers) && grow(loop) < 0) ||
+      (extra && timers->extras == NULL && !grow_extras(loop, timers->capacity)))
+    return (aloop_handle_t){(uint64_t)-ALOOP_ENOMEM};
+  uint32_t slot = take_slot(timers);
+  aloop_handle_t handle = put(timers, slot, when, fn, arg, origin);
+  if (extra) {
+    timers->extras[slot] = (aloop__timer_extra_t){aloop__map_ref(loop->context), period};
+    timers->slots[slot].generation |= HAS_EXTRA;
+  }
+  if (timers->places[slot] == 0) aloop__loop_armed(loop);
   return handle;
 }
 
 aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
                                  const char *origin) {
-  if (ALOOP_UNLIKELY(is_full(&loop->timers)) || ALOOP_UNLIKELY(loop->context != NULL) ||
-      ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK))
+  aloop__timers_t *timers = &loop->timers;
+  if (ALOOP_UNLIKELY(timers->free == ALOOP__NO_SLOT) || ALOOP_UNLIKELY(loop->context != NULL) ||
+      ALOOP_UNLIKELY(period != 0) || ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK))
     return put_slowly(loop, when, period, fn, arg, origin);
-  return put(loop, when, period, fn, arg, origin);
+  return put(timers, take_free(timers), when, fn, arg, origin);
 }
 
-/* Puts keys right whose timers were moved back, until the top is true. */
+/* Puts keys right whose timers were moved back, and drops those whose timers were cancelled, until the top is
+ * true. */
 static void settle(aloop__timers_t *timers) {
   while (timers->heap_size > 0) {
     aloop__timer_key_t key = timers->heap[0];
     const aloop__timer_t *timer = &timers->slots[key.slot];
-    if (ALOOP_LIKELY(key.order == timer->order)) return;
-    sift_down(timers, 0, (aloop__timer_key_t){timer->when, timer->order, key.slot});
+    if (ALOOP_UNLIKELY(timer->when == ALOOP__TIMER_FREE))
+      heap_remove_top(timers);
+    else if (ALOOP_UNLIKELY(key.order != timer->order))
+      sift_down(timers, 0, (aloop__timer_key_t){timer->when, timer->order, key.slot});
+    else
+      return;
   }
 }
 
 int64_t aloop__timers_next(aloop_t *loop) {
-  if (loop->timers.heap_size == 0) return ALOOP__NEVER;
   settle(&loop->timers);
-  return loop->timers.heap[0].when;
+  return loop->timers.heap_size > 0 ? loop->timers.heap[0].when : ALOOP__NEVER;
 }
 
+/* The number of bits of the lag in microseconds. */
 static int lag_bucket(int64_t lag) {
-  int bucket = 0;
-  for (int64_t us = lag / 1000; us > 0 && bucket < ALOOP_LAG_BUCKETS - 1; us >>= 1) bucket++;
-  return bucket;
+  uint64_t us = (uint64_t)lag / 1000;
+  if (us >> (ALOOP_LAG_BUCKETS - 1) != 0) return ALOOP_LAG_BUCKETS - 1;
+  int bits = us > 0;
+  for (int half = 16; half > 0; half /= 2) {
+    if (us >> half == 0) continue;
+    us >>= half;
+    bits += half;
+  }
+  return bits;
 }
 
 /* The next beat after now, on the grid of the last one. */
-static int64_t next_beat(const aloop__timer_t *timer, int64_t now) {
-  if (timer->period > ALOOP__NEVER - 1 - now) return ALOOP__NEVER - 1;
-  int64_t when = timer->when + timer->period;
-  if (when <= now) when += (now - when) / timer->period * timer->period + timer->period;
+static int64_t next_beat(int64_t last, int64_t period, int64_t now) {
+  if (period > ALOOP__NEVER - 1 - now) return ALOOP__NEVER - 1;
+  int64_t when = last + period;
+  if (when <= now) when += (now - when) / period * period + period;
   return when;
+}
+
+/* A timer with a context or a period is about to be called. */
+static ALOOP_NOINLINE void fire_extra(aloop_t *loop, aloop__timer_t *timer) {
+  aloop__timers_t *timers = &loop->timers;
+  uint32_t slot = slot_of(timers, timer);
+  const aloop__timer_extra_t *extra = &timers->extras[slot];
+  loop->context = extra->context;
+  if (extra->period == 0) {
+    give_slot(timers, timer);
+    return;
+  }
+  aloop__map_ref(loop->context);
+  wait_until(timers, slot, next_beat(aloop__timer_when(timer), extra->period, aloop__loop_time(loop)));
+}
+
+/* What will be needed soon lies anywhere in memory. */
+ALOOP_INLINE void fetch_slot(const aloop__timers_t *timers, uint32_t slot) {
+  ALOOP_PREFETCH(&timers->slots[slot]);
+  ALOOP_PREFETCH(&timers->calls[slot]);
 }
 
 /* Runs from the ready deque. A timer that runs once is gone before its callback is called, so cancelling it
  * there is a no-op. */
 static void fire(aloop_t *loop, void *arg) {
   aloop__timers_t *timers = &loop->timers;
-  aloop__timer_t *timer = &timers->slots[(uintptr_t)arg];
+  uint32_t slot = (uint32_t)(uintptr_t)arg;
   if (loop->tail - loop->head > LOOK_AHEAD) {
     const aloop__entry_t *soon = &loop->ring[(loop->head + LOOK_AHEAD) & loop->mask];
-    if (soon->fn == fire) ALOOP_PREFETCH(&timers->slots[(uintptr_t)soon->arg]);
+    if (soon->fn == fire) fetch_slot(timers, (uint32_t)(uintptr_t)soon->arg);
   }
-  aloop_callback_fn fn = timer->fn;
-  void *user = timer->arg;
-  if (timer->period == 0) {
-    loop->context = timer->context;
+  aloop__timer_call_t call = timers->calls[slot];
+  aloop__timer_t *timer = &timers->slots[slot];
+  if (ALOOP_UNLIKELY(has_extra(timer)))
+    fire_extra(loop, timer);
+  else
     give_slot(timers, timer);
-  } else {
-    loop->context = aloop__map_ref(timer->context);
-    timer->when = next_beat(timer, aloop__loop_time(loop));
-    timer->order = timers->order++;
-    timer->state = WAITING;
-    heap_add(timers, (uint32_t)(uintptr_t)arg);
-  }
-  fn(loop, user);
+  call.fn(loop, call.arg);
 }
 
 /* Whether a timer is due. A key that is not due is left as it is, however stale: a busy connection that pushes
@@ -260,13 +332,12 @@ static void fire(aloop_t *loop, void *arg) {
 static bool due(aloop__timers_t *timers, int64_t now) {
   if (timers->heap_size == 0 || timers->heap[0].when > now) return false;
   settle(timers);
-  return timers->heap[0].when <= now;
+  return timers->heap_size > 0 && timers->heap[0].when <= now;
 }
 
-/* The next to leave the heap are among the children of the top. Their slots lie anywhere in memory. */
-static inline void fetch_next(const aloop__timers_t *timers) {
-  for (uint32_t at = 1; at <= ARITY && at < timers->heap_size; at++)
-    ALOOP_PREFETCH(&timers->slots[timers->heap[at].slot]);
+/* The next to leave the heap are among the children of the top. */
+ALOOP_INLINE void fetch_next(const aloop__timers_t *timers) {
+  for (uint32_t at = 1; at <= ARITY && at < timers->heap_size; at++) fetch_slot(timers, timers->heap[at].slot);
 }
 
 void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
@@ -275,11 +346,11 @@ void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
     uint32_t slot = timers->heap[0].slot;
     aloop__timer_t *timer = &timers->slots[slot];
     if (!aloop__ready_push(loop, fire, (void *)(uintptr_t)slot)) return;
-    loop->ring[(loop->tail - 1) & loop->mask].origin = timer->origin;
-    timer->entry = (uint32_t)(loop->tail - 1);
-    timer->state = READY;
+    loop->ring[(loop->tail - 1) & loop->mask].origin = timers->calls[slot].origin;
     loop->lag[lag_bucket(now - timer->when)]++;
-    heap_remove(timers, 0);
+    timer->entry = (uint32_t)(loop->tail - 1);
+    timer->when = ~timer->when;
+    heap_remove_top(timers);
     fetch_next(timers);
   }
 }
@@ -288,40 +359,63 @@ aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle) {
   return aloop__timers_slot(&loop->timers, handle);
 }
 
-/* Takes a live timer out of the heap or the deque. */
-static void take_out(aloop_t *loop, aloop__timer_t *timer) {
-  if (timer->state == WAITING)
-    heap_remove(&loop->timers, loop->timers.places[timer - loop->timers.slots]);
-  else
-    aloop__ready_drop(loop, aloop__ready_at(loop, timer->entry));
+static void leave_deque(aloop_t *loop, const aloop__timer_t *timer) {
+  if (timer->when < 0) aloop__ready_drop(loop, aloop__ready_at(loop, timer->entry));
 }
 
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer) {
-  aloop__map_t *context = timer->context;
-  take_out(loop, timer);
-  give_slot(&loop->timers, timer);
+  aloop__timers_t *timers = &loop->timers;
+  aloop__map_t *context = NULL;
+  if (ALOOP_UNLIKELY(has_extra(timer))) context = timers->extras[slot_of(timers, timer)].context;
+  leave_deque(loop, timer);
+  give_slot(timers, timer);
   if (ALOOP_UNLIKELY(context != NULL)) aloop__map_unref(loop, context); /* last: destructors may make timers */
 }
 
-void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when) {
+static ALOOP_NOINLINE void move_sooner(aloop_t *loop, aloop__timer_t *timer, int64_t when) {
   aloop__timers_t *timers = &loop->timers;
-  uint32_t slot = (uint32_t)(timer - timers->slots);
-  bool later = timer->state == WAITING && when >= timers->heap[timers->places[slot]].when;
-  if (!later) take_out(loop, timer);
-  timer->when = when;
-  timer->order = timers->order++;
-  if (later) return;
-  timer->state = WAITING;
-  heap_add(timers, slot);
+  uint32_t slot = slot_of(timers, timer);
+  leave_deque(loop, timer);
+  wait_until(timers, slot, when);
   if (timers->places[slot] == 0) aloop__loop_armed(loop);
 }
 
-bool aloop__timers_check(const aloop__timers_t *timers) {
+void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when) {
+  if (ALOOP_UNLIKELY(timer->when < 0) || ALOOP_UNLIKELY(when < timer->when)) {
+    move_sooner(loop, timer, when);
+    return;
+  }
+  timer->when = when;
+  timer->order = loop->timers.order++;
+}
+
+void aloop__timers_each(const aloop__timers_t *timers, aloop__timer_fn fn, void *user) {
+  for (uint32_t slot = 0; slot < timers->used; slot++) {
+    const aloop__timer_t *timer = &timers->slots[slot];
+    int64_t period = has_extra(timer) ? timers->extras[slot].period : 0;
+    if (timer->when >= 0) fn(user, timer->when, period, timers->calls[slot].origin);
+  }
+}
+
+/* Every key has its place, and is not later than its timer, if it has one. */
+static bool check_heap(const aloop__timers_t *timers) {
   for (uint32_t at = 0; at < timers->heap_size; at++) {
     const aloop__timer_key_t *key = &timers->heap[at];
-    const aloop__timer_t *timer = &timers->slots[key->slot];
+    int64_t when = timers->slots[key->slot].when;
     if (at > 0 && before(key, &timers->heap[(at - 1) / ARITY])) return false;
-    if (timers->places[key->slot] != at || timer->state != WAITING || key->when > timer->when) return false;
+    if (timers->places[key->slot] != at) return false;
+    if (when != ALOOP__TIMER_FREE && key->when > when) return false;
   }
-  return timers->heap_size <= timers->live && timers->live <= timers->used;
+  return true;
+}
+
+bool aloop__timers_check(const aloop__timers_t *timers) {
+  uint32_t live = 0, keys = 0;
+  for (uint32_t slot = 0; slot < timers->used; slot++) {
+    bool has_key = timers->places[slot] != ALOOP__NO_PLACE;
+    if (timers->slots[slot].when >= 0 && !has_key) return false;
+    live += timers->slots[slot].when != ALOOP__TIMER_FREE;
+    keys += has_key;
+  }
+  return live == timers->live && keys == timers->heap_size && (live > 0 || keys == 0) && check_heap(timers);
 }

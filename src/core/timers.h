@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Timers: see timers.c. Slots hold what a timer is; the heap holds only keys.
+ * Timers: see timers.c. Slots hold what a timer is, in several arrays; the heap holds only keys.
  */
 #ifndef ALOOP_CORE_TIMERS_H
 #define ALOOP_CORE_TIMERS_H
@@ -8,18 +8,28 @@
 #include "aloop.h"
 #include "core/context.h"
 
+/* What is looked at often: four in a cache line. */
 typedef struct aloop__timer {
+  int64_t when; /* the deadline, >= 0; ready: its complement; free: ALOOP__TIMER_FREE */
+  union {
+    uint32_t order;     /* waiting: among equal deadlines */
+    uint32_t entry;     /* ready: low half of its deque position */
+    uint32_t next_free; /* free */
+  };
+  uint32_t generation; /* of the slot; the top bit: it has an extra */
+} aloop__timer_t;
+
+typedef struct aloop__timer_call {
   aloop_callback_fn fn;
   void *arg;
-  aloop__map_t *context;
   const char *origin;
-  int64_t when;
-  int64_t period;      /* 0: once */
-  uint32_t order;      /* among equal deadlines */
-  uint32_t generation; /* of the slot */
-  uint32_t entry;      /* while ready: low half of its deque position */
-  uint32_t state;
-} aloop__timer_t;
+} aloop__timer_call_t;
+
+/* What few timers have. */
+typedef struct aloop__timer_extra {
+  aloop__map_t *context;
+  int64_t period; /* 0: once */
+} aloop__timer_extra_t;
 
 typedef struct aloop__timer_key {
   int64_t when;
@@ -29,11 +39,13 @@ typedef struct aloop__timer_key {
 
 typedef struct aloop__timers {
   aloop__timer_t *slots;
-  uint32_t *places; /* slot -> heap index; for a free slot the next free one */
+  aloop__timer_call_t *calls;   /* by slot */
+  aloop__timer_extra_t *extras; /* by slot; NULL until one is needed */
+  uint32_t *places;             /* slot -> heap index of its key, or ALOOP__NO_PLACE */
   aloop__timer_key_t *heap;
   void *heap_block; /* the memory that heap lies in */
   uint32_t heap_size;
-  uint32_t capacity; /* of all three */
+  uint32_t capacity; /* of all of them */
   uint32_t used;     /* slots ever used */
   uint32_t free;     /* first free slot */
   uint32_t order;    /* the last one given */
@@ -43,7 +55,9 @@ typedef struct aloop__timers {
 /* The top bit tells timer handles from positions of the deque. */
 #define ALOOP__TIMER_BIT (UINT64_C(1) << 63)
 #define ALOOP__TIMER_GENERATION UINT32_C(0x7fffffff)
+#define ALOOP__TIMER_FREE INT64_MIN
 #define ALOOP__NO_SLOT UINT32_MAX
+#define ALOOP__NO_PLACE UINT32_MAX
 #define ALOOP__NEVER INT64_MAX
 
 void aloop__timers_init(aloop__timers_t *timers);
@@ -65,15 +79,24 @@ static inline aloop__timer_t *aloop__timers_slot(const aloop__timers_t *timers, 
   uint32_t slot = (uint32_t)handle.id;
   if ((handle.id & ALOOP__TIMER_BIT) == 0 || slot >= timers->used) return NULL;
   aloop__timer_t *timer = &timers->slots[slot];
-  uint32_t generation = (uint32_t)(handle.id >> 32) & ALOOP__TIMER_GENERATION;
-  return timer->generation == generation ? timer : NULL;
+  uint32_t difference = timer->generation ^ (uint32_t)(handle.id >> 32);
+  return (difference & ALOOP__TIMER_GENERATION) == 0 ? timer : NULL;
 }
+
+static inline int64_t aloop__timer_when(const aloop__timer_t *timer) {
+  return timer->when >= 0 ? timer->when : ~timer->when;
+}
+
 aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle);
 
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer);
 
 /* When out of memory for the context etc. never fails: moving needs no memory. */
 void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when);
+
+/* Calls fn for each waiting timer, in no order. */
+typedef void (*aloop__timer_fn)(void *user, int64_t when, int64_t period, const char *origin);
+void aloop__timers_each(const aloop__timers_t *timers, aloop__timer_fn fn, void *user);
 
 /* Whether heap, places and slots agree. */
 bool aloop__timers_check(const aloop__timers_t *timers);

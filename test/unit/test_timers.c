@@ -210,6 +210,55 @@ static void a_timer_cannot_cancel_itself_any_more(void **state) {
   assert_int_equal(loop->timers.live, 0);
 }
 
+/* Whatever the deadline of the next timer in the same slot is, the key that was left behind does not harm it. */
+static void a_slot_is_used_again_with_the_key_of_before(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  static const int64_t next[] = {50, 100, 150, 1, 1000};
+  int other = 0;
+  aloop_call_later(loop, 100000, count, &other);
+  for (size_t i = 0; i < sizeof next / sizeof next[0]; i++) {
+    int calls = 0;
+    aloop_handle_t handle = aloop_call_later(loop, 100, count, &calls);
+    assert_int_equal(aloop_cancel(loop, &handle), 1);
+    int64_t when = aloop_time(loop) + next[i];
+    handle = aloop_call_at(loop, when, count, &calls);
+    assert_int_equal(loop->timers.heap_size, 2);
+    assert_true(aloop__timers_check(&loop->timers));
+    assert_int_equal(aloop_next_timeout(loop), next[i]);
+    assert_int_equal(aloop_run_once(loop, ALOOP_FOREVER), 1);
+    assert_int_equal(aloop_time(loop), when);
+    assert_int_equal(calls, 1);
+  }
+  assert_int_equal(other, 0);
+}
+
+static void a_cancelled_timer_wakes_nobody(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  int calls = 0;
+  aloop_handle_t handles[20];
+  for (int i = 0; i < 20; i++) handles[i] = aloop_call_later(loop, 10 + i, count, &calls);
+  aloop_call_later(loop, 500, count, &calls);
+  for (int i = 0; i < 20; i++) assert_int_equal(aloop_cancel(loop, &handles[i]), 1);
+  assert_int_equal(aloop_next_timeout(loop), 500);
+  assert_int_equal(aloop_run_once(loop, ALOOP_FOREVER), 1);
+  assert_int_equal(calls, 1);
+  assert_int_equal(loop->timers.heap_size, 0);
+}
+
+static void starting_and_stopping_for_ever_needs_no_room(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  int calls = 0;
+  aloop_handle_t handles[10];
+  for (int i = 0; i < 10; i++) handles[i] = aloop_call_later(loop, 1000 + i, count, &calls);
+  for (int i = 0; i < 10000; i++) {
+    assert_int_equal(aloop_cancel(loop, &handles[i % 10]), 1);
+    handles[i % 10] = aloop_call_later(loop, 1000 + i, count, &calls);
+  }
+  assert_int_equal(loop->timers.capacity, 16);
+  assert_int_equal(loop->timers.heap_size, 10);
+  assert_int_equal(calls, 0);
+}
+
 /* ---- Moving -------------------------------------------------------------------------------------------------- */
 
 static void a_timer_can_be_moved_later(void **state) {
@@ -521,10 +570,11 @@ TESTS(T(a_timer_fires_at_its_moment), T(equal_deadlines_run_first_made_first),
       T(deadlines_in_the_past_run_next_turn_by_deadline), T(far_deadlines_do_not_overflow),
       T(a_long_period_does_not_overflow), T(a_timer_made_by_a_timer_runs_in_another_turn),
       T(nothing_fires_early_on_a_real_clock), T(many_timers_fire_in_order),
-      T(a_cancelled_timer_leaves_nothing_behind), T(a_timer_that_is_ready_can_still_be_cancelled),
-      T(io_may_cancel_a_timer_that_is_ready), T(a_timer_cannot_cancel_itself_any_more),
-      T(a_timer_can_be_moved_later), T(a_timer_can_be_moved_sooner), T(moving_counts_as_making_anew),
-      T(a_moved_timer_can_be_cancelled), T(a_ready_timer_can_be_moved_back),
+      T(a_cancelled_timer_leaves_nothing_behind), T(a_slot_is_used_again_with_the_key_of_before),
+      T(a_cancelled_timer_wakes_nobody), T(starting_and_stopping_for_ever_needs_no_room),
+      T(a_timer_that_is_ready_can_still_be_cancelled), T(io_may_cancel_a_timer_that_is_ready),
+      T(a_timer_cannot_cancel_itself_any_more), T(a_timer_can_be_moved_later), T(a_timer_can_be_moved_sooner),
+      T(moving_counts_as_making_anew), T(a_moved_timer_can_be_cancelled), T(a_ready_timer_can_be_moved_back),
       T(only_pending_timers_can_be_moved), T(a_repeating_timer_keeps_its_grid), T(missed_beats_are_skipped),
       T(a_repeating_timer_can_be_moved_and_goes_on_from_there), T(a_period_is_more_than_nothing),
       T(without_memory_there_is_no_timer), T(due_timers_wait_while_the_deque_cannot_grow),
