@@ -442,9 +442,9 @@ ALOOP_INLINE void skipping_turn(aloop_t *loop) {
   end_turn(loop);
 }
 
-/* Whether no callback is waiting. */
+/* Whether no callback is waiting, nor a post that was left for later. */
 ALOOP_INLINE bool is_idle(const aloop_t *loop) {
-  return loop->head == loop->tail;
+  return loop->head == loop->tail && ALOOP_LIKELY(!loop->mailbox.more);
 }
 
 /* No callback is ready, nothing is due, posted or asked for: the kernel alone can bring something. */

@@ -28,6 +28,7 @@ typedef struct aloop__mailbox {
   char apart_too[ALOOP__CACHE_LINE];
   _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only, like sleep_from */
   _Atomic uint64_t sleep_from; /* the ticket whose owner wakes the loop */
+  bool more;                   /* not all was taken; of the loop's thread */
 } aloop__mailbox_t;
 
 void aloop__mailbox_init(aloop__mailbox_t *mailbox);
