@@ -33,8 +33,7 @@
 /* The same for a line that another CPU may have changed and that is to be changed here. For the oldest x86-64
  * compilers fetch it for reading, and then it has to be asked for again; that CPU takes this for nothing. */
 #if defined(__GNUC__) && defined(__x86_64__)
-#define ALOOP_PREFETCH_OWN(address)                                                                            \
-  __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(address)))
+#define ALOOP_PREFETCH_OWN(address) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(address)))
 #else
 #define ALOOP_PREFETCH_OWN(address) ALOOP_PREFETCH(address)
 #endif

@@ -84,7 +84,7 @@ int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
       .accepted = loop->accepted,
       .handed_over = loop->handed_over,
   };
-  for (int i = 0; i < ALOOP_LAG_BUCKETS; i++) now.lag[i] = loop->lag[i];
+  for (int i = 0; i < ALOOP_LAG_BUCKETS && loop->lag != NULL; i++) now.lag[i] = loop->lag[i];
   unsigned char *to = (unsigned char *)metrics;
   for (size_t i = 0; i < size && i < sizeof now; i++) to[i] = ((const unsigned char *)&now)[i];
   return 0;

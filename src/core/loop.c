@@ -63,6 +63,7 @@ void aloop__loop_hold(aloop_t *loop) {
 void aloop__loop_drop(aloop_t *loop) {
   if (--loop->holds > 0) return;
   aloop__mailbox_free(loop);
+  aloop__memory_release(loop, loop->lag);
   aloop__memory_release(loop, loop);
 }
 

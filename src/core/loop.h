@@ -149,7 +149,7 @@ struct aloop {
   uint64_t run_started; /* ticks, while running */
   int64_t born_time;
   uint64_t born_ticks;
-  uint64_t lag[ALOOP_LAG_BUCKETS];
+  uint64_t *lag; /* ALOOP_LAG_BUCKETS of them; NULL until the first timer */
 };
 
 /* Doubles the ring. Returns ALOOP_ENOMEM with everything as it was. */

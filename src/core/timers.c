@@ -147,6 +147,8 @@ static int grow(aloop_t *loop) {
   aloop__timers_t *timers = &loop->timers;
   size_t capacity = timers->capacity == 0 ? FIRST_CAPACITY : (size_t)timers->capacity * 2;
   if (capacity > UINT32_MAX / 2) return ALOOP_ENOMEM;
+  if (loop->lag == NULL) loop->lag = aloop__memory_zero(loop, ALOOP_LAG_BUCKETS * sizeof *loop->lag);
+  if (loop->lag == NULL) return ALOOP_ENOMEM;
   if (!grow_array(loop, &timers->slots, capacity * sizeof *timers->slots)) return ALOOP_ENOMEM;
   if (!grow_array(loop, &timers->calls, capacity * sizeof *timers->calls)) return ALOOP_ENOMEM;
   if (!grow_array(loop, &timers->places, capacity * sizeof *timers->places)) return ALOOP_ENOMEM;
