@@ -57,6 +57,7 @@ struct aloop_datagram {
   uint16_t state;
   uint16_t flags;
   uint16_t ask;        /* how many datagrams the next receive asks for */
+  uint16_t singles;    /* so many turns in a row brought one */
   uint16_t cut_max;    /* the largest segments that the kernel cuts messages into; 0: it cuts none */
   uint16_t port;       /* of the socket, if local addresses are wanted; in network order */
   socklen_t peer_size; /* 0: each datagram has an address of its own */

@@ -4,11 +4,13 @@
  *
  * All endpoints of a loop receive into one buffer of 32 slots, each with room for any UDP datagram, through
  * recvmmsg where there is one. A socket that has had few datagrams is asked for few: an endpoint asks for twice
- * as many as came last time, so a single request costs what recvmsg costs, and a busy socket gives 32 with one
- * call. As long as a call brings what was asked for another one follows, up to a budget per turn, in calls and
- * in bytes; the rest waits for the next turn, so that one busy socket cannot starve the others. Memory that is
- * never received into is never touched. Unix datagrams may be larger than any of UDP: for them the buffer has 8
- * slots of a quarter of a mebibyte.
+ * as many as came last time, and a busy socket gives 32 with one call. As long as a call brings what was asked
+ * for another one follows, up to a budget per turn, in calls and in bytes; the rest waits for the next turn, so
+ * that one busy socket cannot starve the others. Where datagrams have come one at a time for a while, a turn
+ * asks for one with the call that is made for that, and only each eighth looks whether there are more by now.
+ *
+ * Memory that is never received into is never touched. Unix datagrams may be larger than any of UDP: for them
+ * the buffer has 8 slots of a quarter of a mebibyte.
  *
  * What a call brought is delivered inside a cork (dgram_send.c): all answers leave together. A datagram that
  * does not fit its slot is not delivered in part: error_received is told ALOOP_EMSGSIZE.
@@ -25,7 +27,13 @@
 #include "core/memory.h"
 #include "net/datagram.h"
 
-enum { BATCHES_PER_TURN = 4, BUFFER = ALOOP__DGRAM_BATCH * ALOOP__DGRAM_SLOT, LOCAL_SLOTS = 8 };
+enum {
+  SINGLES = 4,
+  SINGLES_LOOK = 8,
+  BATCHES_PER_TURN = 4,
+  BUFFER = ALOOP__DGRAM_BATCH * ALOOP__DGRAM_SLOT,
+  LOCAL_SLOTS = 8
+};
 
 aloop__dgrams_t *aloop__dgrams_open(aloop_t *loop) {
   aloop__net_t *net = aloop__net_open(loop);
@@ -72,7 +80,23 @@ static bool wants_controls(const aloop_datagram_t *endpoint) {
          0;
 }
 
+/* One datagram, of which nothing but the sender is wanted. */
+static int receive_one(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
+  struct msghdr *header = &dgrams->in[0].msg_hdr;
+  socklen_t size = sizeof dgrams->from[0];
+  ssize_t n = recvfrom(endpoint->fd, dgrams->buffer, ALOOP__DGRAM_SLOT, 0,
+                       (struct sockaddr *)(void *)&dgrams->from[0], &size);
+  if (n < 0) return errno == EWOULDBLOCK || errno == EINTR ? ALOOP_EAGAIN : -errno;
+  dgrams->in_parts[0].iov_base = dgrams->buffer;
+  dgrams->in[0].msg_len = (unsigned)n;
+  header->msg_namelen = size;
+  header->msg_flags = 0;
+  return 1;
+}
+
 static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
+  bool simple = (endpoint->flags & ALOOP__DGRAM_LOCAL) == 0 && !wants_controls(endpoint);
+  if (count == 1 && simple) return receive_one(endpoint, dgrams);
   size_t slot = endpoint->flags & ALOOP__DGRAM_LOCAL ? BUFFER / LOCAL_SLOTS : ALOOP__DGRAM_SLOT;
   prepare(dgrams, (unsigned)count, slot, wants_controls(endpoint));
   return aloop__mmsg_receive(endpoint->fd, dgrams->in, (unsigned)count);
@@ -174,6 +198,17 @@ static size_t size_of(const aloop__dgrams_t *dgrams, int count) {
   return size;
 }
 
+/* After a receive that brought so many: what the next one asks for. */
+static void learn(aloop_datagram_t *endpoint, int asked, int came) {
+  int more = came * 2 < slots_of(endpoint) ? came * 2 : slots_of(endpoint);
+  if (came > 1)
+    endpoint->singles = 0;
+  else if (asked > 1 || endpoint->singles >= SINGLES)
+    endpoint->singles = endpoint->singles < SINGLES + SINGLES_LOOK ? endpoint->singles + 1u : SINGLES + 1u;
+  bool alone = endpoint->singles >= SINGLES && endpoint->singles < SINGLES + SINGLES_LOOK;
+  endpoint->ask = (uint16_t)(alone ? 1 : more);
+}
+
 void aloop__dgram_readable(aloop_datagram_t *endpoint) {
   aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
   if ((endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) && endpoint->port == 0)
@@ -186,9 +221,9 @@ void aloop__dgram_readable(aloop_datagram_t *endpoint) {
       receive_failed(endpoint, came);
       return;
     }
-    endpoint->ask = (uint16_t)(came * 2 < slots_of(endpoint) ? came * 2 : slots_of(endpoint));
+    learn(endpoint, asked, came);
     deliver(endpoint, dgrams, came);
-    if (came < asked) return;
+    if (came < asked || endpoint->singles > SINGLES) return;
     size += size_of(dgrams, came);
   }
 }

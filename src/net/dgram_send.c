@@ -296,11 +296,31 @@ static bool transmit(aloop_datagram_t *endpoint, const aloop_message_t *messages
   return true;
 }
 
-/* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. */
+static int send_now(const aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  ssize_t n = message->address == NULL ? send(endpoint->fd, message->data, message->size, MSG_NOSIGNAL)
+                                       : sendto(endpoint->fd, message->data, message->size, MSG_NOSIGNAL,
+                                                message->address, message->address_size);
+  if (n >= 0) return 0;
+  return errno == EWOULDBLOCK || errno == EINTR ? ALOOP_EAGAIN : -errno;
+}
+
+/* A message like most: whole, and to where its address says. */
+static bool is_plain(const aloop_message_t *message) {
+  return message->segment == 0 && message->local == NULL && message->ecn == 0;
+}
+
+/* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. One alone goes
+ * a shorter way. */
 static void put(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
   errors_t errors = {.count = 0};
   cursor_t cursor = {.index = 0};
   bool room = endpoint->first == NULL;
+  if (count == 1 && room && is_plain(messages)) {
+    int rc = send_now(endpoint, messages);
+    if (ALOOP_LIKELY(rc == 0)) return;
+    room = false;
+    if (rc != ALOOP_EAGAIN) errors.list[errors.count++] = rc, cursor.index = 1;
+  }
   while (room && cursor.index < count) room = transmit(endpoint, messages, count, &cursor, &errors);
   for (; cursor.index < count; advance(&cursor, messages, 1, 0)) {
     aloop_message_t rest = messages[cursor.index];
@@ -453,14 +473,6 @@ static bool gather_or_make_room(aloop_datagram_t *endpoint, const aloop_message_
   if (gather(endpoint, message)) return true;
   put_gathered(endpoint, aloop__dgrams_of(endpoint->object.loop));
   return is_corked(endpoint) && gather(endpoint, message);
-}
-
-static int send_now(const aloop_datagram_t *endpoint, const aloop_message_t *message) {
-  ssize_t n = message->address == NULL ? send(endpoint->fd, message->data, message->size, MSG_NOSIGNAL)
-                                       : sendto(endpoint->fd, message->data, message->size, MSG_NOSIGNAL,
-                                                message->address, message->address_size);
-  if (n >= 0) return 0;
-  return errno == EWOULDBLOCK || errno == EINTR ? ALOOP_EAGAIN : -errno;
 }
 
 int aloop_datagram_sendto(aloop_datagram_t *endpoint, const void *data, size_t size,

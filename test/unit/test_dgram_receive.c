@@ -90,6 +90,22 @@ static void a_busy_socket_is_read_in_batches(void **state) {
   end_post(&server, fd);
 }
 
+static void a_quiet_socket_that_becomes_busy_is_read_in_batches(void **state) {
+  post_t server = {.env = *state};
+  int port = open_udp(&server, &batch_protocol);
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  assert_int_equal(connect(fd, on_loopback(port), LOOPBACK_SIZE), 0);
+  for (size_t i = 0; i < 30; i++) {
+    send_numbers(fd, 1);
+    await_datagrams(&server, i + 1);
+  }
+  size_t before = server.batches;
+  send_numbers(fd, 100);
+  await_datagrams(&server, 130);
+  assert_true(server.batches - before <= 18); /* at most 8 alone; 2, 4, 8, 16, 32, 30 */
+  end_post(&server, fd);
+}
+
 static void one_socket_leaves_turns_to_others(void **state) {
   env_t *env = *state;
   post_t server = {.env = env};
@@ -168,6 +184,6 @@ static void datagrams_nobody_wants_are_dropped(void **state) {
 
 TESTS(T(each_comes_with_its_sender), T(empty_ones_come), T(the_largest_of_udp_comes_whole),
       T(one_by_one_they_keep_their_order), T(in_batches_they_keep_their_order),
-      T(a_busy_socket_is_read_in_batches), T(one_socket_leaves_turns_to_others),
-      T(what_fits_no_buffer_is_an_error), T(a_refusal_is_an_error_and_no_end),
-      T(datagrams_nobody_wants_are_dropped))
+      T(a_busy_socket_is_read_in_batches), T(a_quiet_socket_that_becomes_busy_is_read_in_batches),
+      T(one_socket_leaves_turns_to_others), T(what_fits_no_buffer_is_an_error),
+      T(a_refusal_is_an_error_and_no_end), T(datagrams_nobody_wants_are_dropped))
