@@ -58,6 +58,7 @@ if has curl; then
   check "100 MiB by curl" "$(hash "$folder/site/big")" "$(get "https://localhost:$port/big" | hash)"
   check_has "ALPN by curl" "ALPN.*http/1.1" "$(get -v -o /dev/null "https://localhost:$port/page" 2>&1)"
   check "100 MiB in TLS 1.2" "$(hash "$folder/site/big")" "$(get --tls-max 1.2 "https://localhost:$port/big" | hash)"
+  check "a last answer in TLS 1.2" "a small page" "$(get --tls-max 1.2 -H 'Connection: close' "https://localhost:$port/page")"
 fi
 stop "$pid"
 

@@ -13,7 +13,8 @@
  *
  * The end. To close a socket whose input was not read to its end makes the kernel send a reset, and that can
  * destroy the last answer on its way. So the server leaves in two steps: it says that no more will come
- * (write_eof), then drops what it receives until the client is gone too, or LINGER has passed.
+ * (write_eof), then drops what it receives until the client is gone too, or LINGER has passed. TLS before 1.3
+ * knows no half ends: there the answer and the end are sent, and that is all.
  */
 #include "worker.h"
 
@@ -114,6 +115,10 @@ static void leave(connection_t *connection) {
   connection->leaving = true;
   drop_rest(connection);
   if (connection->parser != NULL) return_parser(connection);
+  if (!aloop_transport_can_write_eof(connection->transport)) {
+    aloop_transport_close(connection->transport);
+    return;
+  }
   connection->linger = aloop_call_later(connection->worker->loop, LINGER, end_linger, connection);
   int error = aloop_handle_error(connection->linger);
   if (error == 0) error = aloop_transport_write_eof(connection->transport);
