@@ -4,6 +4,7 @@
  *
  *     tcp_echo [--host HOST] [--port PORT]      default 127.0.0.1 and 7777; port 0: any free one
  *              [--tls CERTIFICATE KEY]          files, as examples/certificates.sh makes them
+ *              [--kernel-tls always|never]      see "Kernel TLS" in aloop.h
  *     printf hello | nc -N 127.0.0.1 7777
  *
  * A protocol is a table of callbacks. This one needs no state of its own: data goes back out, a client that
@@ -39,6 +40,7 @@ static void read_options(int argc, char **argv, aloop_server_options_t *options,
   static const struct option names[] = {{"host", required_argument, NULL, 'h'},
                                         {"port", required_argument, NULL, 'p'},
                                         {"tls", required_argument, NULL, 't'},
+                                        {"kernel-tls", required_argument, NULL, 'k'},
                                         {0}};
   int option;
   while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -47,12 +49,15 @@ static void read_options(int argc, char **argv, aloop_server_options_t *options,
     else if (option == 'p')
       options->port = parse_number("--port", optarg, 0, 65535);
     else if (option == 't')
-      *tls = read_tls_files(argc, argv);
+      read_tls_files(argc, argv, tls);
+    else if (option == 'k')
+      read_kernel_tls(tls);
     else
       optind = argc + 1;
   }
   if (optind == argc) return;
-  fprintf(stderr, "usage: tcp_echo [--host HOST] [--port PORT] [--tls CERTIFICATE KEY]\n");
+  fprintf(stderr,
+          "usage: tcp_echo [--host HOST] [--port PORT] [--tls CERTIFICATE KEY] [--kernel-tls always|never]\n");
   exit(2);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What example servers need for --tls CERTIFICATE KEY. The engine is a library of its own (libaloop-openssl), so
+ * What example servers need for --tls CERTIFICATE KEY and --kernel-tls WHEN. The engine is a library of its own (libaloop-openssl), so
  * a build without OpenSSL has servers without TLS, which say so.
  */
 #ifndef EXAMPLES_TLS_H
@@ -10,15 +10,25 @@
 
 #include "common.h"
 
-/* The two arguments of --tls, of which getopt knows the first. */
 typedef struct tls_files {
   const char *certificate, *key;
+  int64_t kernel; /* as in aloop_tls_options_t */
 } tls_files_t;
 
-static inline tls_files_t read_tls_files(int argc, char **argv) {
-  tls_files_t files = {optarg, optind < argc ? argv[optind++] : NULL};
-  if (files.key != NULL) return files;
+/* The two arguments of --tls, of which getopt knows the first. */
+static inline void read_tls_files(int argc, char **argv, tls_files_t *files) {
+  files->certificate = optarg;
+  files->key = optind < argc ? argv[optind++] : NULL;
+  if (files->key != NULL) return;
   fprintf(stderr, "--tls needs two files: --tls CERTIFICATE KEY\n");
+  exit(2);
+}
+
+/* The argument of --kernel-tls. */
+static inline void read_kernel_tls(tls_files_t *files) {
+  files->kernel = strcmp(optarg, "always") == 0 ? 1 : -1;
+  if (files->kernel == 1 || strcmp(optarg, "never") == 0) return;
+  fprintf(stderr, "--kernel-tls is \"always\" or \"never\"\n");
   exit(2);
 }
 
@@ -36,7 +46,8 @@ static inline aloop_tls_context_t *make_tls_context(const tls_files_t *files, co
                                  .alpn = alpn,
                                  .alpn_count = alpn_count,
                                  .message = message,
-                                 .message_size = sizeof message};
+                                 .message_size = sizeof message,
+                                 .kernel = files->kernel};
   int error = aloop_tls_context_new(aloop_tls_openssl(), &options, &context);
   if (error == 0) return context;
   fprintf(stderr, "cannot use TLS: %s\n", message[0] != '\0' ? message : aloop_strerror(error));
