@@ -1,7 +1,7 @@
 #!/bin/sh
 # Benchmarks of aloop beside its peers: builds, runs everything in rotation, prints medians as Markdown tables.
 #
-#     sh test/bench/run.sh                everything (about 13 minutes)
+#     sh test/bench/run.sh                everything (about 14 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 3 minutes)
 #     sh test/bench/run.sh count          system calls and instructions per operation (about 12 minutes)
 #     sh test/bench/run.sh tls [count]    TLS alone (about 2 minutes), as after everything else; its counts
@@ -77,6 +77,7 @@ begin() { # name of the results, rounds, seconds
   results=$build/bench-$1.txt
   rounds=${ROUNDS:-$2}
   seconds=${SECONDS_EACH:-$3}
+  long_seconds=$(awk -v s="$seconds" 'BEGIN { print 3 * s }')
   : >"$results"
 }
 

@@ -118,7 +118,7 @@ BEGIN {
     "pingpong: to another thread and back|lookup: look up 127.0.0.1|jobs/1: job in a thread and back|" \
     "jobs/1000: job, 1000 at a time|pipe/64/1: pipe, 64 B|pipe/64/100: pipe, 64 B, 100 at a time|" \
     "pipe/65536/1: pipe, 64 KiB|pipe/65536/16: pipe, 64 KiB, 16 at a time|udp/64/1: UDP echo, 64 B|" \
-    "udp/64/64: UDP echo, 64 B, 64 at a time|spawn: program, without what it calls itself|" \
+    "udp/64/64: UDP echo, 64 B, 64 at a time|spawn: program, its own calls included|" \
     "loop: loop, make and destroy|tasks/create: task, made and run|tasks/ready: future, awaited when done|" \
     "tasks/pending: future, awaited for a turn|tasks/future: future, made and read without a task|" \
     "sync/lock: lock, taken and released|sync/hand_over: lock, handed over to another task|" \
