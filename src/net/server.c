@@ -115,24 +115,31 @@ static aloop_server_t *of_object(const aloop__object_t *object) {
   return ALOOP_CONTAINER_OF(object, aloop_server_t, object);
 }
 
-static void describe(const aloop__object_t *object, char *text, size_t size) {
-  const aloop_server_t *server = of_object(object);
+static void describe_place(const aloop_server_t *server, char *text, size_t size) {
   char address[ALOOP__ADDRESS_TEXT] = "nowhere";
-  char loops[64] = "";
   struct sockaddr_storage storage;
   struct sockaddr *name = (struct sockaddr *)(void *)&storage;
   socklen_t length = sizeof storage;
   if (aloop_server_socket(server, 0, name, &length) >= 0) aloop__address_text(name, length, address);
-  if (server->spread != NULL)
-    snprintf(loops, sizeof loops, ", %zu on all %zu loops", aloop__server_population(server),
+  if (server->branch != NULL)
+    snprintf(text, size, "part of another loop's");
+  else if (server->spread != NULL)
+    snprintf(text, size, "on %s for %zu clients on %zu loops", address, aloop__server_population(server),
              aloop__spread_loops(server->spread));
-  snprintf(text, size, "%s%s, %s%s%s, %zu clients%s", server->branch != NULL ? "for another loop, " : "on ",
-           server->branch != NULL ? "here" : address,
+  else
+    snprintf(text, size, "on %s", address);
+}
+
+static void describe(const aloop__object_t *object, char *text, size_t size) {
+  const aloop_server_t *server = of_object(object);
+  char place[ALOOP__ADDRESS_TEXT + 64];
+  describe_place(server, place, sizeof place);
+  snprintf(text, size, "%s, %s%s%s, %zu clients", place,
            server->closed    ? "closed"
            : server->serving ? "serving"
                              : "not serving yet",
            server->paused ? ", accepting paused" : "", server->resting ? ", accepting rests" : "",
-           server->clients, loops);
+           server->clients);
 }
 
 static void destroy(aloop__object_t *object) {

@@ -273,9 +273,8 @@ static void take_in(aloop__branch_t *branch, const arrival_t *arrival) {
   close(arrival->fd);
 }
 
-/* What was said when so many connections had been handed over. */
-static void obey(aloop__branch_t *branch, orders_t *orders) {
-  uint64_t taken = atomic_load_explicit(&branch->taken, memory_order_relaxed);
+/* What was said when no more connections than these had been handed over. */
+static void obey(aloop__branch_t *branch, orders_t *orders, uint64_t taken) {
   bool close_now = orders->close_at != 0 && orders->close_at <= taken;
   bool abort_now = orders->abort_at != 0 && orders->abort_at <= taken;
   if (close_now) orders->close_at = 0;
@@ -296,7 +295,15 @@ static void take_orders(aloop__branch_t *branch, orders_t *orders) {
   unlock(branch->spread, &branch->lock);
 }
 
-/* The post. */
+static void take_next(aloop__branch_t *branch, const arrival_t *arrival, uint64_t taken) {
+  if (is_same_process(branch->spread))
+    take_in(branch, arrival);
+  else
+    close(arrival->fd);
+  atomic_store(&branch->taken, taken);
+}
+
+/* The post. Words about connections that a branch which is over has not taken count at last, too. */
 static void arrive(aloop_t *loop, void *arg) {
   (void)loop;
   aloop__branch_t *branch = arg;
@@ -304,15 +311,12 @@ static void arrive(aloop_t *loop, void *arg) {
   take_orders(branch, &orders);
   bool needed = orders.attached && (orders.count > 0 || !orders.closing);
   if (needed && !branch->begun) begin(branch);
-  if (branch->begun) obey(branch, &orders);
+  uint64_t taken = atomic_load_explicit(&branch->taken, memory_order_relaxed);
   for (size_t i = 0; i < orders.count; i++) {
-    if (is_same_process(branch->spread))
-      take_in(branch, &orders.waiting[i]);
-    else
-      close(orders.waiting[i].fd);
-    atomic_store(&branch->taken, atomic_load_explicit(&branch->taken, memory_order_relaxed) + 1);
-    obey(branch, &orders);
+    obey(branch, &orders, taken);
+    take_next(branch, &orders.waiting[i], ++taken);
   }
+  if (branch->begun) obey(branch, &orders, UINT64_MAX);
   if (orders.count > 0) tell_if_wanted(branch);
   if (orders.closing && branch->begun) aloop_server_close(branch->server);
   leave_if_over(branch);

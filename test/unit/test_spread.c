@@ -4,6 +4,7 @@
  * servers, loops and connections can go. All loops are run by the test's own thread, in turns;
  * test_spread_threads.c has threads. pollers: all
  */
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -482,6 +483,24 @@ static void hand_overs_under_way_outlive_the_close(void **state) {
   close_estate(&estate);
 }
 
+/* A closed part does not take what waits for it, but hears what is said to its clients. */
+static void clients_of_a_closed_part_are_ended_as_well(void **state) {
+  estate_t estate;
+  int peers[2];
+  open_estate(&estate, *state, 1);
+  peers[0] = enter(&estate);
+  peers[1] = join(&estate);
+  for (int i = 0; aloop_server_clients(estate.server) < 2 && i < TURNS_MAX; i++)
+    aloop_run_once(estate.env->loop, 0);
+  aloop_server_close(part_on(&estate, estate.loops[0]));
+  assert_int_equal(aloop_server_close_clients(estate.server), 2);
+  turn_others(&estate);
+  await_count(&estate, &estate.crowd.lost, 1);
+  await_end(&estate, peers[1]);
+  close_estate(&estate);
+  close_all(peers, 2);
+}
+
 /* ---- Loops that go --------------------------------------------------------------------------------------- */
 
 static void what_waited_for_a_closed_loop_goes_to_another(void **state) {
@@ -650,6 +669,30 @@ static void a_server_that_came_to_nothing_leaves_its_loops(void **state) {
   close(taken);
 }
 
+/* Loops may go while the name of a host is looked up, and the look-up may be cancelled. */
+static void loops_need_not_wait_for_a_name(void **state) {
+  estate_t estate;
+  make_loops(&estate, *state, 2);
+  aloop_server_options_t options = crowd_options();
+  options.host = "localhost";
+  options.family = AF_INET;
+  options.loops = estate.loops;
+  options.loops_count = 2;
+  aloop_future_t *cancelled = aloop_create_server(estate.env->loop, &crowd_protocol, &estate.crowd, &options);
+  aloop_future_t *made = aloop_create_server(estate.env->loop, &crowd_protocol, &estate.crowd, &options);
+  aloop_future_cancel(cancelled);
+  free_loop(&estate, 0);
+  assert_int_equal(run_future(estate.env->loop, made), 0);
+  assert_int_equal(aloop_future_take_ptr(made, &estate.server), 0);
+  aloop_future_unref(cancelled);
+  aloop_future_unref(made);
+  int peer = enter(&estate);
+  assert_int_equal(live_on(estate.loops[1]), 1);
+  assert_int_equal(metrics_of(estate.loops[1]).servers, 1);
+  close_estate(&estate);
+  close(peer);
+}
+
 /* ---- Other servers --------------------------------------------------------------------------------------- */
 
 static void unix_servers_have_loops_too(void **state) {
@@ -759,8 +802,8 @@ static void other_loops_know_no_context_of_the_call(void **state) {
 
 static void find_line(void *arg, const char *text) {
   int *found = arg;
-  if (strstr(text, "for another loop") != NULL) *found |= 1;
-  if (strstr(text, "1 on all 2 loops") != NULL) *found |= 2;
+  if (strstr(text, "part of another loop") != NULL) *found |= 1;
+  if (strstr(text, "for 1 clients on 2 loops") != NULL) *found |= 2;
 }
 
 static void the_dump_tells_servers_from_their_parts(void **state) {
@@ -838,6 +881,58 @@ static void a_loop_out_of_memory_rests(void **state) {
   close_all(peers, 8);
 }
 
+static void nothing(aloop_t *loop, void *arg) {
+  (void)loop, (void)arg;
+}
+
+/* Posts until the next one would need memory. */
+static void use_up_mailbox(aloop_t *loop) {
+  for (int i = 0; i < 100000 && aloop_call_soon_threadsafe(loop, nothing, NULL) == 0; i++) continue;
+}
+
+static void a_hand_over_waits_for_memory_to_be_told(void **state) {
+  estate_t estate;
+  env_t *env = *state;
+  meagre_t meagre = {.env = env};
+  aloop_allocator_t allocator = {
+      .size = sizeof allocator, .resize = meagre_resize, .release = meagre_release, .user = &meagre};
+  aloop_options_t poor = {.size = sizeof poor, .allocator = &allocator};
+  make_loops(&estate, env, 0);
+  assert_int_equal(aloop_new(&poor, &estate.loops[0]), 0);
+  env_watch(env, estate.loops[0]);
+  aloop_server_options_t options = crowd_options();
+  options.loops = estate.loops;
+  options.loops_count = 1;
+  serve_with(&estate, options);
+  for (int i = 0; i < 20; i++) aloop_run_once(estate.loops[0], 0);
+  meagre.empty = true;
+  use_up_mailbox(estate.loops[0]);
+  int peer = join(&estate);
+  for (int i = 0; i < 50; i++) aloop_run_once(env->loop, 0);
+  assert_int_equal(aloop_server_clients(estate.server), 1);
+  meagre.empty = false;
+  estate.count = 1;
+  await_count(&estate, &estate.crowd.made, 1);
+  close_estate(&estate);
+  close(peer);
+}
+
+static void out_of_descriptors_the_server_rests_for_all_loops(void **state) {
+  estate_t estate;
+  env_t *env = *state;
+  open_estate(&estate, env, 2);
+  int peers[2] = {join(&estate), join(&estate)};
+  use_up_fds();
+  for (int i = 0; i < TURNS_MAX && env->reports == 0; i++) turn_all(&estate);
+  restore_fd_limit();
+  assert_int_equal(env->reports, 1);
+  assert_int_equal(env->report_errors[0], ALOOP_EMFILE);
+  await_count(&estate, &estate.crowd.made, 1);
+  await_end(&estate, peers[0]); /* by the spare descriptor */
+  close_estate(&estate);
+  close_all(peers, 2);
+}
+
 static void serve_once(env_t *env) {
   aloop_server_options_t options = crowd_options();
   aloop_options_t plain = {.size = sizeof plain, .allocator = &env->allocator, .poller = "virtual"};
@@ -912,6 +1007,51 @@ static void a_forked_child_has_the_own_loop_only(void **state) {
   close_estate(&estate);
 }
 
+/* What waits for the forked loop is its parent's. */
+static void a_forked_child_takes_no_connection_of_its_parent(void **state) {
+  estate_t estate;
+  int status;
+  open_estate(&estate, *state, 1);
+  int peer = join(&estate);
+  for (int i = 0; aloop_server_clients(estate.server) == 0 && i < TURNS_MAX; i++)
+    aloop_run_once(estate.env->loop, 0);
+  pid_t child = fork();
+  if (child == 0) {
+    bool good = aloop_after_fork(estate.loops[0]) == 0;
+    for (int i = 0; i < 20; i++) aloop_run_once(estate.loops[0], 0);
+    good = good && metrics_of(estate.loops[0]).transports == 0 && estate.crowd.made == 0;
+    aloop_free(estate.loops[0]);
+    _exit(good ? 0 : 1);
+  }
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+  assert_int_equal(send(peer, "hello", 5, 0), 5);
+  await_count(&estate, &estate.crowd.received, 5);
+  close_estate(&estate);
+  close(peer);
+}
+
+/* A host's own loop is told by the descriptor that there is something to do. */
+static void a_hosted_loop_gets_connections(void **state) {
+  estate_t estate;
+  open_estate(&estate, *state, 1);
+  aloop_t *hosted = estate.loops[0];
+  int fd = aloop_backend_fd(hosted);
+  if (fd < 0) { /* a poller without one cannot be hosted */
+    close_estate(&estate);
+    return;
+  }
+  settle(&estate);
+  int peer = join(&estate);
+  while (aloop_server_clients(estate.server) == 0) aloop_run_once(estate.env->loop, ALOOP_SECONDS(30));
+  struct pollfd ready = {.fd = fd, .events = POLLIN};
+  assert_true(aloop_next_timeout(hosted) == 0 || poll(&ready, 1, 30000) == 1);
+  turn_others(&estate);
+  await_count(&estate, &estate.crowd.made, 1);
+  close_estate(&estate);
+  close(peer);
+}
+
 TESTS(T(connections_are_shared_out_evenly), T(the_loop_with_the_fewest_gets_the_next),
       T(the_own_loop_takes_part_if_it_is_named), T(a_server_of_its_own_loop_alone_is_like_any),
       T(metrics_count_what_was_accepted_where), T(bytes_go_to_the_loop_of_their_connection),
@@ -921,14 +1061,17 @@ TESTS(T(connections_are_shared_out_evenly), T(the_loop_with_the_fewest_gets_the_
       T(parts_close_with_their_server), T(max_clients_are_those_of_all_loops),
       T(clients_of_all_loops_are_closed), T(ending_clients_means_those_it_has_now),
       T(wait_closed_waits_for_all_loops), T(a_drain_ends_the_clients_of_all_loops),
-      T(hand_overs_under_way_outlive_the_close), T(what_waited_for_a_closed_loop_goes_to_another),
-      T(connections_of_a_closed_loop_end_with_it), T(a_server_without_loops_closes),
-      T(a_server_whose_parts_are_all_closed_closes), T(connections_outlive_the_loop_that_accepted_them),
+      T(hand_overs_under_way_outlive_the_close), T(clients_of_a_closed_part_are_ended_as_well),
+      T(what_waited_for_a_closed_loop_goes_to_another), T(connections_of_a_closed_loop_end_with_it),
+      T(a_server_without_loops_closes), T(a_server_whose_parts_are_all_closed_closes),
+      T(connections_outlive_the_loop_that_accepted_them),
       T(the_acceptor_may_be_freed_before_a_hand_over_is_seen),
       T(nothing_is_left_when_all_loops_go_with_connections_waiting),
       T(a_loop_that_never_ran_can_be_freed_at_any_time), T(a_closed_loop_is_refused),
-      T(a_server_that_came_to_nothing_leaves_its_loops), T(unix_servers_have_loops_too),
-      T(tasks_serve_on_other_loops), T(a_task_server_may_go_before_its_tasks),
+      T(a_server_that_came_to_nothing_leaves_its_loops), T(loops_need_not_wait_for_a_name),
+      T(unix_servers_have_loops_too), T(tasks_serve_on_other_loops), T(a_task_server_may_go_before_its_tasks),
       T(other_loops_know_no_context_of_the_call), T(the_dump_tells_servers_from_their_parts),
-      T(a_loop_may_go_without_a_report), T(a_loop_out_of_memory_rests), T(without_memory_nothing_is_left),
-      T(a_forked_child_has_the_own_loop_only))
+      T(a_loop_may_go_without_a_report), T(a_loop_out_of_memory_rests),
+      T(out_of_descriptors_the_server_rests_for_all_loops), T(a_hand_over_waits_for_memory_to_be_told),
+      T(without_memory_nothing_is_left), T(a_forked_child_has_the_own_loop_only),
+      T(a_forked_child_takes_no_connection_of_its_parent), T(a_hosted_loop_gets_connections))
