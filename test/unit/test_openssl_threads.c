@@ -112,4 +112,73 @@ static void loops_share_contexts(void **state) {
   cert_free(&other_cert);
 }
 
-TESTS(T(loops_share_contexts))
+/* ---- A server of several loops --------------------------------------------------------------------------- */
+
+static const aloop_protocol_t bare_echo = {.size = sizeof bare_echo, .data_received = on_data};
+
+static void stop(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_stop(loop);
+}
+
+static void *run(void *loop) {
+  aloop_run_forever(loop);
+  return NULL;
+}
+
+/* Asks the server something, and waits for the end. */
+static bool ask(aloop_t *loop, aloop_tls_context_t *tls, int port) {
+  side_t asked = {0};
+  aloop_connect_options_t options = {
+      .size = sizeof options, .host = "127.0.0.1", .port = port, .tls = tls, .server_hostname = "server.test"};
+  bool good = aloop_run_until_complete(loop, aloop_create_connection(loop, &asker, &asked, &options)) == 0;
+  while (good && !asked.lost) aloop_run_once(loop, ALOOP_MILLIS(10));
+  return good && asked.error == 0;
+}
+
+static void a_server_serves_tls_on_loops_of_other_threads(void **state) {
+  (void)state;
+  enum { WORKERS = 2 };
+  cert_t ca, cert;
+  aloop_tls_context_t *contexts[2];
+  aloop_t *home, *loops[WORKERS];
+  pthread_t threads[WORKERS];
+  cert_make_ca(&ca, "the CA");
+  cert_issue(&cert, &ca, "DNS:server.test", 10);
+  aloop_tls_options_t served = {.size = sizeof served,
+                                .role = ALOOP_TLS_SERVER,
+                                .certificate = cert.pem,
+                                .certificate_size = strlen(cert.pem),
+                                .key = cert.key,
+                                .key_size = strlen(cert.key)};
+  aloop_tls_options_t asks = {.size = sizeof asks, .ca = ca.pem, .ca_size = strlen(ca.pem)};
+  assert_int_equal(aloop_tls_context_new(aloop_tls_openssl(), &served, &contexts[0]), 0);
+  assert_int_equal(aloop_tls_context_new(aloop_tls_openssl(), &asks, &contexts[1]), 0);
+  assert_int_equal(aloop_new(NULL, &home), 0);
+  for (int i = 0; i < WORKERS; i++) assert_int_equal(aloop_new(NULL, &loops[i]), 0);
+
+  aloop_server_t *server;
+  aloop_server_options_t options = {
+      .size = sizeof options, .host = "127.0.0.1", .tls = contexts[0], .loops = loops, .loops_count = WORKERS};
+  aloop_future_t *made = aloop_create_server(home, &bare_echo, NULL, &options);
+  assert_int_equal(aloop_run_until_complete_ptr(home, made, &server), 0);
+  for (int i = 0; i < WORKERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, run, loops[i]), 0);
+  aloop_tls_context_unref(contexts[0]); /* the server's alone now */
+  for (int i = 0; i < 10; i++) assert_true(ask(home, contexts[1], aloop_server_port(server)));
+  assert_int_equal(aloop_run_until_complete(home, aloop_server_drain(server, ALOOP_SECONDS(60))), 0);
+  aloop_server_unref(server);
+  for (int i = 0; i < WORKERS; i++) aloop_call_soon_threadsafe(loops[i], stop, NULL);
+  for (int i = 0; i < WORKERS; i++) {
+    pthread_join(threads[i], NULL);
+    aloop_metrics_t metrics = {.size = sizeof metrics};
+    assert_int_equal(aloop_metrics(loops[i], &metrics), 0);
+    assert_true(metrics.accepted > 0);
+    aloop_free(loops[i]);
+  }
+  aloop_free(home);
+  aloop_tls_context_unref(contexts[1]);
+  cert_free(&ca);
+  cert_free(&cert);
+}
+
+TESTS(T(loops_share_contexts), T(a_server_serves_tls_on_loops_of_other_threads))
