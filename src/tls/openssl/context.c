@@ -3,9 +3,10 @@
  * Contexts of OpenSSL: from aloop's options to an SSL_CTX, which is not changed any more once sessions are made
  * from it, and may therefore be used by several threads.
  *
- * What is fixed for all: no compression, no renegotiation, no prompt for a password, plaintext cleared from
- * OpenSSL's buffers, the server's order of ciphers, and TLS 1.2 as the oldest version. Tickets are good for the
- * context that made them only, or for those that were given the same ticket key.
+ * What is fixed for all: no compression, no renegotiation, no prompt for a password, the server's order of
+ * ciphers, and TLS 1.2 as the oldest version. (That plaintext is cleared from OpenSSL's buffers is the affair
+ * of session.c.) Tickets are good for the context that made them only, or for those that were given the same
+ * ticket key.
  *
  * Files are read here and now, so that a context does not depend on them later; a directory of CAs is the one
  * exception, it is looked into when a certificate comes.
@@ -205,9 +206,6 @@ static int set_up_ciphers(context_t *context, const aloop_tls_options_t *options
 static void set_up_behaviour(context_t *context) {
   SSL_CTX *ctx = context->ctx;
   SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
-#ifdef SSL_OP_CLEANSE_PLAINTEXT
-  SSL_CTX_set_options(ctx, SSL_OP_CLEANSE_PLAINTEXT);
-#endif
   SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
   SSL_CTX_set_info_callback(ctx, aloop__openssl_state);
   SSL_CTX_set_read_ahead(ctx, 1);

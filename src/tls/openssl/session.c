@@ -169,7 +169,6 @@ int aloop__openssl_session_new(void *arg, const aloop_tls_session_t *how, void *
   session_t *session = calloc(1, sizeof *session);
   if (session == NULL) return ALOOP_ENOMEM;
   session->context = arg;
-  session->clears = true; /* as the context */
   session->choose = how->choose;
   session->arg = how->arg;
   ERR_clear_error();
