@@ -14,20 +14,27 @@
 static const char secret[16] = "a word to hide, ";
 static long found;
 
+/* Cleared, so that nothing is found that somebody else has left there. */
 static void *get(size_t size, const char *file, int line) {
   (void)file, (void)line;
-  return malloc(size);
-}
-
-static void *get_anew(void *block, size_t size, const char *file, int line) {
-  (void)file, (void)line;
-  return realloc(block, size);
+  void *block = malloc(size);
+  if (block != NULL) memset(block, 0, malloc_usable_size(block));
+  return block;
 }
 
 static void let_go(void *block, const char *file, int line) {
   (void)file, (void)line;
   if (block != NULL && memmem(block, malloc_usable_size(block), secret, sizeof secret) != NULL) found++;
   free(block);
+}
+
+static void *get_anew(void *block, size_t size, const char *file, int line) {
+  void *fresh = get(size, file, line);
+  size_t before = block != NULL ? malloc_usable_size(block) : 0;
+  if (fresh == NULL) return NULL;
+  if (before > 0) memcpy(fresh, block, before < size ? before : size);
+  let_go(block, file, line);
+  return fresh;
 }
 
 /* Before anything of OpenSSL's is called. */
