@@ -9,9 +9,9 @@
  *   timers by deadline.
  * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more
  *   than fifty callbacks), but I/O and timers are looked at after at most 20 microseconds. Looking at a clock
- *   every turn would cost as much as two callbacks, so it is looked at every 32nd turn as long as 32 turns as
- *   long as the last ones still fit, and else every turn; callbacks that are suddenly slow are noticed at the
- *   next look.
+ *   every turn would cost as much as two callbacks, so it is looked at again after half of the turns that would
+ *   still fit, if they were like the last ones, and after 32 at most; callbacks that are suddenly slow are
+ *   noticed then.
  * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the
  *   rest queued.
  *
@@ -27,7 +27,7 @@
 #include "core/report.h"
 #include "poller/poller.h"
 
-enum { BATCH = 256, STRIDE = 32, STALE_POLLS_MAX = 64 };
+enum { BATCH = 256, STRIDE_MAX = 32, STALE_POLLS_MAX = 64 };
 
 #define DEFAULT_SLOW ALOOP_MILLIS(100)
 
@@ -426,8 +426,9 @@ static ALOOP_NOINLINE bool may_skip_on(aloop_t *loop) {
   uint64_t limit = aloop__clock_ticks_20us();
   uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
   if (spent >= limit) return false;
-  bool many_fit = spent * STRIDE < (limit - spent) * loop->skipped;
-  loop->skip_check = loop->skipped + (many_fit ? STRIDE : 1);
+  /* Half of the turns that would fit at their pace so far. */
+  uint64_t half = (limit - spent) * loop->skipped / (2 * spent + 1);
+  loop->skip_check = loop->skipped + (half > STRIDE_MAX ? STRIDE_MAX : half > 0 ? (uint32_t)half : 1);
   return true;
 }
 
@@ -436,10 +437,15 @@ ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
   return loop->attention == 0 && (++loop->skipped < loop->skip_check || may_skip_on(loop));
 }
 
-/* The turn of callbacks that keep callbacks coming: steps 3, 5 and 6. */
-ALOOP_INLINE void skipping_turn(aloop_t *loop) {
+/* Turns of callbacks that keep callbacks coming: steps 3, 5 and 6, until the clock is to be looked at or somebody
+ * wants attention. */
+ALOOP_INLINE void skipping_turns(aloop_t *loop) {
   take_mailbox(loop, aloop__mailbox_in_use(&loop->mailbox));
-  run_ready(loop, loop->tail);
+  do {
+    run_ready(loop, loop->tail);
+    loop->turns++;
+  } while (loop->attention == 0 && loop->head != loop->tail && ++loop->skipped < loop->skip_check);
+  loop->turns--;
   end_turn(loop);
 }
 
@@ -515,7 +521,7 @@ int aloop_run_forever(aloop_t *loop) {
   loop->context = NULL;
   do {
     if (!is_idle(loop) && may_skip_poll(loop)) {
-      do skipping_turn(loop);
+      do skipping_turns(loop);
       while (!is_idle(loop) && may_skip_poll(loop));
       if (loop->attention & ALOOP__STOPPING) break;
     }
