@@ -78,7 +78,7 @@ static uint64_t receive_name(const completion_transport_t *self) {
 
 static int receive(aloop_t *loop, completion_transport_t *self) {
   struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
-  if (request == NULL) return ALOOP_ENOBUFS;
+  if (request == NULL) return aloop__completion_refused(loop);
   request->opcode = IORING_OP_RECV;
   request->fd = self->transport.watch.fd;
   request->ioprio = IORING_RECV_MULTISHOT;

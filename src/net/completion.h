@@ -41,6 +41,11 @@ static inline aloop__ring_t *aloop__completion_of(const aloop_t *loop) {
   return aloop__uring_ring(loop->poller_state);
 }
 
+/* Why there was no room for a request. In the child of a fork all is asked for anew later. */
+static inline int aloop__completion_refused(const aloop_t *loop) {
+  return aloop__ring_is_inherited(aloop__completion_of(loop)) ? 0 : ALOOP_ENOBUFS;
+}
+
 /* Asks the kernel to end a request; its completion comes all the same. False: it could not be asked. */
 bool aloop__completion_cancel(aloop_t *loop, uint64_t name);
 

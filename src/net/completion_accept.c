@@ -39,7 +39,7 @@ static aloop__listener_t *listener_of(aloop__watch_t *watch) {
 static int ask(aloop_t *loop, aloop__listener_t *listener) {
   if (listener->armed) return 0;
   struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
-  if (request == NULL) return ALOOP_ENOBUFS;
+  if (request == NULL) return aloop__completion_refused(loop);
   request->opcode = IORING_OP_ACCEPT;
   request->fd = listener->fd;
   request->accept_flags = SOCK_NONBLOCK | SOCK_CLOEXEC;

@@ -13,6 +13,9 @@
  * stopping those behind it. The completion queue is four times as long; if it runs over, the kernel keeps the
  * rest and hands it out when we enter (NODROP, required), so nothing is ever lost.
  *
+ * The queues are memory shared with the kernel, and so with the child of a fork, which must not touch them:
+ * requests that the child wrote would be the parent's.
+ *
  * Not here: what the requests mean (uring.c, net/completion.c).
  */
 #ifdef ALOOP_HAVE_IO_URING
@@ -25,6 +28,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/loop.h"
 #include "poller/poller.h"
 
 #ifndef IORING_SETUP_NO_SQARRAY
@@ -153,6 +157,7 @@ int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const c
                                                                                              : error;
   }
   ring->hosted = hosted;
+  ring->forks = aloop__current_forks();
   ring->defers = (params.flags & IORING_SETUP_DEFER_TASKRUN) != 0;
   int rc = (params.features & NEEDED) == NEEDED ? map_queues(ring, &params) : ALOOP_ENOTSUP;
   if (rc == 0) return 0;
@@ -179,6 +184,10 @@ const char *aloop__ring_missing(void) {
 
 /* ---- Driving --------------------------------------------------------------------------------------------- */
 
+bool aloop__ring_is_inherited(const aloop__ring_t *ring) {
+  return ring->forks != aloop__current_forks_seen();
+}
+
 /* From here on the ring is this thread's. Its descriptor is not registered with the thread, which would save
  * each call a look-up: a registration keeps the ring alive, and only this thread could take it back. */
 static int enable(aloop__ring_t *ring) {
@@ -188,6 +197,7 @@ static int enable(aloop__ring_t *ring) {
 }
 
 int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {
+  if (ALOOP_UNLIKELY(aloop__ring_is_inherited(ring))) return ALOOP_EEXIST;
   if (ALOOP_UNLIKELY(!ring->enabled)) {
     int rc = enable(ring);
     if (rc < 0) return rc;
@@ -207,6 +217,7 @@ int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {
 }
 
 struct io_uring_sqe *aloop__ring_request(aloop__ring_t *ring) {
+  if (ALOOP_UNLIKELY(aloop__ring_is_inherited(ring))) return NULL;
   if (ALOOP_UNLIKELY(ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) >= ring->sq_size)) {
     aloop__ring_enter(ring, false, 0);
     if (ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) >= ring->sq_size) return NULL;

@@ -61,6 +61,7 @@ typedef struct aloop__ring {
   void *map;
   size_t map_size;
   size_t sqes_size;
+  unsigned forks; /* of the process that opened it */
 } aloop__ring_t;
 
 /* `hosted`: its descriptor shall tell of completions without being asked. `*reason` says in words what is
@@ -70,6 +71,10 @@ void aloop__ring_close(aloop__ring_t *ring);
 
 /* Why a ring cannot be opened, or NULL. */
 const char *aloop__ring_missing(void);
+
+/* Whether it is the parent's, in the child of a fork. Both see the same queues, so the child leaves them alone:
+ * it has no requests, no completions, and enters nothing. */
+bool aloop__ring_is_inherited(const aloop__ring_t *ring);
 
 /* Hands over what was prepared; `wait`: until a completion is there, or `timeout` ns (< 0: forever) have
  * passed. Completions that wait for us come in, too. Returns 0, or a code: ALOOP_EEXIST in another thread than

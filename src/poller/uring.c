@@ -287,6 +287,7 @@ aloop__ring_done_t aloop__uring_take(void *poller_state, uint32_t index) {
 
 bool aloop__uring_take_next(void *poller_state, aloop__ring_done_t *completion) {
   uring_t *self = poller_state;
+  if (aloop__ring_is_inherited(&self->ring)) return false;
   for (uint32_t i = 0; self->done_left > 0 && i < self->done_count; i++) {
     if (self->done[i].name == ALOOP__RING_SILENT) continue;
     *completion = aloop__uring_take(self, i);

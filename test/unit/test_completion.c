@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "net/completion.h"
@@ -166,6 +167,56 @@ static void closing_the_loop_closes_its_connections(void **state) {
   release_tape(&tape, peer);
 }
 
+/* ---- Fork ------------------------------------------------------------------------------------------------ */
+
+/* A completion waits in the queue, which parent and child both see. */
+static void a_child_leaves_the_completions_to_its_parent(void **state) {
+  env_t *env = *state;
+  use_completions(env);
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  say(peer, "one ");
+  aloop__ring_hand_over(aloop__completion_of(env->loop));
+  pid_t child = fork();
+  if (child == 0) {
+    aloop_transport_pause_reading(tape.transport);
+    aloop_transport_resume_reading(tape.transport);
+    aloop_transport_abort(tape.transport);
+    aloop_free(env->loop);
+    _exit(0);
+  }
+  int status = -1;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+  say(peer, "two");
+  while (tape.size < 7) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) > 0);
+  assert_memory_equal(tape.bytes, "one two", 7);
+  end_tape(&tape, peer);
+}
+
+static void a_child_goes_on_with_the_connections(void **state) {
+  env_t *env = *state;
+  use_completions(env);
+  tape_t tape = {.env = env};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    aloop_transport_pause_reading(tape.transport);
+    aloop_transport_resume_reading(tape.transport);
+    bool well = aloop_after_fork(env->loop) == 0;
+    while (well && tape.size < 9) well = aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0;
+    _exit(well && memcmp(tape.bytes, "for child", 9) == 0 ? 0 : 1);
+  }
+  say(peer, "for child"); /* the parent does not read meanwhile */
+  int status = -1;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+  end_tape(&tape, peer);
+}
+
 static void an_older_kernel_gets_the_readiness_driver(void **state) {
   env_t *env = *state;
   use_completions(env);
@@ -185,6 +236,7 @@ TESTS(T(what_came_during_a_pause_is_delivered_in_order), T(a_pause_in_the_midst_
       T(more_connections_than_buffers_all_get_their_bytes),
       T(a_late_completion_does_not_reach_the_next_owner_of_a_number),
       T(a_closed_connection_is_closed_when_the_run_ends), T(closing_the_loop_closes_its_connections),
+      T(a_child_leaves_the_completions_to_its_parent), T(a_child_goes_on_with_the_connections),
       T(an_older_kernel_gets_the_readiness_driver))
 
 #else
