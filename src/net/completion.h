@@ -12,7 +12,7 @@
 #include "net/listener.h"
 #include "poller/ring.h"
 
-enum { ALOOP__COMPLETION_RECEIVE = ALOOP__RING_DRIVER, ALOOP__COMPLETION_ACCEPT };
+enum { ALOOP__COMPLETION_RECEIVE = ALOOP__RING_DRIVER, ALOOP__COMPLETION_ACCEPT, ALOOP__COMPLETION_DATAGRAM };
 
 /* What a request was for, in its name: kind, arming, descriptor, and from bit 32 on the token of the watch. */
 enum {
@@ -52,45 +52,57 @@ bool aloop__completion_cancel(aloop_t *loop, uint64_t name);
 /* ---- completion_buffers.c: memory that the kernel receives into ---- */
 
 enum {
-  ALOOP__COMPLETION_BUFFERS = 256,
-  ALOOP__COMPLETION_LEAST = 16, /* so many are lent to the kernel at any rate */
-  ALOOP__COMPLETION_BUFFER_SIZE = 16384,
-  ALOOP__COMPLETION_STRIDE =
-      ALOOP__COMPLETION_BUFFER_SIZE + 128 /* their beginnings lie in different cache lines */
+  ALOOP__COMPLETION_BUFFERS = 256, /* of streams */
+  ALOOP__COMPLETION_LEAST = 16,
+  ALOOP__COMPLETION_COLOUR = 128 /* beginnings of buffers lie in different cache lines */
 };
+
+typedef struct aloop__completion_shape {
+  uint16_t group;  /* its name for the kernel */
+  uint16_t count;  /* a power of two, ALOOP__COMPLETION_BUFFERS at most */
+  uint16_t least;  /* so many are lent to the kernel at any rate */
+  uint16_t weight; /* a receive that finds none counts as so many that do */
+  uint32_t size;
+} aloop__completion_shape_t;
 
 typedef struct aloop__completion_buffers {
   struct io_uring_buf_ring *ring;
   char *memory;
+  uint32_t stride;
   uint16_t tail;
   uint16_t window; /* so many may be lent to the kernel, */
   uint16_t lent;   /* ... and so many are, as far as we know */
+  uint16_t burst;  /* taken in the turn after this poll, up to now */
+  uint64_t poll;
+  uint32_t pressure; /* how often there was none of late */
+  uint32_t calm;     /* since so many the half would have done */
+  aloop__completion_shape_t shape;
   uint16_t spares_count;
   uint16_t spares[ALOOP__COMPLETION_BUFFERS];
-  uint16_t burst;    /* taken in the turn after this poll, up to now */
-  uint16_t pressure; /* how often there was none of late */
-  uint32_t calm;     /* since so many the half would have done */
-  uint64_t poll;
+  bool kept[ALOOP__COMPLETION_BUFFERS]; /* its bytes are needed longer than a call */
 } aloop__completion_buffers_t;
 
 /* Bytes of one receive that wait to be wanted: in the kernel's buffer, or a copy behind this. */
 typedef struct aloop__held {
   struct aloop__held *next;
-  const char *data; /* NULL: none */
+  const char *data;
   size_t size;
   uint32_t flags; /* name the buffer */
   bool copied;
 } aloop__held_t;
 
-int aloop__completion_buffers_open(aloop__completion_buffers_t *buffers, const aloop__held_t *held,
+int aloop__completion_buffers_open(aloop__completion_buffers_t *buffers, const aloop__completion_shape_t *shape,
                                    const aloop__ring_t *ring);
-/* The same memory for another ring; what is held stays so. */
-int aloop__completion_buffers_move(aloop__completion_buffers_t *buffers, const aloop__held_t *held,
-                                   const aloop__ring_t *ring);
+/* The same memory for another ring; what is kept stays so. */
+int aloop__completion_buffers_move(aloop__completion_buffers_t *buffers, const aloop__ring_t *ring);
 void aloop__completion_buffers_close(aloop__completion_buffers_t *buffers);
 
+static inline uint16_t aloop__completion_index(uint32_t flags) {
+  return (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+}
+
 static inline char *aloop__completion_buffer(const aloop__completion_buffers_t *buffers, uint32_t flags) {
-  return buffers->memory + (size_t)(flags >> IORING_CQE_BUFFER_SHIFT) * ALOOP__COMPLETION_STRIDE;
+  return buffers->memory + (size_t)aloop__completion_index(flags) * buffers->stride;
 }
 
 /* A receive found no buffer. */
@@ -113,9 +125,9 @@ static inline void aloop__completion_take(aloop__completion_buffers_t *buffers, 
 }
 
 static inline void aloop__completion_lend(aloop__completion_buffers_t *buffers, uint16_t index) {
-  struct io_uring_buf *slot = &buffers->ring->bufs[buffers->tail & (ALOOP__COMPLETION_BUFFERS - 1)];
-  slot->addr = (uint64_t)(uintptr_t)buffers->memory + (uint64_t)index * ALOOP__COMPLETION_STRIDE;
-  slot->len = ALOOP__COMPLETION_BUFFER_SIZE;
+  struct io_uring_buf *slot = &buffers->ring->bufs[buffers->tail & (buffers->shape.count - 1)];
+  slot->addr = (uint64_t)(uintptr_t)buffers->memory + (uint64_t)index * buffers->stride;
+  slot->len = buffers->shape.size;
   slot->bid = index;
   buffers->tail++;
   buffers->lent++;
@@ -124,7 +136,7 @@ static inline void aloop__completion_lend(aloop__completion_buffers_t *buffers, 
 
 /* Nobody needs the bytes any more. */
 static inline void aloop__completion_give_back(aloop__completion_buffers_t *buffers, uint32_t flags) {
-  uint16_t index = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+  uint16_t index = aloop__completion_index(flags);
   if (ALOOP_LIKELY(buffers->lent < buffers->window))
     aloop__completion_lend(buffers, index);
   else
@@ -156,11 +168,24 @@ int aloop__completion_listen_again(aloop_t *loop, aloop__watch_t *watch);
 bool aloop__completion_is_listener(const aloop__watch_t *watch);
 void aloop__completion_accepts_close(aloop_t *loop, aloop__completion_accepts_t *accepts);
 
+/* ---- completion_datagram.c: endpoints ---- */
+
+struct aloop__completion_dgrams;
+
+int aloop__completion_receive(aloop_datagram_t *endpoint, bool on);
+int aloop__completion_receive_again(aloop_datagram_t *endpoint);
+/* The completion of a receive, the first of those from `index` on; one that is only kept. */
+void aloop__completion_datagram(aloop_t *loop, const aloop__ring_done_t *completion, uint32_t index);
+void aloop__completion_datagram_keep(aloop_t *loop, const aloop__ring_done_t *completion);
+int aloop__completion_datagrams_move(aloop_t *loop);
+void aloop__completion_datagrams_close(aloop_t *loop, struct aloop__completion_dgrams *state);
+
 /* ---- Per loop ---- */
 
 typedef struct aloop__completion_net {
   aloop__completion_buffers_t buffers;
   aloop__completion_accepts_t accepts;
+  struct aloop__completion_dgrams *dgrams; /* NULL until first needed */
   uint32_t held_buffers;
   aloop__held_t held[ALOOP__COMPLETION_BUFFERS]; /* by buffer */
   aloop__list_t waiting;  /* transports that have something to deliver which came before it was wanted */

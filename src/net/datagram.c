@@ -32,6 +32,14 @@ int aloop__datagram_watch(aloop_datagram_t *endpoint, uint32_t direction, bool o
   return aloop__watch_set(endpoint->object.loop, &endpoint->watch, interest | (on ? direction : 0u));
 }
 
+/* Receives, or no more. */
+static int receive(aloop_datagram_t *endpoint, bool on) {
+  const aloop__driver_t *driver = aloop__net_of(endpoint->object.loop)->driver;
+  if (driver->receive != NULL && (endpoint->flags & ALOOP__DGRAM_LOCAL) == 0)
+    return driver->receive(endpoint, on);
+  return aloop__datagram_watch(endpoint, ALOOP_READABLE, on);
+}
+
 void aloop__datagram_report(aloop_datagram_t *endpoint, int error) {
   if (endpoint->state >= ALOOP__ENDING || endpoint->table->error_received == NULL) return;
   endpoint->table->error_received(endpoint, endpoint->protocol, error);
@@ -77,6 +85,7 @@ static bool stop(aloop_datagram_t *endpoint, int error) {
   if (endpoint->state >= ALOOP__ENDING) return false;
   endpoint->state = ALOOP__ENDING;
   endpoint->error = error;
+  receive(endpoint, false);
   aloop__watch_stop(endpoint->object.loop, &endpoint->watch);
   aloop__dgram_drop(endpoint);
   return true;
@@ -129,7 +138,7 @@ static void finish_waiter(aloop_datagram_t *endpoint) {
 
 static void start_reading(aloop_datagram_t *endpoint) {
   if (endpoint->state != ALOOP__OPEN) return;
-  int rc = aloop__datagram_watch(endpoint, ALOOP_READABLE, true);
+  int rc = receive(endpoint, true);
   if (rc < 0) aloop__datagram_end(endpoint, rc);
 }
 
@@ -226,6 +235,10 @@ static void writable(aloop_t *loop, void *arg) {
 static const aloop__watch_ops_t datagram_ops = {
     .name = "datagram endpoint", .readable = readable, .writable = writable};
 
+aloop_datagram_t *aloop__datagram_of(aloop__watch_t *watch) {
+  return watch->ops == &datagram_ops ? ALOOP_CONTAINER_OF(watch, aloop_datagram_t, watch) : NULL;
+}
+
 /* The stop function of the waiter. It is called as well when the endpoint itself ends the future, and has let
  * go of it by then. */
 static void drop_endpoint(aloop_future_t *future, void *arg) {
@@ -292,7 +305,7 @@ aloop_t *aloop_datagram_loop(const aloop_datagram_t *endpoint) {
 void aloop_datagram_close(aloop_datagram_t *endpoint) {
   if (aloop__datagram_enter(endpoint) < 0 || endpoint->state >= ALOOP__CLOSING) return;
   endpoint->state = ALOOP__CLOSING;
-  int rc = aloop__datagram_watch(endpoint, ALOOP_READABLE, false);
+  int rc = receive(endpoint, false);
   aloop__dgram_uncork(endpoint);
   if (endpoint->unsent == 0 || rc < 0) aloop__datagram_end(endpoint, rc);
 }

@@ -31,7 +31,8 @@ enum {
   ALOOP__DGRAM_WANT_LOCAL = 512,  /* messages say where they came to */
   ALOOP__DGRAM_WANT_ECN = 1024,
   ALOOP__DGRAM_WANT_SEGMENTS = 256, /* several datagrams of one sender may come as one message */
-  ALOOP__DGRAM_LOCAL = 128          /* a Unix socket: datagrams may be larger than a slot */
+  ALOOP__DGRAM_LOCAL = 128,         /* a Unix socket: datagrams may be larger than a slot */
+  ALOOP__DGRAM_ASKED = 2048         /* the completion driver's: a receive is in the kernel */
 };
 
 /* One that waits to be sent; what its message points to lies behind it. */
@@ -72,7 +73,9 @@ typedef struct aloop__dgrams {
   struct sockaddr_storage locals[ALOOP__DGRAM_BATCH];
   aloop__control_t controls[ALOOP__DGRAM_BATCH];
   aloop_message_t messages[ALOOP__DGRAM_BATCH];
-  char *buffer; /* ALOOP__DGRAM_BATCH slots; where nothing is received its pages are never touched */
+  char *buffer;       /* ALOOP__DGRAM_BATCH slots; where nothing is received its pages are never touched */
+  const char *memory; /* what is being delivered lies somewhere here */
+  size_t memory_size;
 
   /* Sends made while received datagrams are delivered; small ones are copied to the network's cork buffer. */
   unsigned out_count;
@@ -103,6 +106,9 @@ void aloop__datagram_report(aloop_datagram_t *endpoint, int error);
 /* Watches one direction, or no more. A failure is returned, nothing else happens. */
 int aloop__datagram_watch(aloop_datagram_t *endpoint, uint32_t direction, bool on);
 
+/* Whose watch it is; NULL: no endpoint's. */
+aloop_datagram_t *aloop__datagram_of(aloop__watch_t *watch);
+
 int aloop__datagram_refuse(const aloop_datagram_t *endpoint);
 
 /* What public calls begin with: 0, ALOOP_EINVAL for NULL, or ALOOP_ENOTLOOPTHREAD. */
@@ -115,6 +121,17 @@ static inline int aloop__datagram_enter(const aloop_datagram_t *endpoint) {
 
 /* The descriptor is readable: receives and delivers. */
 void aloop__dgram_readable(aloop_datagram_t *endpoint);
+
+/* Delivers so many datagrams, which are described in `in` and `in_parts` and lie in `memory`. */
+void aloop__dgram_deliver(aloop_datagram_t *endpoint, int count, const char *memory, size_t size);
+
+/* A receive has failed. */
+void aloop__dgram_failed(aloop_datagram_t *endpoint, int error);
+
+static inline bool aloop__dgram_wants_controls(const aloop_datagram_t *endpoint) {
+  enum { ANY = ALOOP__DGRAM_WANT_LOCAL | ALOOP__DGRAM_WANT_ECN | ALOOP__DGRAM_WANT_SEGMENTS };
+  return (endpoint->flags & ANY) != 0;
+}
 
 /* What endpoints share. NULL: out of memory. */
 aloop__dgrams_t *aloop__dgrams_open(aloop_t *loop);

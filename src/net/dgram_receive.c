@@ -75,11 +75,6 @@ static int slots_of(const aloop_datagram_t *endpoint) {
   return endpoint->flags & ALOOP__DGRAM_LOCAL ? LOCAL_SLOTS : ALOOP__DGRAM_BATCH;
 }
 
-static bool wants_controls(const aloop_datagram_t *endpoint) {
-  return (endpoint->flags & (ALOOP__DGRAM_WANT_LOCAL | ALOOP__DGRAM_WANT_ECN | ALOOP__DGRAM_WANT_SEGMENTS)) !=
-         0;
-}
-
 /* One datagram, of which nothing but the sender is wanted. */
 static int receive_one(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   struct msghdr *header = &dgrams->in[0].msg_hdr;
@@ -89,16 +84,17 @@ static int receive_one(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams
   if (n < 0) return errno == EWOULDBLOCK || errno == EINTR ? ALOOP_EAGAIN : -errno;
   dgrams->in_parts[0].iov_base = dgrams->buffer;
   dgrams->in[0].msg_len = (unsigned)n;
+  header->msg_name = &dgrams->from[0];
   header->msg_namelen = size;
   header->msg_flags = 0;
   return 1;
 }
 
 static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
-  bool simple = (endpoint->flags & ALOOP__DGRAM_LOCAL) == 0 && !wants_controls(endpoint);
+  bool simple = (endpoint->flags & ALOOP__DGRAM_LOCAL) == 0 && !aloop__dgram_wants_controls(endpoint);
   if (count == 1 && simple) return receive_one(endpoint, dgrams);
   size_t slot = endpoint->flags & ALOOP__DGRAM_LOCAL ? BUFFER / LOCAL_SLOTS : ALOOP__DGRAM_SLOT;
-  prepare(dgrams, (unsigned)count, slot, wants_controls(endpoint));
+  prepare(dgrams, (unsigned)count, slot, aloop__dgram_wants_controls(endpoint));
   return aloop__mmsg_receive(endpoint->fd, dgrams->in, (unsigned)count);
 }
 
@@ -109,9 +105,9 @@ static aloop_message_t message_of(const aloop_datagram_t *endpoint, aloop__dgram
   bool named = in->msg_hdr.msg_namelen > 0;
   aloop_message_t message = {.data = dgrams->in_parts[i].iov_base,
                              .size = in->msg_len,
-                             .address = named ? (const struct sockaddr *)(const void *)&dgrams->from[i] : NULL,
+                             .address = named ? in->msg_hdr.msg_name : NULL,
                              .address_size = in->msg_hdr.msg_namelen};
-  if (ALOOP_UNLIKELY(wants_controls(endpoint)))
+  if (ALOOP_UNLIKELY(aloop__dgram_wants_controls(endpoint)))
     aloop__control_read(&in->msg_hdr, &message, &dgrams->locals[i], endpoint->port);
   return message;
 }
@@ -164,7 +160,22 @@ static void deliver_all(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int
   for (size_t i = whole; i < (size_t)count; i++) aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
 }
 
-static void deliver(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
+/* In network order; the kernel may have chosen it as late as with the first send. */
+static uint16_t port_of(int fd) {
+  struct sockaddr_storage name;
+  socklen_t size = sizeof name;
+  int port = ALOOP_ENOENT;
+  if (getsockname(fd, (struct sockaddr *)(void *)&name, &size) == 0)
+    port = aloop__address_port((const struct sockaddr *)(const void *)&name);
+  return port > 0 ? htons((uint16_t)port) : 0;
+}
+
+void aloop__dgram_deliver(aloop_datagram_t *endpoint, int count, const char *memory, size_t size) {
+  aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
+  if ((endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) && endpoint->port == 0)
+    endpoint->port = port_of(endpoint->fd);
+  dgrams->memory = memory;
+  dgrams->memory_size = size;
   endpoint->flags |= ALOOP__DGRAM_CORKED;
   if (endpoint->table->datagrams_received != NULL)
     deliver_all(endpoint, dgrams, count);
@@ -174,22 +185,12 @@ static void deliver(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int cou
 }
 
 /* A descriptor that somebody closed would fail for ever. */
-static void receive_failed(aloop_datagram_t *endpoint, int error) {
+void aloop__dgram_failed(aloop_datagram_t *endpoint, int error) {
   if (error == ALOOP_EAGAIN) return;
   if (error == ALOOP_EBADF || error == ALOOP_ENOTSOCK)
     aloop__datagram_end(endpoint, error);
   else
     aloop__datagram_report(endpoint, error);
-}
-
-/* In network order; the kernel may have chosen it as late as with the first send. */
-static uint16_t port_of(int fd) {
-  struct sockaddr_storage name;
-  socklen_t size = sizeof name;
-  int port = ALOOP_ENOENT;
-  if (getsockname(fd, (struct sockaddr *)(void *)&name, &size) == 0)
-    port = aloop__address_port((const struct sockaddr *)(const void *)&name);
-  return port > 0 ? htons((uint16_t)port) : 0;
 }
 
 static size_t size_of(const aloop__dgrams_t *dgrams, int count) {
@@ -211,18 +212,16 @@ static void learn(aloop_datagram_t *endpoint, int asked, int came) {
 
 void aloop__dgram_readable(aloop_datagram_t *endpoint) {
   aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
-  if ((endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) && endpoint->port == 0)
-    endpoint->port = port_of(endpoint->fd);
   size_t size = 0;
   for (int i = 0; i < BATCHES_PER_TURN && size < ALOOP__READ_BUDGET && is_open(endpoint); i++) {
     int asked = endpoint->ask;
     int came = receive(endpoint, dgrams, asked);
     if (came < 0) {
-      receive_failed(endpoint, came);
+      aloop__dgram_failed(endpoint, came);
       return;
     }
     learn(endpoint, asked, came);
-    deliver(endpoint, dgrams, came);
+    aloop__dgram_deliver(endpoint, came, dgrams->buffer, BUFFER);
     if (came < asked || endpoint->singles > SINGLES) return;
     size += size_of(dgrams, came);
   }

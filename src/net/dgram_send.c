@@ -394,8 +394,7 @@ void aloop__dgram_drop(aloop_datagram_t *endpoint) {
 
 /* Where the data can be found until the end of the delivery; NULL: there is no room for a copy. */
 static const void *stable(aloop_t *loop, aloop__dgrams_t *dgrams, const void *data, size_t size) {
-  uintptr_t offset = (uintptr_t)data - (uintptr_t)dgrams->buffer;
-  if (offset < (uintptr_t)ALOOP__DGRAM_BATCH * ALOOP__DGRAM_SLOT || size == 0) return data;
+  if ((uintptr_t)data - (uintptr_t)dgrams->memory < dgrams->memory_size || size == 0) return data;
   if (size > ALOOP__CORK_SIZE - dgrams->out_used) return NULL;
   void *copy = memcpy(aloop__net_of(loop)->cork_buffer + dgrams->out_used, data, size);
   dgrams->out_used += (uint32_t)size;

@@ -89,6 +89,9 @@ struct aloop__driver {
    * charge of the descriptor, also while it is stopped; forget leaves it, so that it may be closed. */
   int (*listen)(aloop__listener_t *listener, bool on);
   void (*forget)(aloop__listener_t *listener);
+
+  /* Starts and stops delivering the datagrams of an endpoint, whose watch is claimed. NULL: by that watch. */
+  int (*receive)(aloop_datagram_t *endpoint, bool on);
 };
 
 extern const aloop__driver_t aloop__driver_readiness;

@@ -126,7 +126,10 @@ typedef struct aloop__ring_done {
 
 /* The ring behind a poller's state, and a completion taken off its list. */
 aloop__ring_t *aloop__uring_ring(void *poller_state);
-aloop__ring_done_t aloop__uring_take(void *poller_state, uint32_t index);
+aloop__ring_done_t aloop__uring_take(void *poller_state, uint32_t index); /* SILENT: it was taken before */
+
+/* The one at an index if it is there, not taken, and of that name. */
+bool aloop__uring_take_same(void *poller_state, uint32_t index, uint64_t name, aloop__ring_done_t *completion);
 
 /* The oldest completion that is left, on the list or in the ring. */
 bool aloop__uring_take_next(void *poller_state, aloop__ring_done_t *completion);

@@ -281,8 +281,15 @@ aloop__ring_done_t aloop__uring_take(void *poller_state, uint32_t index) {
   uring_t *self = poller_state;
   aloop__ring_done_t completion = self->done[index];
   self->done[index].name = ALOOP__RING_SILENT;
-  self->done_left--;
+  self->done_left -= completion.name != ALOOP__RING_SILENT;
   return completion;
+}
+
+bool aloop__uring_take_same(void *poller_state, uint32_t index, uint64_t name, aloop__ring_done_t *completion) {
+  const uring_t *self = poller_state;
+  if (index >= self->done_count || self->done[index].name != name) return false;
+  *completion = aloop__uring_take(poller_state, index);
+  return true;
 }
 
 bool aloop__uring_take_next(void *poller_state, aloop__ring_done_t *completion) {
