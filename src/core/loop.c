@@ -437,8 +437,8 @@ ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
   return loop->attention == 0 && (++loop->skipped < loop->skip_check || may_skip_on(loop));
 }
 
-/* Turns of callbacks that keep callbacks coming: steps 3, 5 and 6, until the clock is to be looked at or somebody
- * wants attention. */
+/* Turns of callbacks that keep callbacks coming: steps 3, 5 and 6, until the clock is to be looked at or
+ * somebody wants attention. */
 ALOOP_INLINE void skipping_turns(aloop_t *loop) {
   take_mailbox(loop, aloop__mailbox_in_use(&loop->mailbox));
   do {

@@ -309,8 +309,8 @@ static bool is_plain(const aloop_message_t *message) {
   return message->segment == 0 && message->local == NULL && message->ecn == 0;
 }
 
-/* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. One alone goes
- * a shorter way. */
+/* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. One alone
+ * goes a shorter way. */
 static void put(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
   errors_t errors = {.count = 0};
   cursor_t cursor = {.index = 0};

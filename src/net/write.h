@@ -70,8 +70,8 @@ ALOOP_INLINE void aloop__stream_delivered(aloop_transport_t *transport, aloop__c
   if (ALOOP_UNLIKELY(n != (ssize_t)cork->iov[0].iov_len)) aloop__cork_end_sent(transport, n);
 }
 
-/* data_received, of a transport without the flag UNUSUAL. Inline, and handed the driver's own send, because it is
- * the path of every byte: the one answer to one message goes from here to the socket without a detour. */
+/* data_received, of a transport without the flag UNUSUAL. Inline, and handed the driver's own send, because it
+ * is the path of every byte: the one answer to one message goes from here to the socket without a detour. */
 ALOOP_INLINE void aloop__stream_deliver(aloop_transport_t *transport, aloop__cork_t *cork, const void *data,
                                         size_t size,
                                         ssize_t (*send)(aloop_transport_t *, const struct iovec *, int)) {
