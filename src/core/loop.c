@@ -218,6 +218,7 @@ int aloop_close(aloop_t *loop) {
   aloop__timers_close(loop);
   aloop__watch_close(loop);
   aloop__map_clear(loop, &loop->context);
+  loop->wake.interest = 0; /* the poller goes too, and need not be told */
   aloop__wake_close(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = NULL;
