@@ -126,13 +126,16 @@ static void dump_timers(aloop_t *loop, const writer_t *out) {
   aloop__timers_each(&loop->timers, dump_timer, &to);
 }
 
-static void dump_watches(const aloop_t *loop, const writer_t *out) {
-  for (int fd = 0; fd < loop->watches_size; fd++) {
-    if (loop->watches[fd] == NULL) continue;
-    char text[160];
-    aloop__watch_describe(loop->watches[fd], text, sizeof text);
-    say(out, text, aloop__watch_origin(loop->watches[fd], loop->watches[fd]->interest));
-  }
+static void dump_watch(const writer_t *out, aloop__watch_t *watch) {
+  char text[160];
+  aloop__watch_describe(watch, text, sizeof text);
+  say(out, text, aloop__watch_origin(watch, watch->interest));
+}
+
+static void dump_watches(aloop_t *loop, const writer_t *out) {
+  if (loop->wake.fd >= 0) dump_watch(out, &loop->wake);
+  for (int fd = 0; fd < loop->watches_size; fd++)
+    if (loop->watches[fd] != NULL) dump_watch(out, loop->watches[fd]);
 }
 
 static void dump_objects(const aloop_t *loop, const writer_t *out) {

@@ -326,7 +326,10 @@ ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
 /* Calls one side of a watch if it still wants that. Returns false if the watch is gone. */
 ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction, bool timed) {
   aloop__watch_t *watch = aloop__watch_of_event(loop->watches, loop->watches_size, event);
-  if (ALOOP_UNLIKELY(watch == NULL)) return false;
+  if (ALOOP_UNLIKELY(watch == NULL)) {
+    if (event->fd != loop->wake.fd || event->token != loop->wake.generation) return false;
+    watch = &loop->wake;
+  }
   if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return true;
   aloop_callback_fn fn = direction == ALOOP_READABLE ? watch->ops->readable : watch->ops->writable;
   loop->callbacks++;

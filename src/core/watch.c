@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two
- * loads; it grows to the largest descriptor and costs 8 bytes for each.
+ * loads; it grows to the largest descriptor and costs 8 bytes for each. The loop's own wake-up descriptor is not
+ * in it, so that a loop without connections needs none, whatever numbers its process has come to.
  *
  * Descriptors are reused, and that must be harmless. A watch is unregistered before its descriptor can be
  * closed, in the call that stops it. Every registration has a generation, its token, and an event is delivered
@@ -57,6 +58,7 @@ static int grow_table(aloop_t *loop, int fd) {
 }
 
 aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd) {
+  if (fd >= 0 && fd == loop->wake.fd) return (aloop__watch_t *)&loop->wake;
   return fd >= 0 && fd < loop->watches_size ? loop->watches[fd] : NULL;
 }
 
@@ -70,10 +72,11 @@ static uint32_t next_generation(aloop_t *loop) {
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops) {
   if (fd < 0) return ALOOP_EBADF;
   if (aloop__watch_find(loop, fd) != NULL) return ALOOP_EBUSY;
-  if (fd >= loop->watches_size && grow_table(loop, fd) < 0) return ALOOP_ENOMEM;
+  bool listed = watch != &loop->wake;
+  if (listed && fd >= loop->watches_size && grow_table(loop, fd) < 0) return ALOOP_ENOMEM;
   *watch = (aloop__watch_t){
       .ops = ops, .fd = fd, .generation = next_generation(loop) & (ALOOP__WATCH_GENERATIONS - 1)};
-  loop->watches[fd] = watch;
+  if (listed) loop->watches[fd] = watch;
   loop->watches_count++;
   return 0;
 }
@@ -107,7 +110,7 @@ static int renew(aloop_t *loop, aloop__watch_t *watch) {
 void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
   if (!aloop__watch_is_claimed(watch)) return;
   aloop__watch_set(loop, watch, 0);
-  loop->watches[watch->fd] = NULL;
+  if (watch != &loop->wake) loop->watches[watch->fd] = NULL;
   loop->watches_count--;
   loop->stop_poll = loop->polls;
   watch->generation = 0;
@@ -122,15 +125,19 @@ static void report_lost(aloop_t *loop, int fd, int error) {
   aloop__report(loop, &context);
 }
 
+/* Out of memory is the only error. */
+static int register_again(aloop_t *loop, void *poller_state, const aloop__watch_t *watch) {
+  if (watch == NULL || watch->interest == 0) return 0;
+  int rc = loop->poller->update(poller_state, watch->fd, watch->generation, 0, watch->interest);
+  if (rc < 0 && rc != ALOOP_ENOMEM) report_lost(loop, watch->fd, rc);
+  return rc == ALOOP_ENOMEM ? rc : 0;
+}
+
 int aloop__watch_register_all(aloop_t *loop, void *poller_state) {
-  for (int fd = 0; fd < loop->watches_size; fd++) {
-    const aloop__watch_t *watch = loop->watches[fd];
-    if (watch == NULL || watch->interest == 0) continue;
-    int rc = loop->poller->update(poller_state, fd, watch->generation, 0, watch->interest);
-    if (rc == ALOOP_ENOMEM) return rc;
-    if (rc < 0) report_lost(loop, fd, rc);
-  }
-  return 0;
+  int rc = register_again(loop, poller_state, &loop->wake);
+  for (int fd = 0; fd < loop->watches_size && rc == 0; fd++)
+    rc = register_again(loop, poller_state, loop->watches[fd]);
+  return rc;
 }
 
 /* Calls a user's callback. The block may be gone before it returns. */
