@@ -590,6 +590,115 @@ static void a_failed_exchange_ends_it_too(void **state) {
   release_tape(&tape, peer);
 }
 
+/* ---- Above and beneath ----------------------------------------------------------------------------------- */
+
+static void what_was_written_before_start_tls_comes_first(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  begin();
+  read_begin();
+  char *bytes = pattern_of(MUCH);
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  assert_int_equal(aloop_transport_write(tape.transport, bytes, MUCH), 0);
+  aloop_tls_context_t *context = mock_context(ALOOP_TLS_SERVER);
+  aloop_start_tls_options_t options = {.size = sizeof options, .tls = context};
+  aloop_transport_t *lower = tape.transport;
+  aloop_future_t *future = aloop_start_tls(lower, NULL, NULL, &options);
+  tape.transport = NULL;
+  mock_say(peer, 'H', "");
+  mock_say(peer, 'F', "");
+  aloop_transport_t *upper = NULL;
+  assert_int_equal(run_future(env->loop, future), 0);
+  assert_int_equal(aloop_future_take_ptr(future, &upper), 0);
+  aloop_future_unref(future);
+  aloop_tls_context_unref(context);
+  if (tape.transport != NULL) aloop_transport_unref(tape.transport);
+  tape.transport = upper;
+  assert_int_equal(soft.sockets, 0); /* the engine's answer is not in the socket yet */
+  assert_int_equal(aloop_transport_write(upper, "hello", 5), 0);
+  char *clear = malloc(MUCH);
+  assert_int_equal(collect(env->loop, &tape, peer, clear, MUCH), MUCH);
+  assert_memory_equal(clear, bytes, MUCH);
+  mock_expect(env->loop, peer, 'S', "");
+  mock_expect(env->loop, peer, 'D', "hello");
+  assert_int_equal(soft.sockets, 1);
+  assert_int_equal(soft.records[SOFT_DATA], 1);
+  aloop_transport_unref(lower);
+  free(clear);
+  free(bytes);
+  end_tape(&tape, peer);
+}
+
+static void tls_over_it_stays_with_the_engine(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  begin();
+  int peer = open_kernel_server(&tape, &plain_protocol);
+  aloop_tls_context_t *context = mock_context(ALOOP_TLS_CLIENT);
+  aloop_start_tls_options_t options = {.size = sizeof options, .tls = context};
+  aloop_transport_t *lower = tape.transport;
+  aloop_future_t *future = aloop_start_tls(lower, NULL, NULL, &options);
+  tape.transport = NULL;
+  char inner[16], turned[16];
+  size_t size = mock_record(inner, 'S', "", 0);
+  mock_expect(env->loop, peer, 'D', NULL); /* H */
+  for (size_t i = 0; i < size; i++) turned[i] = (char)(inner[i] ^ 0xff);
+  char outer[32];
+  size_t whole = mock_record(outer, 'D', turned, size);
+  assert_int_equal(write(peer, outer, whole), whole);
+  assert_int_equal(run_future(env->loop, future), 0);
+  aloop_transport_t *upper = NULL;
+  assert_int_equal(aloop_future_take_ptr(future, &upper), 0);
+  aloop_future_unref(future);
+  aloop_tls_context_unref(context);
+  aloop_transport_unref(lower);
+  tape.transport = upper;
+  assert_false(encrypts(&tape));
+  assert_int_equal(soft.sockets, 1);
+  mock_expect(env->loop, peer, 'D', NULL); /* F */
+  aloop_transport_close(upper);
+  mock_expect(env->loop, peer, 'D', NULL); /* the inner end, then the outer */
+  mock_expect(env->loop, peer, 'E', "");
+  run_until(env->loop, &tape.lost);
+  assert_int_equal(tape.error, 0);
+  release_tape(&tape, peer);
+}
+
+static void a_relay_goes_both_ways(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env}, plain = {.env = env};
+  begin();
+  read_begin();
+  char *bytes = pattern_of(MUCH);
+  int peer = open_kernel_server(&tape, &plain_protocol);
+  int other = open_tcp_tape(&plain, &plain_protocol);
+  aloop_future_t *relay = aloop_relay(tape.transport, plain.transport);
+  mock_say(peer, 'D', "up");
+  char up[3] = "";
+  assert_int_equal(collect(env->loop, &plain, other, up, 2), 2);
+  assert_string_equal(up, "up");
+  size_t sent = 0;
+  for (int turns = 0; reader.size < MUCH; turns++) {
+    assert_true(turns < 1000000);
+    ssize_t n = sent < MUCH ? send(other, bytes + sent, MUCH - sent, MSG_DONTWAIT) : 0;
+    if (n > 0) sent += (size_t)n;
+    read_some(peer);
+    assert_true(aloop_run_once(env->loop, 0) >= 0);
+  }
+  assert_memory_equal(reader.plain, bytes, MUCH);
+  aloop_future_cancel(relay);
+  aloop_future_unref(relay);
+  free(bytes);
+  settle(env->loop);
+  aloop_transport_abort(tape.transport);
+  aloop_transport_abort(plain.transport);
+  run_until(env->loop, &tape.lost);
+  run_until(env->loop, &plain.lost);
+  release_tape(&tape, peer);
+  release_tape(&plain, other);
+  read_begin();
+}
+
 TESTS(T(the_kernel_encrypts_what_is_sent), T(a_client_s_side_too), T(keys_are_told_as_linux_wants_them),
       T(a_kernel_without_tls_is_done_without), T(a_kernel_that_refuses_the_keys_is_done_without),
       T(an_engine_that_keeps_its_keys_goes_on), T(an_option_turns_it_off),
@@ -601,4 +710,6 @@ TESTS(T(the_kernel_encrypts_what_is_sent), T(a_client_s_side_too), T(keys_are_to
       T(a_file_goes_through_the_kernel), T(a_file_s_last_record_does_not_wait_for_more),
       T(nor_does_it_when_the_sendfile_is_cancelled), T(new_keys_come_behind_the_message_about_them),
       T(with_a_full_socket_they_wait_for_their_turn), T(who_wants_too_many_is_sent_away),
-      T(without_an_exchange_the_connection_ends_with_a_reason), T(a_failed_exchange_ends_it_too))
+      T(without_an_exchange_the_connection_ends_with_a_reason), T(a_failed_exchange_ends_it_too),
+      T(what_was_written_before_start_tls_comes_first), T(tls_over_it_stays_with_the_engine),
+      T(a_relay_goes_both_ways))
