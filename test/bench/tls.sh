@@ -58,11 +58,11 @@ tls_cells() {
   rotate_tls tls-http "$tls_peers" http --connections 50
   for way in push pull; do rotate_tls tls-$way "$tls_peers" $way --connections 1; done
   for way in shake resume; do rotate_tls tls-$way "$tls_peers" $way --connections 8; done
-  rotate_tls tls-idle "$tls_peers" idle --connections 1000
+  rotate_tls tls-idle "$tls_peers" idle --connections 300
   rotate_tls web-http "$web_peers" http --connections 50
   rotate_tls web-file "$web_peers" file --connections 1
   for way in shake resume; do rotate_tls web-$way "$web_peers" $way --connections 8; done
-  rotate_tls web-idle "$web_peers" idle --connections 1000
+  rotate_tls web-idle "$web_peers" idle --connections 300
 }
 
 # Beside the results of everything else, since the columns are others.
