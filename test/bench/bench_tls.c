@@ -210,7 +210,7 @@ static void stop_server(void) {
 
 static long resident(void) {
   char path[64];
-  long all, in_memory;
+  long all = 0, in_memory = 0;
   usleep(100000); /* until it is idle */
   snprintf(path, sizeof path, "/proc/%ld/statm", (long)server);
   FILE *file = fopen(path, "r");
