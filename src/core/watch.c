@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Watches: descriptors the loop listens to. A table indexed by descriptor finds the watch of an event in two
- * loads; it grows to the largest descriptor and costs 8 bytes for each. The loop's own wake-up descriptor is not
- * in it, so that a loop without connections needs none, whatever numbers its process has come to.
+ * loads; it grows to the largest descriptor and costs 8 bytes for each. The loop's own wake-up descriptor is
+ * not in it, so that a loop without connections needs none, whatever numbers its process has come to.
  *
  * Descriptors are reused, and that must be harmless. A watch is unregistered before its descriptor can be
  * closed, in the call that stops it. Every registration has a generation, its token, and an event is delivered
