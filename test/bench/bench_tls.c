@@ -350,10 +350,19 @@ static void shake(connection_t *connection) {
   connection->shaken = succeeded(connection, rc, "SSL_do_handshake");
 }
 
-/* A client speaks first. */
+/* The handshake is over. */
+static void go_on(connection_t *connection) {
+  if (is("push"))
+    push(connection);
+  else if (!is("pull"))
+    ask(connection, is("echo") || is("http") ? (uint64_t)options.depth : 1);
+}
+
+/* A client speaks first. A quick server has answered by then. */
 static void begin(connection_t *connection) {
   open_connection(connection);
   shake(connection);
+  if (connection->shaken) go_on(connection);
 }
 
 /* One connection has done its part: the next. */
@@ -389,14 +398,6 @@ static void read_answers(connection_t *connection) {
       die("the answer differs from the request");
     if (!received(connection, n)) return;
   }
-}
-
-/* The handshake is over. */
-static void go_on(connection_t *connection) {
-  if (is("push"))
-    push(connection);
-  else if (!is("pull"))
-    ask(connection, is("echo") || is("http") ? (uint64_t)options.depth : 1);
 }
 
 static void on_event(connection_t *connection, uint32_t events) {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Benchmarks of aloop beside its peers: builds, runs everything in rotation, prints medians as Markdown tables.
 #
-#     sh test/bench/run.sh                everything (about 14 minutes)
+#     sh test/bench/run.sh                everything (about 13 minutes)
 #     sh test/bench/run.sh quick          a few of each kind (about 3 minutes)
 #     sh test/bench/run.sh count          system calls and instructions per operation (about 12 minutes)
 #     sh test/bench/run.sh tls [count]    TLS alone (about 2 minutes), as after everything else; its counts
@@ -94,7 +94,7 @@ table() { # columns, and for other tables than all: their file and the results
 . "$here/tls.sh"
 
 run_full() {
-  begin full 3 0.3
+  begin full 3 0.2
   each_round all_cells
   table peers
   run_tls full
