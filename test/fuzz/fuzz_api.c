@@ -131,7 +131,7 @@ void act(void) {
       send_file,
       cancel_sendfile,
   };
-  if (w.calls++ > CALLS_MAX || w.size == 0) return;
+  if (w.calls++ > CALLS_MAX || fuzz.size == 0) return;
   calls[byte() & 63]();
 }
 
@@ -187,7 +187,7 @@ static bool begin(void) {
   unsigned how = byte();
   w.starved = (how & 0x0c) == 0x0c;
   w.no_sendfile = how & 0x20;
-  if (w.starved) w.fail_every = 2 + byte() % 60;
+  if (w.starved) fuzz.fail_every = 2 + byte() % 60;
   aloop_options_t options = {.size = sizeof options,
                              .poller_table = jumping_poller(how & 3),
                              .allocator = &allocator,
@@ -222,15 +222,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (int i = 0; i < CONNS; i++) w.conns[i].used = w.conns[i].made = w.conns[i].lost = false;
   for (int i = 0; i < PAIRS; i++) w.pairs[i] = (pair_t){.fds = {-1, -1}};
   w.loans = 0;
-  w.data = data;
-  w.size = size;
+  begin_input(data, size);
   w.now = 1000;
   w.turn = 1;
   if (begin()) {
-    while (w.size > 0 && w.calls < CALLS_MAX) act();
-    w.fail_every = 0;
+    while (fuzz.size > 0 && w.calls < CALLS_MAX) act();
+    fuzz.fail_every = 0;
     bool graceful = size % 3 != 0;
-    w.size = 0;
+    fuzz.size = 0;
     for (int i = 0; i < PAIRS; i++)
       if (w.pairs[i].fds[0] >= 0 && graceful) remove_watches(&w.pairs[i], true, true);
     if (graceful) wind_down();
@@ -242,7 +241,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     aloop_free(w.loop);
     aloop_var_unref(w.var);
   }
-  MUST(w.live == 0 && w.loans == 0);
+  MUST(fuzz.live == 0 && w.loans == 0);
   MUST(lowest_descriptor() == free_fd);
   return 0;
 }

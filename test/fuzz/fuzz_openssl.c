@@ -14,7 +14,7 @@
  *
  * Only the public header is used, and OpenSSL for a certificate. A broken promise traps.
  */
-#include "aloop.h"
+#include "target.h"
 
 #include <openssl/ec.h>
 #include <openssl/pem.h>
@@ -24,8 +24,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define MUST(condition) ((condition) ? (void)0 : broken(__LINE__, #condition))
 
 enum { LINE_MAX_BYTES = 1 << 19, WRITE_MAX = 40000, ACTIONS = 300, PEM_MAX = 4096 };
 
@@ -42,29 +40,13 @@ typedef struct side {
 } side_t;
 
 static struct {
-  const uint8_t *data;
-  size_t size;
   aloop_t *loop;
   side_t client, server;
-  long live;
   bool touched; /* the line is not as it should be */
   bool alone;   /* the attacker is the other side */
 } w;
 
 static aloop_tls_context_t *serving, *going[2][2]; /* by version, and whether sessions are resumed */
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static _Noreturn void broken(int line, const char *promise) {
-  fprintf(stderr, "fuzz_openssl.c:%d: broken promise: %s\n", line, promise);
-  abort();
-}
-
-static unsigned byte(void) {
-  if (w.size == 0) return 0;
-  w.size--;
-  return *w.data++;
-}
 
 static size_t some(size_t most) {
   unsigned small = byte();
@@ -74,25 +56,6 @@ static size_t some(size_t most) {
 
 static unsigned char written_at(const side_t *side, size_t at) {
   return (unsigned char)(at * 13 + (at >> 8) + (side == &w.client ? 1 : 2));
-}
-
-static void *resize(void *user, void *block, size_t bytes) {
-  (void)user;
-  void *made = realloc(block, bytes);
-  MUST(made != NULL);
-  w.live += block == NULL;
-  return made;
-}
-
-static void release(void *user, void *block) {
-  (void)user;
-  w.live -= block != NULL;
-  free(block);
-}
-
-static int ignore_report(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
-  (void)loop, (void)context, (void)arg;
-  return 0;
 }
 
 /* ---- Contexts, once -------------------------------------------------------------------------------------- */
@@ -350,7 +313,7 @@ static void between_two(unsigned how) {
   begin(&w.server, serving);
   begin(&w.client, going[how >> 1 & 1][how >> 2 & 1]);
   if (how & 8) settle(); /* the handshake is not what this is about */
-  for (int i = 0; i < ACTIONS && w.size > 0; i++) {
+  for (int i = 0; i < ACTIONS && fuzz.size > 0; i++) {
     unsigned kind = byte();
     side_t *side = kind & 128 ? &w.client : &w.server;
     if (kind % 8 < 3) act(side);
@@ -374,12 +337,12 @@ static void with_one(unsigned how) {
   w.alone = true;
   begin(side, how & 2 ? going[1][0] : serving);
   run(3);
-  while (w.size > 0) {
-    size_t size = piece > 0 && piece < w.size ? piece : w.size;
+  while (fuzz.size > 0) {
+    size_t size = piece > 0 && piece < fuzz.size ? piece : fuzz.size;
     size = size < 4096 ? size : 4096;
-    if (bring(side, w.data, size) < size) break;
-    w.data += size;
-    w.size -= size;
+    if (bring(side, fuzz.data, size) < size) break;
+    fuzz.data += size;
+    fuzz.size -= size;
     run(2);
   }
   close(side->line);
@@ -397,8 +360,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   aloop_options_t options = {.size = sizeof options, .poller = "poll", .allocator = &allocator, .debug = -1};
   make_contexts();
   memset(&w, 0, sizeof w);
-  w.data = data;
-  w.size = size;
+  begin_input(data, size);
   w.client.line = w.server.line = -1;
   MUST(aloop_new(&options, &w.loop) == 0);
   MUST(aloop_set_exception_handler(w.loop, ignore_report, NULL) == 0);
@@ -409,6 +371,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     between_two(how);
   w.client.aborted = w.server.aborted = true;
   aloop_free(w.loop);
-  MUST(w.live == 0 && w.client.made == w.client.lost && w.server.made == w.server.lost);
+  MUST(fuzz.live == 0 && w.client.made == w.client.lost && w.server.made == w.server.lost);
   return 0;
 }

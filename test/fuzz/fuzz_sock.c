@@ -17,7 +17,7 @@
  * In one input out of four, allocations fail now and then: operations may then end with ALOOP_ENOMEM. Only the
  * public header is used. A broken promise traps.
  */
-#include "aloop.h"
+#include "target.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -27,8 +27,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-
-#define MUST(condition) ((condition) ? (void)0 : broken(__LINE__, #condition))
 
 enum { PAIRS = 4, ENDS = 2 * PAIRS, OPS = 400, ACTIONS = 400, DEPTH = 3, BUFFER = 8192, SEND_MAX = 65536 };
 enum { UNTOUCHED = 0xa5 };
@@ -57,13 +55,9 @@ typedef struct end {
 } end_t;
 
 static struct {
-  const uint8_t *data;
-  size_t size;
   aloop_t *loop;
   bool over; /* nothing new begins */
   int actions, depth;
-  long live;
-  unsigned allocations, fail_every;
   bool starved;
   uint64_t ids;
   op_t ops[OPS];
@@ -74,38 +68,6 @@ static struct {
 } w;
 
 static end_t ends[ENDS]; /* 2 i and 2 i + 1 are connected */
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static _Noreturn void broken(int line, const char *promise) {
-  fprintf(stderr, "fuzz_sock.c:%d: broken promise: %s\n", line, promise);
-  abort();
-}
-
-static unsigned byte(void) {
-  if (w.size == 0) return 0;
-  w.size--;
-  return *w.data++;
-}
-
-/* ---- Memory -------------------------------------------------------------------------------------------------
- * */
-
-static void *resize(void *user, void *block, size_t bytes) {
-  (void)user;
-  w.allocations++;
-  if (w.fail_every > 0 && w.allocations % w.fail_every == 0) return NULL;
-  void *made = realloc(block, bytes);
-  MUST(made != NULL);
-  w.live += block == NULL;
-  return made;
-}
-
-static void release(void *user, void *block) {
-  (void)user;
-  w.live -= block != NULL;
-  free(block);
-}
 
 /* ---- Bytes --------------------------------------------------------------------------------------------------
  * */
@@ -442,7 +404,7 @@ static void act(void) {
                                             begin_reading, begin_reading, begin_reading, begin_writing,
                                             begin_writing, cancel_some,   use_plainly,   use_plainly,
                                             watch,         reopen,        begin_connect, begin_accept};
-  if (w.over || w.size == 0 || w.depth == DEPTH || w.actions++ > ACTIONS) return;
+  if (w.over || fuzz.size == 0 || w.depth == DEPTH || w.actions++ > ACTIONS) return;
   w.depth++;
   settle();
   unsigned which = byte();
@@ -492,15 +454,10 @@ static bool begin(void) {
   aloop_options_t options = {
       .size = sizeof options, .poller = pollers[how & 3], .allocator = &allocator, .debug = -1};
   w.starved = (how & 0x0c) == 0x0c;
-  if (w.starved) w.fail_every = 2 + byte() % 40;
+  if (w.starved) fuzz.fail_every = 2 + byte() % 40;
   int rc = aloop_new(&options, &w.loop);
   MUST(rc == 0 || (w.starved && rc == ALOOP_ENOMEM));
   return rc == 0;
-}
-
-static int quiet(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
-  (void)loop, (void)context, (void)arg;
-  return 0;
 }
 
 /* What outlives an input: files, and the listener. */
@@ -530,7 +487,7 @@ static int open_descriptors(void) {
 
 static void end_world(void) {
   w.over = true;
-  w.size = 0;
+  fuzz.size = 0;
   MUST(aloop_close(w.loop) == 0);
   for (int i = 0; i < w.op_count; i++) {
     op_t *op = &w.ops[i];
@@ -557,20 +514,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memset(&w, 0, sizeof w);
   w.listener = listener;
   w.address = address;
-  w.data = data;
-  w.size = size;
+  begin_input(data, size);
   if (begin()) {
-    aloop_set_exception_handler(w.loop, quiet, NULL);
+    aloop_set_exception_handler(w.loop, ignore_report, NULL);
     for (int i = 0; i < ENDS; i++) ends[i] = (end_t){.fd = -1, .file = ends[i].file};
     for (int i = 0; i < PAIRS; i++) open_pair(i);
-    while (w.size > 0 && w.actions < ACTIONS) act();
-    w.fail_every = 0;
+    while (fuzz.size > 0 && w.actions < ACTIONS) act();
+    fuzz.fail_every = 0;
     w.over = true;
     settle();
     if (size % 3 != 0) wind_down();
     end_world();
   }
-  MUST(w.live == 0);
+  MUST(fuzz.live == 0);
   MUST(open_descriptors() == descriptors);
   return 0;
 }

@@ -14,7 +14,7 @@
  * In one input out of four, allocations fail now and then: reads may then end with ALOOP_ENOMEM, and the next
  * ones go on. Only the public header is used. A broken promise traps.
  */
-#include "aloop.h"
+#include "target.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,21 +22,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MUST(condition) ((condition) ? (void)0 : broken(__LINE__, #condition))
-
 enum { SENT_MAX = 1 << 20, PIECE_MAX = 20000, ACTIONS = 600, READ_MAX = 70000 };
 
 typedef enum kind { SOME, EXACTLY, LINE, UNTIL, KINDS } kind_t;
 
 static struct {
-  const uint8_t *data;
-  size_t size;
   aloop_t *loop;
   aloop_stream_t *stream;
   int peer; /* -1: it has ended */
   size_t limit;
-  long live;
-  unsigned allocations, fail_every;
 
   unsigned char *sent; /* the model: all of it, */
   size_t sent_size;    /* how much there is, */
@@ -53,40 +47,6 @@ static struct {
   size_t lent_size; /* with so many bytes, */
   size_t lent_from; /* which are those of the model from here on */
 } w;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static _Noreturn void broken(int line, const char *promise) {
-  fprintf(stderr, "fuzz_stream.c:%d: broken promise: %s\n", line, promise);
-  abort();
-}
-
-static unsigned byte(void) {
-  if (w.size == 0) return 0;
-  w.size--;
-  return *w.data++;
-}
-
-static void *resize(void *user, void *block, size_t bytes) {
-  (void)user;
-  w.allocations++;
-  if (w.fail_every > 0 && w.allocations % w.fail_every == 0) return NULL;
-  void *made = realloc(block, bytes);
-  MUST(made != NULL);
-  w.live += block == NULL;
-  return made;
-}
-
-static void release(void *user, void *block) {
-  (void)user;
-  w.live -= block != NULL;
-  free(block);
-}
-
-static int ignore_report(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
-  (void)loop, (void)context, (void)arg;
-  return 0;
-}
 
 /* ---- The model ------------------------------------------------------------------------------------------- */
 
@@ -128,7 +88,7 @@ static void deal_with_end(bool read) {
   if (read) {
     int64_t value = aloop_future_result(w.future), wanted = predict();
     if (value == ALOOP_ENOMEM) {
-      MUST(w.fail_every > 0);
+      MUST(fuzz.fail_every > 0);
     } else if (w.kind == SOME && value > 0) {
       MUST(value <= wanted);
     } else {
@@ -197,7 +157,7 @@ static void start_read(void) {
   unsigned size = byte();
   if (w.future == NULL) {
     w.future = begin(kind, size);
-    MUST(w.future != NULL || w.fail_every > 0);
+    MUST(w.future != NULL || fuzz.fail_every > 0);
     return;
   }
   /* One waits, or its result was not read: then a second is refused; if it was an error, it is not. */
@@ -227,7 +187,7 @@ static void settle(void) {
     idle = aloop_run_once(w.loop, 0) > 0 ? 0 : idle + 1;
   }
   check_loan();
-  if (w.fail_every > 0) return;
+  if (fuzz.fail_every > 0) return;
   if (w.future != NULL) MUST(aloop_future_done(w.future) == (predict() != ALOOP_ENOTDONE));
   if (w.future == NULL) MUST(aloop_stream_at_eof(w.stream) == (w.ended && w.consumed == w.sent_size));
 }
@@ -282,26 +242,25 @@ static bool set_up(void) {
   MUST(aloop_stream_new(transport, &limits, &w.stream) == 0);
   aloop_transport_unref(transport);
   w.peer = fds[1];
-  if (first % 4 == 3) w.fail_every = first / 4 % 13 + 2;
+  if (first % 4 == 3) fuzz.fail_every = first / 4 % 13 + 2;
   return true;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memset(&w, 0, sizeof w);
-  w.data = data;
-  w.size = size;
+  begin_input(data, size);
   w.sent = malloc(SENT_MAX);
   w.buffer = malloc(READ_MAX + 1);
   MUST(w.sent != NULL && w.buffer != NULL && set_up());
-  for (int i = 0; i < ACTIONS && w.size > 0; i++) act();
+  for (int i = 0; i < ACTIONS && fuzz.size > 0; i++) act();
   settle();
   finish_read(true);
   if (w.future != NULL) cancel_read();
   aloop_stream_unref(w.stream);
   if (w.peer >= 0) close(w.peer);
-  w.fail_every = 0;
+  fuzz.fail_every = 0;
   aloop_free(w.loop);
-  MUST(w.live == 0);
+  MUST(fuzz.live == 0);
   free(w.sent);
   free(w.buffer);
   return 0;

@@ -19,15 +19,13 @@
  * In one input out of four, allocations fail now and then. Only the public header is used. A broken promise
  * traps.
  */
-#include "aloop.h"
+#include "target.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define MUST(condition) ((condition) ? (void)0 : broken(__LINE__, #condition))
 
 enum { ALL_MAX = 1 << 20, RECORD_MAX = 16384, HEAD = 3, ACTIONS = 500, BUFFER_MAX = 4096 };
 
@@ -40,15 +38,11 @@ typedef struct session {
 } session_t;
 
 static struct {
-  const uint8_t *data;
-  size_t size;
   aloop_t *loop;
   aloop_tls_context_t *context;
   aloop_future_t *future;
   aloop_transport_t *transport;
   int peer; /* -1: closed */
-  long live;
-  unsigned allocations, fail_every;
 
   bool server, swallows, greedy, half_close; /* the engine */
   unsigned engine_calls, engine_fails_at;
@@ -71,19 +65,6 @@ static struct {
   uint8_t buffer[BUFFER_MAX];
 } w;
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static _Noreturn void broken(int line, const char *promise) {
-  fprintf(stderr, "fuzz_tls.c:%d: broken promise: %s\n", line, promise);
-  abort();
-}
-
-static unsigned byte(void) {
-  if (w.size == 0) return 0;
-  w.size--;
-  return *w.data++;
-}
-
 static size_t some(size_t most) {
   unsigned small = byte();
   size_t size = small < 160 ? small : (small - 159) * 797u;
@@ -98,28 +79,10 @@ static uint8_t written_at(size_t at) {
   return (uint8_t)(at * 17 + (at >> 8) + 99);
 }
 
-static void *resize(void *user, void *block, size_t bytes) {
-  (void)user;
-  w.allocations++;
-  if (w.fail_every > 0 && w.allocations % w.fail_every == 0) {
-    w.troubled = true;
-    return NULL;
-  }
-  void *made = realloc(block, bytes);
-  MUST(made != NULL);
-  w.live += block == NULL;
+static void *resize_or_trouble(void *user, void *block, size_t bytes) {
+  void *made = resize(user, block, bytes);
+  w.troubled |= made == NULL;
   return made;
-}
-
-static void release(void *user, void *block) {
-  (void)user;
-  w.live -= block != NULL;
-  free(block);
-}
-
-static int ignore_report(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
-  (void)loop, (void)context, (void)arg;
-  return 0;
 }
 
 /* ---- The engine ------------------------------------------------------------------------------------------ */
@@ -609,7 +572,7 @@ static void pass_time(void) {
 }
 
 static void set_up(void) {
-  static aloop_allocator_t allocator = {sizeof allocator, resize, release, NULL};
+  static aloop_allocator_t allocator = {sizeof allocator, resize_or_trouble, release, NULL};
   static const int errors[] = {ALOOP_ETLS, ALOOP_ETLS_ALERT, ALOOP_ETLS_VERIFY, ALOOP_ENOMEM};
   unsigned first = byte(), how = byte();
   aloop_options_t options = {.size = sizeof options, .poller = "virtual", .allocator = &allocator, .debug = -1};
@@ -639,7 +602,7 @@ static void set_up(void) {
   MUST(w.future != NULL);
   if (w.server) say('H', 0);
   say(w.server ? 'F' : 'S', 0);
-  if (first % 4 == 3) w.fail_every = first / 4 % 23 + 3;
+  if (first % 4 == 3) fuzz.fail_every = first / 4 % 23 + 3;
 }
 
 /* Everything moves that can. */
@@ -657,7 +620,7 @@ static void settle(void) {
 static void check_arrival(void) {
   if (w.troubled || (w.cut && !w.said_end)) return;
   if (w.cut && w.queue_at < w.queue_size) return;
-  if (!w.made) broken(__LINE__, "a handshake ends");
+  if (!w.made) broken(__FILE__, __LINE__, "a handshake ends");
   if (!w.paused && !w.closed) MUST(w.heard == w.spoken);
   if (w.said_end && !w.paused && !w.closed) MUST(w.eof);
   MUST(w.understood == w.written);
@@ -671,21 +634,20 @@ static void check_arrival(void) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memset(&w, 0, sizeof w);
-  w.data = data;
-  w.size = size;
+  begin_input(data, size);
   w.queue = malloc(ALL_MAX);
   w.wire = malloc(1 << 18);
   MUST(w.queue != NULL && w.wire != NULL);
   set_up();
-  for (int i = 0; i < ACTIONS && w.size > 0; i++) {
+  for (int i = 0; i < ACTIONS && fuzz.size > 0; i++) {
     unsigned kind = byte() % 8;
     if (kind < 3) act_above();
     if (kind >= 3 && kind < 6) act_below();
     if (kind == 6) run(byte() % 4);
     if (kind == 7 && byte() % 64 == 0) pass_time();
   }
-  w.size = 0;
-  w.fail_every = 0;
+  fuzz.size = 0;
+  fuzz.fail_every = 0;
   settle();
   check_arrival();
   aloop_future_unref(w.future);
@@ -694,7 +656,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   w.closed = w.aborted = w.troubled = w.cut = true;
   aloop_free(w.loop);
   aloop_tls_context_unref(w.context);
-  MUST(w.made == w.lost && w.sessions == 0 && w.live == 0);
+  MUST(w.made == w.lost && w.sessions == 0 && fuzz.live == 0);
   free(w.queue);
   free(w.wire);
   return 0;

@@ -156,7 +156,7 @@ static void on_pause(aloop_transport_t *transport, void *protocol) {
   conn_t *conn = protocol;
   MUST(transport == conn->transport && !conn->told_to_pause && !conn->lost);
   conn->told_to_pause = true;
-  if (conn->loans == 0 || (w.size > 0 && *w.data & 0x80)) react();
+  if (conn->loans == 0 || (fuzz.size > 0 && *fuzz.data & 0x80)) react();
 }
 
 static void on_resume(aloop_transport_t *transport, void *protocol) {

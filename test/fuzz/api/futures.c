@@ -110,7 +110,7 @@ void remove_callback(void) {
   if (!done) model->waiting_count = kept;
   int removed = aloop_future_remove_done_callback(model->future, on_done, &model->tags[which]);
   MUST(removed == expected || (w.starved && done)); /* those that wait for memory can be taken back */
-  if (removed != expected) w.size = 0;              /* the model does not know which: no more calls */
+  if (removed != expected) fuzz.size = 0;           /* the model does not know which: no more calls */
 }
 
 void drop_future(void) {

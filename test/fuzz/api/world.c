@@ -15,17 +15,6 @@ world_t w;
 uint8_t file_bytes[FILE_SIZE];
 int files[CONNS];
 
-void broken(const char *file, int line, const char *promise) {
-  fprintf(stderr, "%s:%d: broken: %s\n", file, line, promise);
-  __builtin_trap();
-}
-
-unsigned byte(void) {
-  if (w.size == 0) return 0;
-  w.size--;
-  return *w.data++;
-}
-
 size_t length(void) {
   unsigned n = byte();
   return n < 200 ? n : (size_t)(n - 199) * 700;
@@ -33,7 +22,7 @@ size_t length(void) {
 
 /* What a callback does besides. */
 void react(void) {
-  if (w.size == 0 || w.depth >= DEPTH_MAX || w.closed) return;
+  if (fuzz.size == 0 || w.depth >= DEPTH_MAX || w.closed) return;
   w.depth++;
   for (unsigned n = byte() & 3; n > 1; n--) act();
   w.depth--;
@@ -49,25 +38,8 @@ bool answered(int rc, int expected) {
   return rc == 0;
 }
 
-void *resize(void *user, void *block, size_t bytes) {
-  (void)user;
-  w.allocations++;
-  if (w.fail_every > 0 && w.allocations % w.fail_every == 0) return NULL;
-  void *grown = realloc(block, bytes);
-  MUST(grown != NULL);
-  if (block == NULL) w.live++;
-  return grown;
-}
-
-void release(void *user, void *block) {
-  (void)user;
-  MUST(block != NULL);
-  w.live--;
-  free(block);
-}
-
 void famine(void) {
-  if (w.starved) w.fail_every = w.fail_every == 1 ? 0 : 1;
+  if (w.starved) fuzz.fail_every = fuzz.fail_every == 1 ? 0 : 1;
 }
 
 #ifdef __linux__

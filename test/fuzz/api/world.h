@@ -5,11 +5,7 @@
 #ifndef FUZZ_API_WORLD_H
 #define FUZZ_API_WORLD_H
 
-#include "aloop.h"
-
-/* A broken promise traps. */
-#define MUST(condition) ((condition) ? (void)0 : broken(__FILE__, __LINE__, #condition))
-void broken(const char *file, int line, const char *promise);
+#include "target.h"
 
 enum { CALLS_MAX = 500, JOBS = 600, FUTURES = 100, TAGS = 3, PAIRS = 4, CONNS = 5, DEPTH_MAX = 3 };
 enum { OUT_MAX = 1 << 18, FILE_SIZE = 1 << 16, SMALL_SOCKET = 4096 };
@@ -80,8 +76,6 @@ typedef struct conn {
 } conn_t;
 
 typedef struct world {
-  const uint8_t *data;
-  size_t size;
   int calls;
   int depth;
   aloop_t *loop;
@@ -94,11 +88,8 @@ typedef struct world {
   int stop_error;
   aloop_var_t *var;
   uint64_t order;
-  long live; /* blocks */
-  unsigned allocations;
-  unsigned fail_every; /* 0: never */
-  bool starved;        /* allocations may have failed */
-  bool no_sendfile;    /* the kernel has none */
+  bool starved;     /* allocations may have failed */
+  bool no_sendfile; /* the kernel has none */
   job_t jobs[JOBS];
   int job_count;
   due_t queue[JOBS * 4];
@@ -125,8 +116,7 @@ void act(void);
 
 /* ---- world.c --------------------------------------------------------------------------------------------- */
 
-/* The next byte of the input (0 behind its end), and one made into a number of bytes. */
-unsigned byte(void);
+/* The next byte of the input made into a number of bytes. */
 size_t length(void);
 
 /* What a callback does besides: a call or two, as the input says. */
@@ -138,9 +128,7 @@ void *current_context(void);
 /* Checks a result that may also be ALOOP_ENOMEM if memory is short; whether it is 0. */
 bool answered(int rc, int expected);
 
-/* The allocator. Its memory comes and goes by famine(). */
-void *resize(void *user, void *block, size_t bytes);
-void release(void *user, void *block);
+/* Memory comes and goes. */
 void famine(void);
 
 /* One of the built-in pollers with a clock that jumps. */
