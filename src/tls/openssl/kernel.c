@@ -81,12 +81,6 @@ static bool keys_1_3(const session_t *session, const cipher_t *cipher, aloop_tls
          expand(session, "iv", keys->iv, IV_SIZE);
 }
 
-static int value_of(char digit) {
-  if (digit >= '0' && digit <= '9') return digit - '0';
-  if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
-  return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
-}
-
 /* "LABEL RANDOM SECRET", the last two in hexadecimal. */
 void aloop__openssl_kernel_note(const SSL *ssl, const char *line) {
   session_t *session = SSL_get_app_data(ssl);
@@ -94,8 +88,12 @@ void aloop__openssl_kernel_note(const SSL *ssl, const char *line) {
   if (session == NULL || strncmp(line, label, strlen(label)) != 0) return;
   const char *at = strrchr(line, ' ') + 1;
   size_t size = 0;
-  for (; size < sizeof session->secret && value_of(at[0]) >= 0 && value_of(at[1]) >= 0; at += 2)
-    session->secret[size++] = (unsigned char)(value_of(at[0]) << 4 | value_of(at[1]));
+  for (; size < sizeof session->secret; at += 2) {
+    int high = OPENSSL_hexchar2int((unsigned char)at[0]);
+    int low = high < 0 ? -1 : OPENSSL_hexchar2int((unsigned char)at[1]);
+    if (low < 0) break;
+    session->secret[size++] = (unsigned char)(high << 4 | low);
+  }
   session->secret_size = size;
 }
 
