@@ -22,3 +22,8 @@ void use_completions(env_t *env) {
   if (net->driver != &aloop__driver_completion) skip();
 #endif
 }
+
+void there_is_no_ring_here(void **state) {
+  (void)state;
+  assert_null(aloop_poller_find("uring"));
+}

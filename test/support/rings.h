@@ -13,4 +13,7 @@ void use_ring(env_t *env);
 /* ... whose network works with completions. */
 void use_completions(env_t *env);
 
+/* The test that is left where the library was built without. */
+void there_is_no_ring_here(void **state);
+
 #endif

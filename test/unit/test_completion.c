@@ -241,10 +241,5 @@ TESTS(T(what_came_during_a_pause_is_delivered_in_order), T(a_pause_in_the_midst_
 
 #else
 
-static void there_is_no_ring_here(void **state) {
-  (void)state;
-  assert_null(aloop_poller_find("uring"));
-}
-
 TESTS(T(there_is_no_ring_here))
 #endif

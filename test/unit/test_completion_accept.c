@@ -83,10 +83,5 @@ TESTS(T(connections_accepted_during_a_pause_are_held), T(what_is_held_is_closed_
 
 #else
 
-static void there_is_no_ring_here(void **state) {
-  (void)state;
-  assert_null(aloop_poller_find("uring"));
-}
-
 TESTS(T(there_is_no_ring_here))
 #endif

@@ -93,10 +93,5 @@ TESTS(T(a_few_are_lent_at_first), T(those_that_find_none_now_and_then_change_not
 
 #else
 
-static void there_is_no_ring_here(void **state) {
-  (void)state;
-  assert_null(aloop_poller_find("uring"));
-}
-
 TESTS(T(there_is_no_ring_here))
 #endif

@@ -143,10 +143,5 @@ TESTS(T(more_than_the_buffers_come_in_order), T(those_of_one_turn_are_one_batch)
 
 #else
 
-static void there_is_no_ring_here(void **state) {
-  (void)state;
-  assert_null(aloop_poller_find("uring"));
-}
-
 TESTS(T(there_is_no_ring_here))
 #endif

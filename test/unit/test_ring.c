@@ -125,10 +125,5 @@ TESTS(T(it_does_without_what_the_kernel_lacks), T(without_io_uring_the_usual_pol
 
 #else
 
-static void there_is_no_ring_here(void **state) {
-  (void)state;
-  assert_null(aloop_poller_find("uring"));
-}
-
 TESTS(T(there_is_no_ring_here))
 #endif
