@@ -22,6 +22,7 @@ typedef struct side {
 static void lost(aloop_transport_t *transport, void *protocol, int error) {
   const side_t *side = protocol;
   const char *why = aloop_transport_tls_error(transport);
+  if (error == ALOOP_ECLOSED) return; /* the loop ends before this side has heard of the other's end */
   if (error < 0) printf("%s: %s\n", side->name, why != NULL ? why : aloop_strerror(error));
   if (strcmp(side->name, "client") == 0) aloop_stop(aloop_transport_loop(transport));
 }
