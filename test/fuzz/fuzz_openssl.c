@@ -14,7 +14,7 @@
  *
  * Only the public header is used, and OpenSSL for a certificate. A broken promise traps.
  */
-#include "target.h"
+#include "fuzz.h"
 
 #include <openssl/ec.h>
 #include <openssl/pem.h>

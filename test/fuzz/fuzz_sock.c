@@ -17,7 +17,7 @@
  * In one input out of four, allocations fail now and then: operations may then end with ALOOP_ENOMEM. Only the
  * public header is used. A broken promise traps.
  */
-#include "target.h"
+#include "fuzz.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>

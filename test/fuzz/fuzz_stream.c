@@ -14,7 +14,7 @@
  * In one input out of four, allocations fail now and then: reads may then end with ALOOP_ENOMEM, and the next
  * ones go on. Only the public header is used. A broken promise traps.
  */
-#include "target.h"
+#include "fuzz.h"
 
 #include <fcntl.h>
 #include <stdio.h>

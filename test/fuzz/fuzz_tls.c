@@ -19,7 +19,7 @@
  * In one input out of four, allocations fail now and then. Only the public header is used. A broken promise
  * traps.
  */
-#include "target.h"
+#include "fuzz.h"
 
 #include <stdio.h>
 #include <stdlib.h>

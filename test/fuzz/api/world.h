@@ -5,7 +5,7 @@
 #ifndef FUZZ_API_WORLD_H
 #define FUZZ_API_WORLD_H
 
-#include "target.h"
+#include "fuzz.h"
 
 enum { CALLS_MAX = 500, JOBS = 600, FUTURES = 100, TAGS = 3, PAIRS = 4, CONNS = 5, DEPTH_MAX = 3 };
 enum { OUT_MAX = 1 << 18, FILE_SIZE = 1 << 16, SMALL_SOCKET = 4096 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * See target.h.
+ * See fuzz.h.
  */
-#include "target.h"
+#include "fuzz.h"
 
 #include <stdio.h>
 #include <stdlib.h>

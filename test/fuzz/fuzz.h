@@ -3,8 +3,8 @@
  * What the targets share that run the library itself: the input, an allocator that counts and can fail, and the
  * end when a promise is broken.
  */
-#ifndef FUZZ_TARGET_H
-#define FUZZ_TARGET_H
+#ifndef FUZZ_FUZZ_H
+#define FUZZ_FUZZ_H
 
 #include "aloop.h"
 
