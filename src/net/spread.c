@@ -287,11 +287,10 @@ static void take_orders(aloop__branch_t *branch, orders_t *orders) {
   lock(branch->spread, &branch->lock);
   branch->posted = false;
   *orders = branch->orders;
-  branch->orders.close_at = branch->orders.abort_at = 0;
   if (branch->retired)
     orders->count = 0;
   else
-    branch->orders.count = 0;
+    branch->orders.count = branch->orders.close_at = branch->orders.abort_at = 0;
   unlock(branch->spread, &branch->lock);
 }
 
@@ -303,7 +302,7 @@ static void take_next(aloop__branch_t *branch, const arrival_t *arrival, uint64_
   atomic_store(&branch->taken, taken);
 }
 
-/* The post. Words about connections that a branch which is over has not taken count at last, too. */
+/* The post. A branch that is over does not take what waits, but the words are for those that it has, too. */
 static void arrive(aloop_t *loop, void *arg) {
   (void)loop;
   aloop__branch_t *branch = arg;
@@ -432,12 +431,25 @@ static bool is_over(const aloop__branch_t *branch) {
   return atomic_load(&branch->state) == OVER;
 }
 
+/* How many of those that wait, the first ones, a word about clients was meant for. */
+static uint64_t to_end(aloop__branch_t *branch) {
+  const orders_t *orders = &branch->orders;
+  lock(branch->spread, &branch->lock);
+  uint64_t last = orders->close_at > orders->abort_at ? orders->close_at : orders->abort_at;
+  uint64_t before = branch->handed - orders->count;
+  unlock(branch->spread, &branch->lock);
+  return last > before ? last - before : 0;
+}
+
 /* What waited for a branch that is over goes to another one, while there is a server. */
 static void take_back(aloop__spread_t *spread, aloop__branch_t *branch) {
   arrival_t arrival;
-  while (pop(branch, &arrival)) {
+  for (uint64_t ending = to_end(branch); pop(branch, &arrival); ending -= ending > 0) {
     branch->handed--;
-    aloop__accept_place(spread->server, arrival.driver, arrival.fd);
+    if (ending > 0)
+      close(arrival.fd);
+    else
+      aloop__accept_place(spread->server, arrival.driver, arrival.fd);
   }
 }
 

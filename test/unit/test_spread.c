@@ -501,6 +501,25 @@ static void clients_of_a_closed_part_are_ended_as_well(void **state) {
   close_all(peers, 2);
 }
 
+/* ... even if it was said while nobody had heard yet that the loop is closed. What comes later lives. */
+static void what_was_to_end_with_a_closed_loop_is_not_placed_again(void **state) {
+  estate_t estate;
+  int peers[3];
+  open_estate(&estate, *state, 2);
+  for (int i = 0; i < 2; i++) peers[i] = join(&estate);
+  for (int i = 0; aloop_server_clients(estate.server) < 2 && i < TURNS_MAX; i++)
+    aloop_run_once(estate.env->loop, 0);
+  assert_int_equal(aloop_server_close_clients(estate.server), 2);
+  free_loop(&estate, 0);
+  await_end(&estate, peers[0]);
+  await_end(&estate, peers[1]);
+  peers[2] = enter(&estate);
+  settle(&estate);
+  assert_int_equal(aloop_server_clients(estate.server), 1);
+  close_estate(&estate);
+  close_all(peers, 3);
+}
+
 /* ---- Loops that go --------------------------------------------------------------------------------------- */
 
 static void what_waited_for_a_closed_loop_goes_to_another(void **state) {
@@ -1062,6 +1081,7 @@ TESTS(T(connections_are_shared_out_evenly), T(the_loop_with_the_fewest_gets_the_
       T(clients_of_all_loops_are_closed), T(ending_clients_means_those_it_has_now),
       T(wait_closed_waits_for_all_loops), T(a_drain_ends_the_clients_of_all_loops),
       T(hand_overs_under_way_outlive_the_close), T(clients_of_a_closed_part_are_ended_as_well),
+      T(what_was_to_end_with_a_closed_loop_is_not_placed_again),
       T(what_waited_for_a_closed_loop_goes_to_another), T(connections_of_a_closed_loop_end_with_it),
       T(a_server_without_loops_closes), T(a_server_whose_parts_are_all_closed_closes),
       T(connections_outlive_the_loop_that_accepted_them),
