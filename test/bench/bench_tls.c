@@ -4,7 +4,10 @@
  * counted.
  *
  *     bench_tls SCENARIO PEER --certs FOLDER [--www FOLDER] ...
- *     bench_tls echo|http --port N --requests N        a server that is there already, so many requests
+ *     bench_tls SCENARIO PEER --certs FOLDER [--www FOLDER] --requests N --under TOOL
+ *
+ * The second form makes so many requests (or connections) and says nothing: the tool that the server runs under,
+ * words with spaces between them, counts.
  *
  * A PEER is a library (aloop, event, asio: the program bench_tls_PEER beside this one) or a web server (web,
  * the http server of aloop's examples, which is beside this one as well, or nginx). Scenarios of libraries:
@@ -39,7 +42,7 @@
 
 extern char **environ;
 
-enum { EVENTS = 256, READ_SIZE = 65536, BUFFERED = 65536, DEPTH_MAX = 64, PATH_MAX_ = 4096 };
+enum { EVENTS = 256, READ_SIZE = 65536, BUFFERED = 65536, DEPTH_MAX = 64, PATH_MAX_ = 4096, WORDS_MAX = 32 };
 
 typedef struct connection {
   SSL *ssl;
@@ -53,7 +56,7 @@ typedef struct connection {
 static struct {
   long connections, size, depth, port, requests;
   double seconds;
-  const char *certs, *www, *tls;
+  const char *certs, *www, *tls, *under;
 } options = {.connections = 50, .size = 64, .depth = 1, .seconds = 1, .tls = "1.3"};
 
 static const char *scenario, *peer;
@@ -64,12 +67,12 @@ static SSL_SESSION *latest; /* what the next connection resumes, if it is to */
 static bool resume, measuring;
 static uint64_t answered, bytes_moved, not_resumed;
 static int poller;
-static pid_t server;
+static pid_t server, told; /* the process that was started; what it says is the server's own number */
 static int64_t latencies[1 << 20];
 static size_t latencies_count;
 
 static void die(const char *what) {
-  fprintf(stderr, "bench_tls %s %s: %s: %s\n", scenario, peer != NULL ? peer : "", what, strerror(errno));
+  fprintf(stderr, "bench_tls %s %s: %s: %s\n", scenario, peer, what, strerror(errno));
   if (server > 0) kill(server, SIGKILL);
   exit(1);
 }
@@ -89,7 +92,7 @@ static bool is(const char *name) {
 }
 
 static bool is_web(void) {
-  return peer != NULL && (strcmp(peer, "web") == 0 || strcmp(peer, "nginx") == 0);
+  return strcmp(peer, "web") == 0 || strcmp(peer, "nginx") == 0;
 }
 
 /* ---- Servers --------------------------------------------------------------------------------------------- */
@@ -102,8 +105,14 @@ static void bind_to_cpu(size_t cpu) {
 }
 
 /* With its standard output in a pipe, which is returned. */
-static FILE *start(const char *const argv[]) {
-  int out[2];
+static FILE *start(const char *const command[]) {
+  const char *argv[WORDS_MAX];
+  static char under[PATH_MAX_];
+  int out[2], words = 0;
+  snprintf(under, sizeof under, "%s", options.under != NULL ? options.under : "");
+  for (char *word = strtok(under, " "); word != NULL && words < WORDS_MAX / 2; word = strtok(NULL, " "))
+    argv[words++] = word;
+  for (int i = 0; i == 0 || command[i - 1] != NULL; i++) argv[words++] = command[i];
   if (pipe2(out, O_CLOEXEC) != 0) die("pipe2");
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -132,6 +141,7 @@ static void start_library(const char *certificate, const char *key) {
   FILE *said = start((const char *[]){program(), work, certificate, key, NULL});
   long pid;
   if (fscanf(said, "%ld %ld", &options.port, &pid) != 2) die("the server did not start");
+  told = (pid_t)pid;
 }
 
 static int free_port(void) {
@@ -148,7 +158,7 @@ static int free_port(void) {
 static void wait_until_it_listens(void) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   to.sin_port = htons((uint16_t)options.port);
-  for (int i = 0; i < 500; i++) {
+  for (int i = 0; i < 2000; i++) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool connected = connect(fd, (struct sockaddr *)&to, sizeof to) == 0;
     close(fd);
@@ -201,10 +211,12 @@ static void start_server(void) {
     start_library(certificate, key);
 }
 
-/* Not politely: the web servers would wait for their clients. */
+/* Not politely, the web servers would wait for their clients; but a tool has to say what it has counted. */
 static void stop_server(void) {
-  if (server <= 0) return;
-  kill(server, SIGKILL);
+  if (options.under == NULL)
+    kill(server, SIGKILL);
+  else
+    kill(told > 0 ? told : server, SIGTERM);
   waitpid(server, NULL, 0);
 }
 
@@ -510,8 +522,8 @@ static void measure_memory(connection_t *connections) {
 static void usage(void) {
   fprintf(stderr, "usage: bench_tls echo|http|pull|push|shake|resume|idle aloop|event|asio --certs FOLDER\n"
                   "       bench_tls http|file|shake|resume|idle web|nginx --certs FOLDER --www FOLDER\n"
-                  "       bench_tls echo|http --port N --requests N\n"
-                  "       [--connections N] [--size N] [--depth N] [--seconds S] [--tls 1.2]\n");
+                  "       [--connections N] [--size N] [--depth N] [--seconds S] [--tls 1.2]\n"
+                  "       [--requests N --under TOOL]\n");
   exit(2);
 }
 
@@ -524,16 +536,16 @@ static void parse(int argc, char **argv) {
       {"--connections", &options.connections, NULL},
       {"--size", &options.size, NULL},
       {"--depth", &options.depth, NULL},
-      {"--port", &options.port, NULL},
       {"--requests", &options.requests, NULL},
       {"--certs", NULL, &options.certs},
       {"--www", NULL, &options.www},
       {"--tls", NULL, &options.tls},
+      {"--under", NULL, &options.under},
   };
   if (argc < 3) usage();
   scenario = argv[1];
-  int at = 2;
-  if (argv[at][0] != '-') peer = argv[at++];
+  peer = argv[2];
+  int at = 3;
   for (; at + 1 < argc; at += 2) {
     if (strcmp(argv[at], "--seconds") == 0) options.seconds = atof(argv[at + 1]);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -542,7 +554,7 @@ static void parse(int argc, char **argv) {
       if (known[i].text != NULL) *known[i].text = argv[at + 1];
     }
   }
-  bool ready = peer != NULL ? options.certs != NULL : options.port > 0 && options.requests > 0;
+  bool ready = options.certs != NULL && (options.under == NULL) == (options.requests == 0);
   if (at != argc || !ready || options.connections < 1 || options.depth < 1 || options.depth > DEPTH_MAX ||
       options.size < 1 || options.size > 16384)
     usage();
@@ -560,7 +572,7 @@ int main(int argc, char **argv) {
   if (connections == NULL || poller < 0) die("start");
   memset(request, 'x', sizeof request);
   make_context();
-  if (peer != NULL) start_server();
+  start_server();
   bind_to_cpu(1);
   learn();
   resume = is("resume");
@@ -568,7 +580,7 @@ int main(int argc, char **argv) {
     measure_memory(connections);
   } else {
     for (long i = 0; i < options.connections; i++) begin(&connections[i]);
-    if (peer != NULL)
+    if (options.requests == 0)
       measure();
     else
       run_until(INT64_MAX, (uint64_t)(options.requests / options.connections * options.connections));

@@ -89,8 +89,8 @@ function connections(n) {
 # What a cell of the mode "count" is about.
 function cell_title(key,    parts) {
   sub(/^count\//, "", key)
-  if (sub(/^tls-/, "", key)) return "TLS, " connections(key) ", 64 B"
   if (key in cell_names) return cell_names[key]
+  if (sub(/^tls-/, "", key)) return "TLS, " connections(key) ", 64 B"
   if (split(key, parts, "/") != 4) return key
   return (parts[1] == "unix" ? "Unix socket, " : "") connections(parts[2]) ", " parts[3] " B" \
          (parts[4] > 1 ? ", " parts[4] " deep" : "")
@@ -121,6 +121,8 @@ BEGIN {
     "udp/64/64: UDP echo, 64 B, 64 at a time|spawn: program, its own calls included|" \
     "loop: loop, make and destroy|tasks/create: task, made and run|tasks/ready: future, awaited when done|" \
     "tasks/pending: future, awaited for a turn|tasks/future: future, made and read without a task|" \
+    "tls-shake: TLS, handshake, 1 byte, close|tls-resume: TLS, resumed handshake, 1 byte, close|" \
+    "web-shake: web server, TLS handshake, page, close|web-resume: web server, resumed TLS handshake, page, close|" \
     "sync/lock: lock, taken and released|sync/hand_over: lock, handed over to another task|" \
     "sync/queue: queue of one place, an item to another task|sync/limit: time limit, begun and ended|" \
     "sync/group: task group of one task, begun and ended|churn: connect, 1 byte, close", list_of_names, "|")

@@ -70,7 +70,7 @@ run_tls() {
   if [ "${1:-}" = count ]; then
     begin tls-count 1 0
     count_tls
-    peers="aloop event asio"
+    peers="aloop event asio nginx"
     table peers
     return 0
   fi
@@ -89,49 +89,53 @@ run_tls() {
 
 # ---- count ----
 
-# Starts a server of one library under a tool; the client makes $1 echo requests on $2 connections; ends it.
-serve_tls_counted() {
-  requests=$1 connections=$2
-  shift 2
-  rm -f "$build/bench-port"
-  "$@" "$programs/bench_tls_$peer" echo "$site/server.pem" "$site/server.key" \
-    >"$build/bench-port" 2>"$build/bench-tool.txt" &
-  tool=$!
-  until [ -s "$build/bench-port" ]; do
-    kill -0 "$tool" 2>/dev/null || { cat "$build/bench-tool.txt" >&2; exit 1; }
-    sleep 0.05
-  done
-  read -r port pid <"$build/bench-port"
-  "$programs/bench_tls" echo --port "$port" --connections "$connections" --size 64 --requests "$requests"
-  sleep 0.1
-  kill "$pid"
-  wait "$tool" 2>/dev/null || true
+# So many requests of a scenario to a peer's server under a tool, whose words go to $build/bench-tool.txt.
+count_under() { # tool, scenario, requests, further arguments
+  tool=$1 what=$2 requests=$3
+  shift 3
+  PATH=$PATH:/usr/sbin "$programs/bench_tls" "$what" "$peer" --certs "$site" --www "$site/www" --requests "$requests" \
+    --under "$tool" "$@" 2>"$build/bench-tool.txt" || { cat "$build/bench-tool.txt" >&2; exit 1; }
 }
 
 tls_calls() {
-  serve_tls_counted "$@" strace -f -c -o "$build/bench-strace.txt"
+  count_under "strace -f -c -o $build/bench-strace.txt" "$@"
   awk '$1 ~ /^[0-9.]+$/ && $NF != "total" { print $NF, $4 }' "$build/bench-strace.txt"
 }
 
 tls_instructions() {
-  serve_tls_counted "$@" valgrind --tool=callgrind --callgrind-out-file=/dev/null
+  count_under "valgrind --tool=callgrind --callgrind-out-file=/dev/null" "$@"
   awk '/Collected :/ { print $NF }' "$build/bench-tool.txt"
 }
 
-# Echo of 64 B, as count_served.
+# Two runs of different length; what the second one has more is divided by the operations that it has more.
+count_tls_instructions() { # name, scenario, few, many, further arguments
+  name=$1 what=$2 few=$3 many=$4
+  shift 4
+  less=$(tls_instructions "$what" "$few" "$@")
+  more=$(tls_instructions "$what" "$many" "$@")
+  [ "$peer" != web ] || peer=aloop
+  add_instructions "$name" $((more - less)) $((many - few))
+}
+
+# Echo of 64 B, as count_served; handshakes, with libraries and web servers.
 count_tls() {
   [ -x "$programs/bench_tls" ] || return 0
   libraries_with_tls
+  servers_with_tls
   make_site
   for connections in 1 50; do
     wanted "tls-$connections" || continue
     say "TLS, $connections connections"
     for peer in $tls_peers; do
-      { tls_calls 500 "$connections"; echo; tls_calls 2500 "$connections"; } |
+      { tls_calls echo 500 --connections "$connections"; echo; tls_calls echo 2500 --connections "$connections"; } |
         subtract_calls "tls-$connections" 2000
-      less=$(tls_instructions 500 "$connections")
-      more=$(tls_instructions 2500 "$connections")
-      add_instructions "tls-$connections" $((more - less)) 2000
+      count_tls_instructions "tls-$connections" echo 500 2500 --connections "$connections"
     done
+  done
+  for scenario in shake resume; do
+    wanted "tls-$scenario" || continue
+    say "TLS, $scenario"
+    for peer in $tls_peers; do count_tls_instructions "tls-$scenario" "$scenario" 20 120 --connections 1; done
+    for peer in $web_peers; do count_tls_instructions "web-$scenario" "$scenario" 20 120 --connections 1; done
   done
 }
