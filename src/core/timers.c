@@ -7,10 +7,12 @@
  *
  * - Order: by deadline, then by a 32-bit number given when the timer was made or moved, compared with
  *   wrap-around: first made, first run among equals.
- * - Adding is O(log n). Cancelling is O(1): the slot is free at once, and its key stays where it is until its
- *   time comes, or the slot is used again. The next timer in that slot takes the key over, which is O(1) too if
- *   its deadline is not earlier. So starting and stopping a timer again and again leaves no more in the heap
- *   than one key per slot; and nothing when the last timer goes.
+ * - Adding is O(1): new keys wait behind the heap in the same array until somebody asks for the next deadline.
+ *   Then they go in one by one, O(log n), or, when they are more than the heap, all at once, O(n).
+ * - Cancelling is O(1): the slot is free at once, and its key stays where it is until its time comes, or the
+ *   slot is used again. The next timer in that slot takes the key over, which is O(1) too if its deadline is
+ *   not earlier or the key is still new. So starting and stopping a timer again and again leaves no more in the
+ *   heap than one key per slot; and nothing when the last timer goes.
  * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in
  *   the heap is then too early; it is put right when that moment comes, because key <= true deadline always
  *   holds.
@@ -104,16 +106,32 @@ static void sift_down(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t k
   place(timers, at, &key);
 }
 
+/* New keys go to where the order asks for them: one by one if they are few; else the heap is made anew, from
+ * its last parent to its first, which is O(n). */
+static ALOOP_NOINLINE void sort_new(aloop__timers_t *timers) {
+  uint32_t parents = (timers->heap_size + ARITY - 2) / ARITY;
+  if (timers->heap_size - timers->sorted > timers->sorted)
+    for (uint32_t at = parents; at-- > 0;) sift_down(timers, at, timers->heap[at]);
+  else
+    for (uint32_t at = timers->sorted; at < timers->heap_size; at++) sift_up(timers, at, timers->heap[at]);
+  timers->sorted = timers->heap_size;
+}
+
+static inline void sort(aloop__timers_t *timers) {
+  if (timers->sorted < timers->heap_size) sort_new(timers);
+}
+
 static void heap_remove_top(aloop__timers_t *timers) {
   timers->places[timers->heap[0].slot] = ALOOP__NO_PLACE;
   aloop__timer_key_t last = timers->heap[--timers->heap_size];
+  timers->sorted = timers->heap_size;
   if (timers->heap_size > 0) sift_down(timers, 0, last);
 }
 
 /* No timer is left, so what is in the heap belongs to none. */
 static ALOOP_NOINLINE void heap_clear(aloop__timers_t *timers) {
   for (uint32_t at = 0; at < timers->heap_size; at++) timers->places[timers->heap[at].slot] = ALOOP__NO_PLACE;
-  timers->heap_size = 0;
+  timers->heap_size = timers->sorted = 0;
 }
 
 /* The heap begins 16 bytes before a cache line, so that the four children of a node share one. */
@@ -186,17 +204,32 @@ static inline void give_slot(aloop__timers_t *timers, aloop__timer_t *timer) {
   if (--timers->live == 0 && timers->heap_size > 0) heap_clear(timers);
 }
 
+/* A key in the heap gets an earlier deadline. */
+static ALOOP_NOINLINE void advance(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
+  if (at < timers->sorted)
+    sift_up(timers, at, key);
+  else
+    place(timers, at, &key);
+}
+
 /* Sets the deadline of a timer that is to wait, and sees to it that the heap has a key that is not later. */
 static inline void wait_until(aloop__timers_t *timers, uint32_t slot, int64_t when) {
   aloop__timer_t *timer = &timers->slots[slot];
   uint32_t at = timers->places[slot], order = timers->order++;
   timer->when = when;
   timer->order = order;
+  aloop__timer_key_t key = {when, order, slot};
   if (ALOOP_LIKELY(at == ALOOP__NO_PLACE))
-    at = timers->heap_size++;
-  else if (when >= timers->heap[at].when)
-    return;
-  sift_up(timers, at, (aloop__timer_key_t){when, order, slot});
+    place(timers, timers->heap_size++, &key);
+  else if (when < timers->heap[at].when)
+    advance(timers, at, key);
+}
+
+/* A host is told if this timer is the next. */
+static void tell_host(aloop_t *loop, uint32_t slot) {
+  if ((loop->guard & ALOOP__GUARD_HOOK) == 0) return;
+  sort(&loop->timers);
+  if (loop->timers.places[slot] == 0) aloop__loop_armed(loop);
 }
 
 void aloop__timers_init(aloop__timers_t *timers) {
@@ -237,7 +270,7 @@ static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, int64_t when, int
     timers->extras[slot] = (aloop__timer_extra_t){aloop__map_ref(loop->context), period};
     timers->slots[slot].generation |= HAS_EXTRA;
   }
-  if (timers->places[slot] == 0) aloop__loop_armed(loop);
+  tell_host(loop, slot);
   return handle;
 }
 
@@ -266,6 +299,7 @@ static void settle(aloop__timers_t *timers) {
 }
 
 int64_t aloop__timers_next(aloop_t *loop) {
+  sort(&loop->timers);
   settle(&loop->timers);
   return loop->timers.heap_size > 0 ? loop->timers.heap[0].when : ALOOP__NEVER;
 }
@@ -344,6 +378,7 @@ ALOOP_INLINE void fetch_next(const aloop__timers_t *timers) {
 
 void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
   aloop__timers_t *timers = &loop->timers;
+  sort(timers);
   while (due(timers, now)) {
     uint32_t slot = timers->heap[0].slot;
     aloop__timer_t *timer = &timers->slots[slot];
@@ -379,7 +414,7 @@ static ALOOP_NOINLINE void move_sooner(aloop_t *loop, aloop__timer_t *timer, int
   uint32_t slot = slot_of(timers, timer);
   leave_deque(loop, timer);
   wait_until(timers, slot, when);
-  if (timers->places[slot] == 0) aloop__loop_armed(loop);
+  tell_host(loop, slot);
 }
 
 void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when) {
@@ -404,7 +439,7 @@ static bool check_heap(const aloop__timers_t *timers) {
   for (uint32_t at = 0; at < timers->heap_size; at++) {
     const aloop__timer_key_t *key = &timers->heap[at];
     int64_t when = timers->slots[key->slot].when;
-    if (at > 0 && before(key, &timers->heap[(at - 1) / ARITY])) return false;
+    if (at > 0 && at < timers->sorted && before(key, &timers->heap[(at - 1) / ARITY])) return false;
     if (timers->places[key->slot] != at) return false;
     if (when != ALOOP__TIMER_FREE && key->when > when) return false;
   }

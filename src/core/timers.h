@@ -45,6 +45,7 @@ typedef struct aloop__timers {
   aloop__timer_key_t *heap;
   void *heap_block; /* the memory that heap lies in */
   uint32_t heap_size;
+  uint32_t sorted;   /* keys that are in the heap's order; those behind them are new */
   uint32_t capacity; /* of all of them */
   uint32_t used;     /* slots ever used */
   uint32_t free;     /* first free slot */

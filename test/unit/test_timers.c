@@ -153,6 +153,36 @@ static void many_timers_fire_in_order(void **state) {
   for (int i = 0; i < COUNT; i++) assert_true(timers[i].fired == 1 && !timers[i].too_soon);
 }
 
+/* Deadlines that come in from the last to the first, few and many at a time, with others in between. */
+static void new_timers_find_their_place_among_many(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  int calls = 0, made = 0;
+  for (int wave = 1; wave < 200; wave++) {
+    for (int i = 0; i < wave * 7 % 40; i++, made++) aloop_call_later(loop, 100000 - made, count, &calls);
+    assert_true(aloop__timers_check(&loop->timers));
+    if (made > 0) assert_int_equal(aloop_next_timeout(loop), 100001 - made);
+    assert_int_equal(loop->timers.sorted, loop->timers.heap_size);
+    assert_true(aloop__timers_check(&loop->timers));
+  }
+  for (int before = 0; calls < made; before = calls) {
+    aloop_run_once(loop, ALOOP_FOREVER);
+    assert_int_equal(calls, before + 1);
+  }
+}
+
+static void a_new_timer_can_be_moved_before_it_is_in_order(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  trace_t trace = {0};
+  step_t steps[3] = {{&trace, 'a'}, {&trace, 'b'}, {&trace, 'c'}};
+  aloop_handle_t handles[3];
+  for (int i = 0; i < 3; i++) handles[i] = aloop_call_later(loop, 10 + i, trace_step, &steps[i]);
+  assert_int_equal(aloop_reschedule(loop, &handles[2], aloop_time(loop) + 1), 0);
+  assert_int_equal(aloop_reschedule(loop, &handles[0], aloop_time(loop) + 20), 0);
+  assert_true(aloop__timers_check(&loop->timers));
+  for (int i = 0; i < 3; i++) aloop_run_once(loop, ALOOP_FOREVER);
+  assert_string_equal(trace.text, "cba");
+}
+
 /* ---- Cancelling ---------------------------------------------------------------------------------------------- */
 
 static void a_cancelled_timer_leaves_nothing_behind(void **state) {
@@ -556,6 +586,7 @@ static void the_check_finds_a_broken_heap(void **state) {
   int calls = 0;
   for (int i = 0; i < 20; i++) aloop_call_later(loop, i + 1, count, &calls);
   assert_true(aloop__timers_check(&loop->timers));
+  assert_int_equal(aloop_next_timeout(loop), 1); /* puts new keys in order */
   int64_t saved = loop->timers.heap[7].when;
   loop->timers.heap[7].when = 0;
   assert_false(aloop__timers_check(&loop->timers));
@@ -570,6 +601,7 @@ TESTS(T(a_timer_fires_at_its_moment), T(equal_deadlines_run_first_made_first),
       T(deadlines_in_the_past_run_next_turn_by_deadline), T(far_deadlines_do_not_overflow),
       T(a_long_period_does_not_overflow), T(a_timer_made_by_a_timer_runs_in_another_turn),
       T(nothing_fires_early_on_a_real_clock), T(many_timers_fire_in_order),
+      T(new_timers_find_their_place_among_many), T(a_new_timer_can_be_moved_before_it_is_in_order),
       T(a_cancelled_timer_leaves_nothing_behind), T(a_slot_is_used_again_with_the_key_of_before),
       T(a_cancelled_timer_wakes_nobody), T(starting_and_stopping_for_ever_needs_no_room),
       T(a_timer_that_is_ready_can_still_be_cancelled), T(io_may_cancel_a_timer_that_is_ready),
