@@ -392,8 +392,17 @@ ALOOP_INLINE void run_io(aloop_t *loop, const aloop_poll_event_t *event, int cou
   } while (++event < loop->batch_end);
 }
 
+/* What was put off until nothing more runs in this turn. */
+static ALOOP_NOINLINE void tell_turn_over(aloop_t *loop) {
+  loop->attention &= ~(uint32_t)ALOOP__TURN_END;
+  for (int i = 0; i < ALOOP__ROOMS; i++)
+    if (loop->rooms[i] != NULL && loop->rooms[i]->turn_over != NULL)
+      loop->rooms[i]->turn_over(loop, loop->rooms[i]);
+}
+
 /* Step 6. */
 ALOOP_INLINE void end_turn(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(loop->attention & ALOOP__TURN_END)) tell_turn_over(loop);
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__STALLED)) aloop__object_resume_stalled(loop);
   loop->turns++;
 #if ALOOP_CHECKS
@@ -464,6 +473,12 @@ ALOOP_INLINE bool is_quiet(const aloop_t *loop) {
   return ((loop->head ^ loop->tail) | other) == 0 && !aloop__mailbox_in_use(&loop->mailbox);
 }
 
+/* The same when is_quiet has said no: perhaps only for what was put off until the end of the turn. */
+static ALOOP_NOINLINE bool is_quiet_at_last(aloop_t *loop) {
+  if (loop->attention & ALOOP__TURN_END) tell_turn_over(loop);
+  return is_quiet(loop);
+}
+
 /* Turns of a loop that has nothing but connections: what is left of `turn` as long as is_quiet has answered all
  * its questions. Most turns of a server are like this. */
 ALOOP_INLINE int quiet_turns(aloop_t *loop, aloop_poll_event_t *batch) {
@@ -479,7 +494,7 @@ ALOOP_INLINE int quiet_turns(aloop_t *loop, aloop_poll_event_t *batch) {
       run_io(loop, batch, count, false);
     else if (count < 0)
       rc = lost_poller(loop, count);
-  } while (ALOOP_LIKELY(rc == 0) && is_quiet(loop));
+  } while (ALOOP_LIKELY(rc == 0) && (ALOOP_LIKELY(is_quiet(loop)) || is_quiet_at_last(loop)));
   note_poll_age(loop);
   return rc;
 }

@@ -40,6 +40,8 @@ typedef struct aloop__room {
   /* Somebody wrote to the wake-up descriptor (aloop__wake_signal): how another thread is heard that has no
    * memory for a post. NULL: nothing to do. */
   void (*woken)(aloop_t *loop, struct aloop__room *room);
+  /* The turn is over, in which ALOOP__TURN_END was set. NULL: nothing to do. */
+  void (*turn_over)(aloop_t *loop, struct aloop__room *room);
   /* Writes a line for the dump, or leaves the text empty. NULL: nothing to say. */
   void (*describe)(const struct aloop__room *room, char *text, size_t size);
 } aloop__room_t;
@@ -70,7 +72,7 @@ typedef struct aloop__requests {
 enum { ALOOP__GUARD_CLOSED = 1, ALOOP__GUARD_DEBUG = 2, ALOOP__GUARD_HOOK = 4 };
 
 /* Bits of `attention`. */
-enum { ALOOP__STOPPING = 1, ALOOP__STALLED = 2 };
+enum { ALOOP__STOPPING = 1, ALOOP__STALLED = 2, ALOOP__TURN_END = 4 };
 
 /* Positions start here, so that handles below are free to carry error codes. */
 enum { ALOOP__FIRST_POSITION = 4096 };
