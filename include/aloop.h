@@ -1400,15 +1400,17 @@ ALOOP_API void aloop_transport_unref(aloop_transport_t *transport);
 ALOOP_API aloop_t *aloop_transport_loop(const aloop_transport_t *transport);
 
 /* Transport.write, writelines: sends what the socket takes and copies the rest to the write buffer; may call
- * pause_writing. No data is a no-op. Returns 0. Errors: ALOOP_ECLOSED (closing or lost), ALOOP_EPIPE (after
- * write_eof), ALOOP_EBUSY (a sendfile is under way), ALOOP_ENOBUFS (over the hard cap, nothing was taken),
- * ALOOP_ENOMEM (nothing was taken). A failing socket is no error here: connection_lost reports it. [loop] */
+ * pause_writing. Small writes (up to 4 KiB) that follow another one to this transport in the same callback are
+ * gathered and leave together, as the turn ends or earlier. No data is a no-op. Returns 0. Errors:
+ * ALOOP_ECLOSED (closing or lost), ALOOP_EPIPE (after write_eof), ALOOP_EBUSY (a sendfile is under way),
+ * ALOOP_ENOBUFS (over the hard cap, nothing was taken), ALOOP_ENOMEM (nothing was taken). A failing socket is
+ * no error here: connection_lost reports it. [loop] */
 ALOOP_API int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t size);
 ALOOP_API int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov, int count);
 
 /* Beyond asyncio: as write, without the copy. `data` belongs to the transport until it calls release(arg),
- * exactly once: when it was sent or dropped, perhaps before this returns. On failure it is not called. release
- * may be NULL (static data). [loop] */
+ * exactly once: when it was sent or dropped, or copied because it is small, perhaps before this returns. On
+ * failure it is not called. release may be NULL (static data). [loop] */
 ALOOP_API int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, size_t size,
                                           aloop_destroy_fn release, void *arg);
 

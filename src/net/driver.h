@@ -39,8 +39,8 @@ struct aloop__driver {
   int (*read)(aloop_transport_t *transport, bool on);
 
   /* Sends what the socket takes at once. Returns the bytes taken (they are the caller's no more), ALOOP_EAGAIN
-   * if none, or an error. A driver that cannot tell at once answers ALOOP_EAGAIN. Called with an empty outbox
-   * only. */
+   * if none, or an error. A driver that cannot tell at once answers ALOOP_EAGAIN. Called with an empty outbox,
+   * or for the first bytes of it. */
   ssize_t (*send)(aloop_transport_t *transport, const struct iovec *iov, int count);
 
   /* The outbox has bytes: sends them as the socket takes them, reporting each part to aloop__stream_sent, now
@@ -116,11 +116,19 @@ typedef struct aloop__cork {
   struct iovec iov[ALOOP__CORK_PARTS];
 } aloop__cork_t;
 
+/* Writes to one transport in a row (write.c). */
+typedef struct aloop__row {
+  const aloop_transport_t *last; /* written to; only to be compared */
+  uint64_t callback;             /* ... in this one, by number */
+  aloop_transport_t *owner;      /* whose writes wait in its outbox for the end of the turn, or NULL */
+} aloop__row_t;
+
 /* What the network keeps per loop; made with the first transport or server. */
 typedef struct aloop__net {
   aloop__room_t room;
   const aloop__driver_t *driver; /* of sockets */
   aloop__cork_t cork;
+  aloop__row_t row;
   int spare_fd;                     /* given up for a moment when the process is out of descriptors; -1: none */
   char *read_buffer;                /* ALOOP__READ_SIZE */
   char *cork_buffer;                /* ALOOP__CORK_SIZE */

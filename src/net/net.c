@@ -14,7 +14,19 @@
 #include "net/completion.h"
 #include "net/splice.h"
 #include "net/spread.h"
+#include "net/write.h"
 #include "poller/poller.h"
+
+static void turn_over(aloop_t *loop, aloop__room_t *room) {
+  (void)room;
+  aloop__row_end(loop);
+}
+
+static int after_fork(aloop_t *loop, aloop__room_t *room) {
+  (void)room;
+  aloop__row_forget(loop);
+  return 0;
+}
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
@@ -57,6 +69,8 @@ aloop__net_t *aloop__net_open(aloop_t *loop) {
   }
   net->room.close = close_net;
   net->room.woken = aloop__spread_woken;
+  net->room.turn_over = turn_over;
+  net->room.after_fork = after_fork;
   aloop__list_init(&net->spreads);
   net->spare_fd = -1;
   net->read_buffer = read_buffer;

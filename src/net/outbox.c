@@ -58,23 +58,31 @@ static aloop__chunk_t *make_chunk(aloop_t *loop, size_t room) {
   return chunk;
 }
 
+/* The free bytes lie behind the data, wherever in the block that starts; the pointer itself is const for its
+ * readers only. */
+static void add_all(aloop__chunk_t *chunk, const void *data, size_t size) {
+  memcpy((char *)chunk->data + chunk->size, data, size);
+  chunk->size += size;
+  chunk->room -= size;
+}
+
 static size_t add_bytes(aloop__chunk_t *chunk, const char *data, size_t size) {
   size_t n = size < chunk->room ? size : chunk->room;
-  /* The free bytes lie behind the data, wherever in the block that starts; the pointer itself is const for its
-   * readers only. */
-  if (n > 0) memcpy((char *)chunk->data + chunk->size, data, n);
-  chunk->size += n;
-  chunk->room -= n;
+  if (n > 0) add_all(chunk, data, n);
   return n;
 }
 
 int aloop__outbox_append(aloop_t *loop, aloop__outbox_t *outbox, const struct iovec *iov, int count,
                          size_t skip, bool secret) {
-  size_t total = 0;
-  for (int i = 0; i < count; i++) total += iov[i].iov_len;
+  aloop__chunk_t *into = outbox->last;
+  if (into != NULL && count == 1 && skip == 0 && iov->iov_len <= into->room && iov->iov_len > 0) {
+    add_all(into, iov->iov_base, iov->iov_len);
+    into->total += iov->iov_len;
+    return 0;
+  }
+  size_t total = aloop__iov_total(iov, count);
   if (total <= skip) return 0;
   size_t size = total - skip;
-  aloop__chunk_t *into = outbox->last;
   aloop__chunk_t *fresh = NULL;
   size_t room = into != NULL ? into->room : 0;
   if (room < size) {

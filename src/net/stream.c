@@ -368,10 +368,12 @@ void aloop__stream_received_eof(aloop_transport_t *transport) {
   int rc = 0;
   if (transport->table->eof_received != NULL)
     rc = transport->table->eof_received(transport, transport->protocol);
-  if (rc < 0)
+  if (rc < 0) {
+    aloop__row_flush(transport);
     aloop__stream_end(transport, rc);
-  else if (rc == 0 || ((transport->flags & ALOOP__NO_WRITE) && aloop__relay_of(transport) == NULL))
+  } else if (rc == 0 || ((transport->flags & ALOOP__NO_WRITE) && aloop__relay_of(transport) == NULL)) {
     aloop_transport_close(transport);
+  }
 }
 
 void aloop__stream_drained(aloop_transport_t *transport) {
@@ -448,6 +450,7 @@ void aloop_transport_close(aloop_transport_t *transport) {
 
 void aloop_transport_abort_error(aloop_transport_t *transport, int error) {
   if (aloop__stream_enter(transport) < 0) return;
+  aloop__row_flush(transport);
   aloop__stream_end(transport, error < 0 ? error : 0);
 }
 

@@ -1,12 +1,27 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writing to a stream: public writes, the cork, the water marks.
+ * Writing to a stream: public writes, the cork, rows of writes, the water marks.
  *
  * A write goes the first of these ways that is open. With bytes unsent it is appended to the outbox. Inside
  * data_received it is gathered in the loop's cork: a part of what was received needs no copy, other small
  * writes are collected in one buffer, and all of it leaves in one system call when data_received returns; what
- * does not fit goes at once, together with what was gathered before it. Otherwise it is sent at once. What the
- * socket does not take is copied to the outbox. A task's step has the cork in the same way (aloop__cork_open).
+ * does not fit goes at once, together with what was gathered before it. Elsewhere the second and later small
+ * writes to one transport in a row, within one callback, are gathered in its outbox until the turn is over.
+ * Otherwise it is sent at once. What the socket does not take is copied to the outbox. A task's step has the
+ * cork in the same way (aloop__cork_open).
+ *
+ * A row of writes is a hundred messages for one peer, written by a callback that has nothing else to do with
+ * it. The first goes at once: a single write is never put off, and a peer that has gone is noticed. The others
+ * take these promises along, on which everything else here rests:
+ * - There is one row at a time, and its bytes are all that is in its transport's outbox, which the driver need
+ *   not watch. So whoever asks for an empty outbox, or appends to it, does the right thing without knowing.
+ * - It ends, and the socket is tried, with a write to another transport, with one that is not small, with 16
+ *   KiB, before anything that acts on what was written (close, abort, write_eof, sendfile, a relay,
+ *   descriptors, start_tls, limits), and at the latest with the turn; no turn of others and no wait comes
+ *   between.
+ * - It never passes the high mark, so what ends it never calls pause_writing: that is called inside a write.
+ * A row needs memory only to be one; without it the write goes at once. In the child of a fork its bytes are
+ * dropped: the parent sends them.
  *
  * One number says how full the buffer is: the size of the outbox, changed only where bytes are appended to or
  * leave it. After every append the high mark is checked, after every departure the low one; nothing else calls
@@ -26,6 +41,8 @@
 
 #include "core/report.h"
 #include "net/relay.h"
+
+enum { PARTS_AT_ONCE = 64 };
 
 /* ---- Water marks ---------------------------------------------------------------------------------------- */
 
@@ -73,12 +90,16 @@ static void note_first_unsent(aloop_transport_t *transport) {
     aloop__stream_touch(transport, false, true);
 }
 
+static int append(aloop_transport_t *transport, const struct iovec *iov, int count, size_t sent) {
+  note_first_unsent(transport);
+  return aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent,
+                              (transport->flags & ALOOP__SECRET) != 0);
+}
+
 /* Buffers what was not sent. Once a part was sent there is no way back but the end. */
 static ALOOP_NOINLINE int keep_rest(aloop_transport_t *transport, const struct iovec *iov, int count,
                                     size_t sent) {
-  note_first_unsent(transport);
-  int rc = aloop__outbox_append(transport->object.loop, &transport->outbox, iov, count, sent,
-                                (transport->flags & ALOOP__SECRET) != 0);
+  int rc = append(transport, iov, count, sent);
   if (rc == 0)
     appended(transport);
   else if (sent > 0)
@@ -106,6 +127,76 @@ void aloop__stream_sent(aloop_transport_t *transport, size_t size) {
   aloop__stream_drained(transport);
 }
 
+/* ---- Rows of writes -------------------------------------------------------------------------------------- */
+
+enum { SMALL = 4096, ROW_SIZE = 16384 };
+
+void aloop__row_forget(aloop_t *loop) {
+  aloop__row_t *row = &aloop__net_of(loop)->row;
+  if (row->owner != NULL) aloop__outbox_clear(loop, &row->owner->outbox);
+  row->owner = NULL;
+}
+
+void aloop__row_end(aloop_t *loop) {
+  aloop__row_t *row = &aloop__net_of(loop)->row;
+  aloop_transport_t *transport = row->owner;
+  struct iovec iov[PARTS_AT_ONCE];
+  if (ALOOP_UNLIKELY(loop->fork_generation != aloop__current_forks_seen())) aloop__row_forget(loop);
+  row->owner = NULL;
+  int count = transport != NULL ? aloop__outbox_peek(&transport->outbox, iov, PARTS_AT_ONCE) : 0;
+  if (count == 0) return;
+  ssize_t n = transport->driver->send(transport, iov, count);
+  if (n > 0) aloop__stream_sent(transport, (size_t)n);
+  int rc = n < 0 && n != ALOOP_EAGAIN ? (int)n : 0;
+  if (rc == 0 && !aloop__outbox_empty(&transport->outbox)) rc = transport->driver->flush(transport);
+  if (rc < 0) aloop__stream_end(transport, rc);
+}
+
+void aloop__row_flush(aloop_transport_t *transport) {
+  aloop__net_t *net = aloop__net_of(transport->object.loop);
+  if (net != NULL && net->row.owner == transport) aloop__row_end(transport->object.loop);
+}
+
+/* Whether a write of this callback was the last one, and nothing else waits. */
+static bool follows(const aloop_transport_t *transport, const aloop__row_t *row) {
+  const aloop_t *loop = transport->object.loop;
+  return row->last == transport && row->callback == loop->callbacks && loop->in_turn &&
+         (transport->flags & (ALOOP__SHUT | ALOOP__WRITE_PAUSED)) == 0 &&
+         aloop__outbox_empty(&transport->outbox);
+}
+
+static bool may_wait(const aloop_transport_t *transport, size_t size) {
+  size_t unsent = aloop__stream_unsent(transport);
+  bool capped = transport->extras != NULL && transport->extras->cap > 0;
+  return size <= SMALL && unsent + size <= ROW_SIZE && unsent + size <= transport->high && !capped;
+}
+
+static ALOOP_NOINLINE bool join_begun_row(aloop_transport_t *transport, aloop__row_t *row,
+                                          const struct iovec *iov, int count, size_t size) {
+  aloop_t *loop = transport->object.loop;
+  if ((row->owner == transport || follows(transport, row)) && may_wait(transport, size) &&
+      append(transport, iov, count, 0) == 0) {
+    row->owner = transport;
+    loop->attention |= ALOOP__TURN_END;
+    return true;
+  }
+  if (row->owner != NULL) aloop__row_end(loop);
+  row->last = transport;
+  row->callback = loop->callbacks;
+  return false;
+}
+
+/* Keeps a write for later if it belongs to a row. False: it is to be sent now. */
+static inline bool join_row(aloop_transport_t *transport, const struct iovec *iov, int count, size_t size) {
+  const aloop_t *loop = transport->object.loop;
+  aloop__row_t *row = &aloop__net_of(loop)->row;
+  if (row->owner != NULL || (row->callback == loop->callbacks && size <= SMALL))
+    return join_begun_row(transport, row, iov, count, size);
+  row->last = transport;
+  row->callback = loop->callbacks;
+  return false;
+}
+
 /* ---- The cork ------------------------------------------------------------------------------------------- */
 
 static aloop__cork_t *cork_of(const aloop_transport_t *transport) {
@@ -125,7 +216,10 @@ size_t aloop__cork_size(const aloop_transport_t *transport) {
 }
 
 void aloop__cork_drop(aloop_transport_t *transport) {
-  if (aloop__cork_is_open(transport)) aloop__cork_empty(cork_of(transport));
+  aloop__net_t *net = aloop__net_of(transport->object.loop);
+  if (net == NULL) return;
+  if (net->cork.owner == transport) aloop__cork_empty(&net->cork);
+  if (net->row.owner == transport) net->row.owner = NULL;
 }
 
 /* Sends all parts. They were accepted, so nothing can be refused here: out of memory ends the connection. */
@@ -136,9 +230,14 @@ static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork)
   if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 
-void aloop__cork_flush(aloop_transport_t *transport) {
+static void flush_cork(aloop_transport_t *transport) {
   if (aloop__cork_is_open(transport) && cork_of(transport)->parts > 0)
     send_parts(transport, cork_of(transport));
+}
+
+void aloop__cork_flush(aloop_transport_t *transport) {
+  aloop__row_flush(transport);
+  flush_cork(transport);
 }
 
 void aloop__cork_open(aloop_transport_t *transport) {
@@ -149,14 +248,16 @@ void aloop__cork_open(aloop_transport_t *transport) {
 
 void aloop__cork_close(aloop_transport_t *transport) {
   if (!aloop__cork_is_open(transport)) return;
-  aloop__cork_flush(transport);
+  flush_cork(transport);
   cork_of(transport)->owner = NULL;
 }
 
 void aloop__cork_end(aloop_transport_t *transport, int rc) {
   aloop__cork_t *cork = cork_of(transport);
   if (cork->parts > 0) send_parts(transport, cork);
-  if (rc < 0) aloop__stream_end(transport, rc);
+  if (rc >= 0) return;
+  aloop__row_flush(transport);
+  aloop__stream_end(transport, rc);
 }
 
 void aloop__cork_end_sent(aloop_transport_t *transport, ssize_t n) {
@@ -195,8 +296,6 @@ static bool gather(aloop_transport_t *transport, const char *data, size_t size) 
 }
 
 /* ---- Messages ------------------------------------------------------------------------------------------- */
-
-enum { PARTS_AT_ONCE = 64 };
 
 /* What a socket buffer has no room for even when it is empty. */
 static bool is_too_long(const aloop_transport_t *transport, size_t message) {
@@ -302,9 +401,9 @@ static inline int check(aloop_transport_t *transport, size_t size) {
 static ALOOP_NOINLINE int write_parts(aloop_transport_t *transport, const struct iovec *iov, int count,
                                       size_t size) {
   if (transport->flags & ALOOP__MESSAGES) return write_message(transport, iov, count);
-  aloop__cork_flush(transport);
-  int rc = transport->object.state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
-  return rc;
+  flush_cork(transport);
+  if (join_row(transport, iov, count, size)) return 0;
+  return transport->object.state < ALOOP__CLOSING ? send_or_keep(transport, iov, count, size) : 0;
 }
 
 /* No bytes: an empty message, or none. */
@@ -379,8 +478,10 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
   if (transport->flags & ALOOP__MESSAGES) return write_message_owned(transport, part, release, arg);
   ssize_t n = 0;
-  aloop__cork_flush(transport);
-  if (transport->object.state < ALOOP__CLOSING && aloop__outbox_empty(&transport->outbox) && size > 0)
+  flush_cork(transport);
+  if (size > 0 && join_row(transport, &part, 1, size))
+    n = (ssize_t)size; /* as a copy */
+  else if (transport->object.state < ALOOP__CLOSING && aloop__outbox_empty(&transport->outbox) && size > 0)
     n = try_send(transport, &part, 1);
   if (n < 0 || (size_t)n == size || transport->object.state >= ALOOP__CLOSING) {
     if (release != NULL) release(arg);
@@ -446,6 +547,7 @@ int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_
 int aloop_transport_set_write_buffer_limits(aloop_transport_t *transport, int64_t high, int64_t low) {
   int rc = aloop__stream_enter(transport);
   if (rc < 0) return rc;
+  aloop__row_flush(transport);
   rc = aloop__write_limits(transport->object.loop, high, low, &transport->high, &transport->low);
   if (rc == 0) aloop__write_check_high(transport);
   return rc;
@@ -466,6 +568,7 @@ int aloop_transport_set_write_buffer_cap(aloop_transport_t *transport, size_t by
   if (rc < 0) return rc;
   aloop__stream_extras_t *extras = aloop__stream_extras(transport);
   if (extras == NULL) return ALOOP_ENOMEM;
+  aloop__row_flush(transport);
   extras->cap = bytes;
   return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The cork: writes that are gathered while data_received runs. See write.c.
+ * The cork: writes that are gathered while data_received runs. The row: those that are gathered elsewhere. See
+ * write.c.
  */
 #ifndef ALOOP_NET_WRITE_H
 #define ALOOP_NET_WRITE_H
@@ -14,8 +15,15 @@ void aloop__cork_end(aloop_transport_t *transport, int rc);
  * error. */
 void aloop__cork_end_sent(aloop_transport_t *transport, ssize_t n);
 
-/* Sends what was gathered so far; later order is kept by going on with an empty cork. */
+/* Sends what was gathered so far, in the cork or in a row; later order is kept by going on with none. */
 void aloop__cork_flush(aloop_transport_t *transport);
+
+/* Sends what was gathered of a row, if there is one; of this transport's. Calls nothing of the user. */
+void aloop__row_end(aloop_t *loop);
+void aloop__row_flush(aloop_transport_t *transport);
+
+/* aloop__room_t.after_fork of the network: the parent sends what it has gathered. */
+void aloop__row_forget(aloop_t *loop);
 
 /* Gathers writes also outside of data_received, from a callback's begin to its end at most, in which no other
  * transport or endpoint is read from. */
