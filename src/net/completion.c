@@ -5,11 +5,11 @@
  * at work in it.
  *
  * Receiving: one multishot receive per connection stays in the kernel for as long as reading is wanted. Each
- * completion names a buffer of the loop's ring (completion_buffers.c) with bytes; the protocol sees them there,
- * and the buffer goes back when data_received returns. Completions come in the order of the bytes, also across
- * a pause: bytes that came when nobody wanted them are held where they are, and are delivered before newer
- * ones. When half of the buffers are held, what is to be held is copied. With all buffers in use the kernel
- * ends the receive; it is asked again, and by then the turn has given them back.
+ * completion names bytes in a buffer of the loop's ring (completion_buffers.c); the protocol sees them there,
+ * and they are given back when data_received returns. Completions come in the order of the bytes, also across
+ * a pause: bytes that came when nobody wanted them are held, and are delivered before newer ones; small pieces
+ * as copies, so that they do not keep a buffer, and all when half of the buffers are kept. With all buffers in
+ * use the kernel ends the receive; it is asked again, and by then the turn has given them back.
  *
  * Sending is what the readiness driver does: at once, and when the socket is full, again when the poller says
  * that it has room. Sends as requests, handed over together and made from the receive buffer without a copy,
@@ -47,15 +47,24 @@
 
 enum { PIECES = 64 }; /* for a protocol with tiny buffers, in one go */
 
+/* Bytes that wait to be wanted: a piece of a buffer, or a copy behind this. */
+typedef struct held {
+  struct held *next;
+  const char *data;
+  size_t size;
+  uint32_t flags; /* name the buffer */
+  bool copied;
+} held_t;
+
 typedef struct completion_transport {
   aloop_transport_t transport;
-  aloop__held_t *held; /* bytes that came while nobody wanted them, oldest first */
-  int end;             /* held behind them: ALOOP_EOF or an error; 0: none */
-  bool asked;          /* a receive is in the kernel: its last completion has not come */
-  bool cancelled;      /* ... and shall end */
-  bool relayed;        /* the readiness driver is to take over */
-  bool waiting;        /* for deliver_all */
-  aloop__list_t link;  /* ... among others */
+  held_t *held;       /* bytes that came while nobody wanted them, oldest first */
+  int end;            /* held behind them: ALOOP_EOF or an error; 0: none */
+  bool asked;         /* a receive is in the kernel: its last completion has not come */
+  bool cancelled;     /* ... and shall end */
+  bool relayed;       /* the readiness driver is to take over */
+  bool waiting;       /* for deliver_all */
+  aloop__list_t link; /* ... among others */
 } completion_transport_t;
 
 static completion_transport_t *of(aloop_transport_t *transport) {
@@ -96,45 +105,39 @@ static void receive_no_more(aloop_t *loop, completion_transport_t *self) {
   if (self->asked && !self->cancelled) self->cancelled = aloop__completion_cancel(loop, receive_name(self));
 }
 
-/* Most bytes that are held stay in the kernel's buffer: that needs no memory, so it cannot fail. When half of
- * all buffers are held, copies spare the rest. */
-static aloop__held_t *make_held(aloop_t *loop, const char *data, size_t size, uint32_t flags) {
-  aloop__completion_net_t *state = aloop__completion_net(loop);
-  if (state->held_buffers >= ALOOP__COMPLETION_BUFFERS / 2) {
-    aloop__held_t *copy = aloop__memory_new(loop, sizeof *copy + size);
-    if (copy != NULL) {
-      char *bytes = (char *)(copy + 1);
-      memcpy(bytes, data, size);
-      *copy = (aloop__held_t){.data = bytes, .size = size, .copied = true};
-      aloop__completion_give_back(&state->buffers, flags);
-      return copy;
-    }
-  }
-  aloop__held_t *held = &state->held[flags >> IORING_CQE_BUFFER_SHIFT];
-  *held = (aloop__held_t){.data = data, .size = size, .flags = flags};
-  state->held_buffers++;
-  state->buffers.kept[aloop__completion_index(flags)] = true;
-  return held;
+/* Large pieces stay in the kernel's buffer, until half of the buffers may be kept from it. */
+static bool stays(const aloop__completion_net_t *state, size_t size) {
+  enum { SMALL = 4096 };
+  return size >= SMALL && state->held_pieces < state->buffers.shape.count / 2u;
 }
 
-/* Keeps bytes for later, and their buffer is given back then. */
-static void hold(completion_transport_t *self, const char *data, size_t size, uint32_t flags) {
-  aloop__held_t **last = &self->held;
+/* Keeps a piece for later. NULL: out of memory. */
+static held_t *hold(completion_transport_t *self, const char *data, size_t size, uint32_t flags) {
+  aloop_t *loop = self->transport.object.loop;
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  bool copied = !stays(state, size);
+  held_t *held = aloop__memory_new(loop, sizeof *held + (copied ? size : 0));
+  if (held == NULL) return NULL;
+  *held = (held_t){.data = data, .size = size, .flags = flags, .copied = copied};
+  if (copied)
+    held->data = memcpy(held + 1, data, size);
+  else
+    state->held_pieces++;
+  held_t **last = &self->held;
   while (*last != NULL) last = &(*last)->next;
-  *last = make_held(self->transport.object.loop, data, size, flags);
+  *last = held;
+  return held;
 }
 
 static void drop_first(aloop_t *loop, completion_transport_t *self) {
   aloop__completion_net_t *state = aloop__completion_net(loop);
-  aloop__held_t *first = self->held;
+  held_t *first = self->held;
   self->held = first->next;
-  if (first->copied) {
-    aloop__memory_release(loop, first);
-    return;
+  if (!first->copied) {
+    state->held_pieces--;
+    aloop__completion_give_back(&state->buffers, first->flags);
   }
-  state->held_buffers--;
-  state->buffers.kept[aloop__completion_index(first->flags)] = false;
-  aloop__completion_give_back(&state->buffers, first->flags);
+  aloop__memory_release(loop, first);
 }
 
 static void drop_held(aloop_t *loop, completion_transport_t *self) {
@@ -188,7 +191,7 @@ static void deliver_end(aloop_transport_t *transport, int end) {
 static void deliver_pieces_held(completion_transport_t *self) {
   aloop_transport_t *transport = &self->transport;
   while (self->held != NULL && aloop__stream_wants_read(transport)) {
-    aloop__held_t *first = self->held;
+    held_t *first = self->held;
     size_t taken = deliver(transport, first->data, first->size);
     if (transport->object.state >= ALOOP__ENDING) return; /* what was held is gone */
     first->data += taken;
@@ -281,14 +284,15 @@ static int read_on(aloop_transport_t *transport, bool on) {
   return self->asked ? 0 : receive(loop, self);
 }
 
-/* Bytes in a buffer. Returns whether the buffer is free again. */
+/* Returns whether the piece is needed still. */
 static bool arrived(completion_transport_t *self, const char *data, size_t size, uint32_t flags, bool keep) {
   aloop_transport_t *transport = &self->transport;
   bool wanted = !keep && self->held == NULL && aloop__stream_wants_read(transport);
   size_t taken = wanted ? deliver(transport, data, size) : 0;
-  if (taken == size || transport->object.state >= ALOOP__ENDING) return true;
-  hold(self, data + taken, size - taken, flags);
-  return false;
+  if (taken == size || transport->object.state >= ALOOP__ENDING) return false;
+  held_t *held = hold(self, data + taken, size - taken, flags);
+  if (held == NULL) aloop__stream_end(transport, ALOOP_ENOMEM);
+  return held != NULL && !held->copied;
 }
 
 /* The end of what arrives, or nothing that matters: the receive was cancelled, or there was no buffer. */
@@ -304,37 +308,38 @@ static void ended(completion_transport_t *self, int result, bool keep) {
     deliver_end(&self->transport, self->end);
 }
 
-/* Returns whether the buffer is free again. */
+/* Returns whether the bytes are needed still. */
 static bool received_by(aloop_t *loop, completion_transport_t *self, const aloop__ring_done_t *completion,
-                        bool keep) {
+                        const char *data, bool keep) {
   aloop_transport_t *transport = &self->transport;
-  bool free = true;
+  bool needed = false;
   if (ALOOP_UNLIKELY((completion->flags & IORING_CQE_F_MORE) == 0)) self->asked = self->cancelled = false;
   aloop__stream_enter_context(loop, transport);
-  if (ALOOP_LIKELY(completion->result > 0)) {
-    const char *data = aloop__completion_buffer(&aloop__completion_net(loop)->buffers, completion->flags);
-    free = arrived(self, data, (size_t)completion->result, completion->flags, keep);
-  } else {
+  if (ALOOP_LIKELY(completion->result > 0))
+    needed = arrived(self, data, (size_t)completion->result, completion->flags, keep);
+  else
     ended(self, completion->result, keep);
-  }
   bool idle = !self->asked || self->held != NULL;
   if (ALOOP_UNLIKELY(idle) && !keep && aloop__stream_wants_read(transport)) {
     int rc = read_on(transport, true);
     if (rc < 0) aloop__stream_end(transport, rc);
   }
-  return free;
+  return needed;
 }
 
 static void received(aloop_t *loop, const aloop__ring_done_t *completion, bool keep) {
   aloop__watch_t *watch = aloop__completion_watch(loop, completion->name);
   aloop__completion_buffers_t *buffers = &aloop__completion_net(loop)->buffers;
-  bool filled = (completion->flags & IORING_CQE_F_BUFFER) != 0, free = true;
-  if (ALOOP_LIKELY(filled)) aloop__completion_take(buffers, loop->polls);
+  const char *data = NULL;
+  bool needed = false;
+  if (ALOOP_LIKELY(aloop__completion_has_piece(buffers, completion)))
+    data = aloop__completion_take(buffers, completion, loop->polls);
   if (ALOOP_LIKELY(watch != NULL)) {
     aloop_transport_t *transport = ALOOP_CONTAINER_OF(watch, aloop_transport_t, watch);
-    free = received_by(loop, of(transport), completion, keep);
+    needed = received_by(loop, of(transport), completion, data, keep);
   }
-  if (ALOOP_LIKELY(free) && ALOOP_LIKELY(filled)) aloop__completion_give_back(buffers, completion->flags);
+  if (ALOOP_LIKELY(data != NULL) && ALOOP_LIKELY(!needed))
+    aloop__completion_give_back(buffers, completion->flags);
 }
 
 /* ---- Completions ----------------------------------------------------------------------------------------- */
@@ -405,7 +410,7 @@ static bool is_new_enough(const aloop__ring_t *ring) {
     char room[sizeof(struct io_uring_probe) + OPS * sizeof(struct io_uring_probe_op)];
   } answer;
   memset(&answer, 0, sizeof answer);
-  if (atomic_load_explicit(&aloop__ring_forbidden, memory_order_relaxed) & ALOOP__RING_NO_DRIVER) return false;
+  if (aloop__ring_forbids(ALOOP__RING_NO_DRIVER)) return false;
   /* Without deferred work bytes may arrive while the ring changes threads; only a host has no choice. */
   if (!ring->defers && !ring->hosted) return false;
   if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PROBE, &answer, OPS) < 0) return false;
@@ -452,14 +457,20 @@ static int moved(aloop_t *loop, void *poller_state) {
 
 static const aloop__requests_t requests = {.completed = completed, .leaving = leaving, .moved = moved};
 
+static int open_buffers(aloop__completion_buffers_t *buffers, const aloop__ring_t *ring) {
+  static const aloop__completion_shape_t shared = {
+      .count = 8, .least = 4, .weight = 4, .size = 65536, .in_pieces = true};
+  static const aloop__completion_shape_t whole = {.count = 256, .least = 16, .weight = 4, .size = 16384};
+  int rc = aloop__completion_buffers_open(buffers, &shared, ring);
+  return rc == ALOOP_ENOTSUP ? aloop__completion_buffers_open(buffers, &whole, ring) : rc;
+}
+
 int aloop__completion_open(aloop_t *loop, aloop__completion_net_t **out) {
-  static const aloop__completion_shape_t shape = {
-      .count = ALOOP__COMPLETION_BUFFERS, .least = ALOOP__COMPLETION_LEAST, .weight = 4, .size = 16384};
   aloop__ring_t *ring = aloop__completion_of(loop);
   if (!is_new_enough(ring)) return ALOOP_ENOTSUP;
   aloop__completion_net_t *state = aloop__memory_zero(loop, sizeof *state);
   if (state == NULL) return ALOOP_ENOMEM;
-  int rc = aloop__completion_buffers_open(&state->buffers, &shape, ring);
+  int rc = open_buffers(&state->buffers, ring);
   if (rc < 0) {
     aloop__memory_release(loop, state);
     return rc;

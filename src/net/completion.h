@@ -52,9 +52,8 @@ bool aloop__completion_cancel(aloop_t *loop, uint64_t name);
 /* ---- completion_buffers.c: memory that the kernel receives into ---- */
 
 enum {
-  ALOOP__COMPLETION_BUFFERS = 256, /* of streams */
-  ALOOP__COMPLETION_LEAST = 16,
-  ALOOP__COMPLETION_COLOUR = 128 /* beginnings of buffers lie in different cache lines */
+  ALOOP__COMPLETION_BUFFERS = 256, /* at most */
+  ALOOP__COMPLETION_COLOUR = 128   /* beginnings of buffers lie in different cache lines */
 };
 
 typedef struct aloop__completion_shape {
@@ -63,7 +62,16 @@ typedef struct aloop__completion_shape {
   uint16_t least;  /* so many are lent to the kernel at any rate */
   uint16_t weight; /* a receive that finds none counts as so many that do */
   uint32_t size;
+  bool
+      in_pieces; /* each receive takes of a buffer what it needs, and the next one goes on behind that (6.12) */
 } aloop__completion_shape_t;
+
+/* Of a buffer. */
+typedef struct aloop__completion_use {
+  uint32_t filled; /* where the next piece begins */
+  uint16_t pieces; /* that are needed still */
+  bool lent;       /* the kernel may put more into it */
+} aloop__completion_use_t;
 
 typedef struct aloop__completion_buffers {
   struct io_uring_buf_ring *ring;
@@ -72,37 +80,25 @@ typedef struct aloop__completion_buffers {
   uint16_t tail;
   uint16_t window; /* so many may be lent to the kernel, */
   uint16_t lent;   /* ... and so many are, as far as we know */
-  uint16_t burst;  /* taken in the turn after this poll, up to now */
+  uint16_t burst;  /* used up in the turn after this poll, up to now */
   uint64_t poll;
   uint32_t pressure; /* how often there was none of late */
   uint32_t calm;     /* since so many the half would have done */
   aloop__completion_shape_t shape;
   uint16_t spares_count;
   uint16_t spares[ALOOP__COMPLETION_BUFFERS];
-  bool kept[ALOOP__COMPLETION_BUFFERS]; /* its bytes are needed longer than a call */
+  aloop__completion_use_t uses[ALOOP__COMPLETION_BUFFERS];
 } aloop__completion_buffers_t;
 
-/* Bytes of one receive that wait to be wanted: in the kernel's buffer, or a copy behind this. */
-typedef struct aloop__held {
-  struct aloop__held *next;
-  const char *data;
-  size_t size;
-  uint32_t flags; /* name the buffer */
-  bool copied;
-} aloop__held_t;
-
+/* ALOOP_ENOTSUP: the kernel has no such buffers. */
 int aloop__completion_buffers_open(aloop__completion_buffers_t *buffers, const aloop__completion_shape_t *shape,
                                    const aloop__ring_t *ring);
-/* The same memory for another ring; what is kept stays so. */
+/* The same memory for another ring; what is needed still stays. */
 int aloop__completion_buffers_move(aloop__completion_buffers_t *buffers, const aloop__ring_t *ring);
 void aloop__completion_buffers_close(aloop__completion_buffers_t *buffers);
 
 static inline uint16_t aloop__completion_index(uint32_t flags) {
   return (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
-}
-
-static inline char *aloop__completion_buffer(const aloop__completion_buffers_t *buffers, uint32_t flags) {
-  return buffers->memory + (size_t)aloop__completion_index(flags) * buffers->stride;
 }
 
 /* A receive found no buffer. */
@@ -111,11 +107,10 @@ void aloop__completion_buffers_short(aloop__completion_buffers_t *buffers);
 /* For a long time half of them would have done. */
 void aloop__completion_buffers_calm(aloop__completion_buffers_t *buffers);
 
-/* The kernel has put bytes into one. */
-static inline void aloop__completion_take(aloop__completion_buffers_t *buffers, uint64_t poll) {
+/* The kernel has no use for a buffer any more. */
+static inline void aloop__completion_used_up(aloop__completion_buffers_t *buffers, uint64_t poll) {
   enum { LONG = 8192 };
   buffers->lent--;
-  if (buffers->pressure > 0) buffers->pressure--;
   if (buffers->poll != poll) buffers->burst = 0;
   buffers->poll = poll;
   if (++buffers->burst * 2 > buffers->window)
@@ -124,23 +119,54 @@ static inline void aloop__completion_take(aloop__completion_buffers_t *buffers, 
     aloop__completion_buffers_calm(buffers);
 }
 
+/* Whether the kernel has used a buffer. Of one that is filled in pieces some kernels say so also when there was
+ * nothing to put into it, at the end of a stream, and go on with it. */
+static inline bool aloop__completion_has_piece(const aloop__completion_buffers_t *buffers,
+                                               const aloop__ring_done_t *completion) {
+  return (completion->flags & IORING_CQE_F_BUFFER) != 0 &&
+         (completion->result > 0 || !buffers->shape.in_pieces);
+}
+
+/* The piece that the kernel has filled, which stays until it is given back. */
+static inline char *aloop__completion_take(aloop__completion_buffers_t *buffers,
+                                           const aloop__ring_done_t *completion, uint64_t poll) {
+  uint16_t index = aloop__completion_index(completion->flags);
+  aloop__completion_use_t *use = &buffers->uses[index];
+  char *piece = buffers->memory + (size_t)index * buffers->stride + use->filled;
+  use->filled += (uint32_t)completion->result;
+  use->pieces++;
+  if (buffers->pressure > 0) buffers->pressure--;
+  if (completion->flags & ALOOP__RING_BUFFER_MORE) return piece;
+  use->lent = false;
+  aloop__completion_used_up(buffers, poll);
+  return piece;
+}
+
 static inline void aloop__completion_lend(aloop__completion_buffers_t *buffers, uint16_t index) {
   struct io_uring_buf *slot = &buffers->ring->bufs[buffers->tail & (buffers->shape.count - 1)];
   slot->addr = (uint64_t)(uintptr_t)buffers->memory + (uint64_t)index * buffers->stride;
   slot->len = buffers->shape.size;
   slot->bid = index;
+  buffers->uses[index] = (aloop__completion_use_t){.lent = true};
   buffers->tail++;
   buffers->lent++;
   atomic_store_explicit((_Atomic uint16_t *)(void *)&buffers->ring->tail, buffers->tail, memory_order_release);
 }
 
-/* Nobody needs the bytes any more. */
-static inline void aloop__completion_give_back(aloop__completion_buffers_t *buffers, uint32_t flags) {
-  uint16_t index = aloop__completion_index(flags);
+/* It is lent again, if there are not enough. */
+static inline void aloop__completion_free(aloop__completion_buffers_t *buffers, uint16_t index) {
   if (ALOOP_LIKELY(buffers->lent < buffers->window))
     aloop__completion_lend(buffers, index);
   else
     buffers->spares[buffers->spares_count++] = index;
+}
+
+/* Nobody needs a piece any more. */
+static inline void aloop__completion_give_back(aloop__completion_buffers_t *buffers, uint32_t flags) {
+  uint16_t index = aloop__completion_index(flags);
+  aloop__completion_use_t *use = &buffers->uses[index];
+  use->pieces--;
+  if (use->pieces == 0 && !use->lent) aloop__completion_free(buffers, index);
 }
 
 /* ---- completion_accept.c: listeners ---- */
@@ -186,8 +212,7 @@ typedef struct aloop__completion_net {
   aloop__completion_buffers_t buffers;
   aloop__completion_accepts_t accepts;
   struct aloop__completion_dgrams *dgrams; /* NULL until first needed */
-  uint32_t held_buffers;
-  aloop__held_t held[ALOOP__COMPLETION_BUFFERS]; /* by buffer */
+  uint32_t held_pieces;                    /* that stay in their buffers */
   aloop__list_t waiting;  /* transports that have something to deliver which came before it was wanted */
   uint32_t waiting_count; /* at least as many */
   bool delivering;        /* ... and that is going to happen soon */

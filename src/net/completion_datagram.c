@@ -125,6 +125,10 @@ static bool is_nothing(int error) {
   return error == -ENOBUFS || error == -ECANCELED || error == -EAGAIN || error == -EINTR;
 }
 
+static char *buffer_of(const state_t *state, const aloop__ring_done_t *completion) {
+  return state->buffers.memory + (size_t)aloop__completion_index(completion->flags) * state->buffers.stride;
+}
+
 static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__ring_done_t *batch,
                     unsigned count) {
   aloop_t *loop = endpoint->object.loop;
@@ -132,7 +136,7 @@ static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__rin
   int filled = 0, error = 0;
   for (unsigned i = 0; i < count; i++) {
     if (batch[i].flags & IORING_CQE_F_BUFFER)
-      fill_in(endpoint, dgrams, filled++, aloop__completion_buffer(&state->buffers, batch[i].flags));
+      fill_in(endpoint, dgrams, filled++, buffer_of(state, &batch[i]));
     else
       error = batch[i].result;
     if (batch[i].result == -ENOBUFS) aloop__completion_buffers_short(&state->buffers);
@@ -148,23 +152,25 @@ static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__rin
   if (rc < 0) aloop__datagram_end(endpoint, rc);
 }
 
+/* Of completions whose buffers were taken. */
 static void received(aloop_t *loop, const aloop__ring_done_t *batch, unsigned count) {
   state_t *state = aloop__completion_net(loop)->dgrams;
   aloop_datagram_t *endpoint = endpoint_of(loop, batch);
-  for (unsigned i = 0; i < count; i++)
-    if (batch[i].flags & IORING_CQE_F_BUFFER) aloop__completion_take(&state->buffers, loop->polls);
   if (ALOOP_LIKELY(endpoint != NULL)) deliver(endpoint, state, batch, count);
   for (unsigned i = 0; i < count; i++)
     if (batch[i].flags & IORING_CQE_F_BUFFER) aloop__completion_give_back(&state->buffers, batch[i].flags);
 }
 
 void aloop__completion_datagram(aloop_t *loop, const aloop__ring_done_t *completion, uint32_t index) {
+  aloop__completion_buffers_t *buffers = &aloop__completion_net(loop)->dgrams->buffers;
   aloop__ring_done_t batch[ALOOP__DGRAM_BATCH];
   unsigned count = 1;
   batch[0] = *completion;
   while (count < ALOOP__DGRAM_BATCH &&
          aloop__uring_take_same(loop->poller_state, index + count, completion->name, &batch[count]))
     count++;
+  for (unsigned i = 0; i < count; i++)
+    if (batch[i].flags & IORING_CQE_F_BUFFER) aloop__completion_take(buffers, &batch[i], loop->polls);
   received(loop, batch, count);
 }
 
@@ -177,11 +183,7 @@ static void deliver_kept(aloop_t *loop, void *arg) {
   memcpy(kept, state->kept, count * sizeof kept[0]);
   state->kept_count = 0;
   state->delivering = false;
-  for (unsigned i = 0; i < count; i++) {
-    state->buffers.kept[aloop__completion_index(kept[i].flags)] = false;
-    state->buffers.lent++; /* another ring's, but it is taken now */
-    received(loop, &kept[i], 1);
-  }
+  for (unsigned i = 0; i < count; i++) received(loop, &kept[i], 1);
 }
 
 void aloop__completion_datagram_keep(aloop_t *loop, const aloop__ring_done_t *completion) {
@@ -189,7 +191,7 @@ void aloop__completion_datagram_keep(aloop_t *loop, const aloop__ring_done_t *co
   if ((completion->flags & IORING_CQE_F_BUFFER) == 0) return; /* all are asked for anew */
   if (!state->delivering) state->delivering = aloop__ready_push(loop, deliver_kept, state);
   if (!state->delivering) return; /* without memory a datagram is lost */
-  state->buffers.kept[aloop__completion_index(completion->flags)] = true;
+  aloop__completion_take(&state->buffers, completion, loop->polls);
   state->kept[state->kept_count] = *completion;
   state->kept[state->kept_count++].flags |= IORING_CQE_F_MORE; /* it says nothing of the next receive */
 }

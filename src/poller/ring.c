@@ -37,10 +37,6 @@
 
 atomic_uint aloop__ring_forbidden;
 
-static bool forbidden(unsigned feature) {
-  return (atomic_load_explicit(&aloop__ring_forbidden, memory_order_relaxed) & feature) != 0;
-}
-
 static int setup(uint32_t entries, struct io_uring_params *params) {
   long fd = syscall(__NR_io_uring_setup, entries, params);
   return fd < 0 ? -errno : (int)fd;
@@ -69,10 +65,10 @@ static const unsigned flag_sets[] = {
 
 static bool allowed(unsigned flags, bool hosted) {
   return !((hosted && flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN)) ||
-           (flags & IORING_SETUP_NO_SQARRAY && forbidden(ALOOP__RING_NO_SQARRAY)) ||
-           (flags & IORING_SETUP_DEFER_TASKRUN && forbidden(ALOOP__RING_NO_DEFER)) ||
-           (flags & IORING_SETUP_SINGLE_ISSUER && forbidden(ALOOP__RING_NO_SINGLE)) ||
-           (flags & IORING_SETUP_COOP_TASKRUN && forbidden(ALOOP__RING_NO_COOP)));
+           (flags & IORING_SETUP_NO_SQARRAY && aloop__ring_forbids(ALOOP__RING_NO_SQARRAY)) ||
+           (flags & IORING_SETUP_DEFER_TASKRUN && aloop__ring_forbids(ALOOP__RING_NO_DEFER)) ||
+           (flags & IORING_SETUP_SINGLE_ISSUER && aloop__ring_forbids(ALOOP__RING_NO_SINGLE)) ||
+           (flags & IORING_SETUP_COOP_TASKRUN && aloop__ring_forbids(ALOOP__RING_NO_COOP)));
 }
 
 static int open_best(uint32_t entries, bool hosted, struct io_uring_params *params) {
@@ -148,7 +144,7 @@ int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const c
   enum { NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP };
   struct io_uring_params params;
   memset(ring, 0, sizeof *ring);
-  ring->fd = forbidden(ALOOP__RING_NOTHING) ? -ENOSYS : open_best(entries, hosted, &params);
+  ring->fd = aloop__ring_forbids(ALOOP__RING_NOTHING) ? -ENOSYS : open_best(entries, hosted, &params);
   if (ring->fd < 0) {
     int error = ring->fd;
     ring->fd = -1;

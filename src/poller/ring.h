@@ -32,6 +32,12 @@ static inline unsigned aloop__ring_kind(uint64_t name) {
   return name & ((1u << ALOOP__RING_KIND_BITS) - 1);
 }
 
+/* Newer than the headers of many systems. */
+enum {
+  ALOOP__RING_BUFFER_MORE = 16, /* of a completion (IORING_CQE_F_BUF_MORE): the buffer has room left */
+  ALOOP__RING_BUFFERS_INC = 2   /* of a ring of buffers (IOU_PBUF_RING_INC): receives share them */
+};
+
 /* What a kernel may lack, and tests forbid. */
 enum {
   ALOOP__RING_NO_DEFER = 1,   /* task work when we ask for it (6.1) */
@@ -39,9 +45,14 @@ enum {
   ALOOP__RING_NO_COOP = 4,    /* no interrupts for task work (5.19) */
   ALOOP__RING_NO_SQARRAY = 8, /* an array less (6.6) */
   ALOOP__RING_NO_DRIVER = 16, /* multishot receive and accept, buffer rings (6.0) */
-  ALOOP__RING_NOTHING = 32    /* io_uring at all */
+  ALOOP__RING_NOTHING = 32,   /* io_uring at all */
+  ALOOP__RING_NO_PIECES = 64  /* buffers that many receives fill (6.12) */
 };
 extern atomic_uint aloop__ring_forbidden;
+
+static inline bool aloop__ring_forbids(unsigned feature) {
+  return (atomic_load_explicit(&aloop__ring_forbidden, memory_order_relaxed) & feature) != 0;
+}
 
 typedef struct aloop__ring {
   int fd;
