@@ -30,7 +30,7 @@ int64_t aloop_update_time(aloop_t *loop) {
     if (loop->guard & ALOOP__GUARD_CLOSED) return aloop__clock_monotonic();
   }
   loop->now = aloop__clock_now(loop);
-  loop->now_age = loop->callbacks + 1;
+  loop->now_age = aloop__loop_callbacks(loop) + 1;
   return loop->now;
 }
 

@@ -118,6 +118,7 @@ static box_t *map_find(const aloop__map_t *map, const aloop_var_t *var) {
  * memory. */
 static aloop__map_t *map_with(aloop_t *loop, const aloop__map_t *old, aloop_var_t *var, box_t *box) {
   uint32_t count = old != NULL ? old->count : 0;
+  if (aloop__ready_open_contexts(loop) < 0) return NULL; /* callbacks will capture it */
   aloop__map_t *map = aloop__memory_new(loop, sizeof *map + (count + 1) * sizeof map->bindings[0]);
   if (map == NULL) return NULL;
   map->refs = 1;

@@ -103,6 +103,7 @@ int aloop_set_armed_hook(aloop_t *loop, aloop_callback_fn hook, void *arg) {
     loop->guard |= ALOOP__GUARD_HOOK;
   else
     loop->guard &= ~(uint32_t)ALOOP__GUARD_HOOK;
+  aloop__ready_set_limit(loop);
   return 0;
 }
 

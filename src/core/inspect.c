@@ -26,6 +26,8 @@ int aloop_set_debug(aloop_t *loop, bool on) {
     loop->guard |= ALOOP__GUARD_DEBUG;
   else
     loop->guard &= ~(uint32_t)ALOOP__GUARD_DEBUG;
+  aloop__ready_set_limit(loop);
+  aloop__loop_interrupt(loop); /* the rest of the batch runs with a clock, or without */
   return 0;
 }
 
@@ -62,7 +64,7 @@ int aloop_metrics(aloop_t *loop, aloop_metrics_t *metrics) {
       .turns = loop->turns,
       .polls = loop->polls,
       .events = loop->events,
-      .callbacks = loop->callbacks,
+      .callbacks = aloop__loop_callbacks(loop),
       .posts = loop->posts,
       .stale = loop->stale,
       .busy_time = to_ns(loop, run - idle),

@@ -128,6 +128,7 @@ static void set_up(aloop_t *loop, const aloop_options_t *options, const aloop_al
   memset(loop, 0, sizeof *loop);
   loop->allocator = *allocator;
   loop->head = loop->tail = ALOOP__FIRST_POSITION;
+  loop->beside_head = -loop->head;
   loop->holds = 1;
   loop->wake.fd = loop->wake_write = -1;
   loop->slow_callback_duration =
@@ -143,8 +144,10 @@ static void set_up(aloop_t *loop, const aloop_options_t *options, const aloop_al
 
 static void take_down(aloop_t *loop) {
   aloop__memory_release(loop, loop->ring);
+  aloop__memory_release(loop, loop->contexts);
   aloop__memory_release(loop, loop->watches);
   loop->ring = NULL;
+  loop->contexts = NULL;
   loop->watches = NULL;
   loop->watches_size = 0;
 }
@@ -196,6 +199,7 @@ static void close_objects(aloop_t *loop) {
 static void drop_ready(aloop_t *loop) {
   while (loop->head != loop->tail) {
     aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
+    loop->beside_head--;
     if (entry->fn != NULL) aloop__ready_drop(loop, entry);
   }
 }
@@ -207,6 +211,7 @@ int aloop_close(aloop_t *loop) {
     return aloop__misuse(loop, ALOOP_ERUNNING, "a running loop cannot be closed");
   if (loop->guard & ALOOP__GUARD_CLOSED) return 0;
   loop->guard |= ALOOP__GUARD_CLOSED;
+  aloop__ready_set_limit(loop);
   aloop__mailbox_close(loop);
   close_objects(loop);
   aloop__guests_close(loop);
@@ -249,8 +254,8 @@ ALOOP_INLINE int64_t work_out_timeout(aloop_t *loop, int64_t limit) {
 
 /* The kernel was asked a moment ago. */
 ALOOP_INLINE void note_poll_age(aloop_t *loop) {
-  loop->skipped = 0;
-  loop->skip_check = 1;
+  loop->poll_turn = loop->turns;
+  loop->look_up = 0;
 }
 
 /* The kernel was asked: counts start anew, the cached time is old. */
@@ -304,23 +309,50 @@ static ALOOP_NOINLINE void call_timed(aloop_t *loop, aloop_callback_fn fn, void 
   if (duration >= loop->slow_callback_duration) report_slow(loop, origin, duration);
 }
 
-/* Runs the deque up to a position. */
-ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
-  uint64_t head = loop->head;
-  while (head != end && ALOOP_LIKELY(loop->stop_error == 0)) {
+/* Runs the deque up to a position, with all that may be to do for a callback. */
+static ALOOP_NOINLINE void run_carefully(aloop_t *loop, uint64_t end) {
+  while (loop->head != end && loop->stop_error == 0) {
+    aloop__entry_t entry = loop->ring[loop->head & loop->mask];
+    loop->context = aloop__ready_take_context(loop, loop->head++);
+    if (entry.fn == NULL) {
+      loop->beside_head--;
+    } else if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+      call_timed(loop, entry.fn, entry.arg, entry.origin);
+    } else {
+      entry.fn(loop, entry.arg);
+      leave_context(loop);
+    }
+  }
+}
+
+/* Whether callbacks can be run without looking for a context or at a clock. What changes it interrupts them. */
+ALOOP_INLINE bool is_plain(const aloop_t *loop) {
+  return ALOOP_LIKELY(loop->contexts == NULL) && ALOOP_LIKELY((loop->guard & ALOOP__GUARD_DEBUG) == 0);
+}
+
+/* The same with the least of ceremony: at least one entry, and as many as nothing interrupts. Returns the head.
+ */
+ALOOP_INLINE uint64_t run_plainly(aloop_t *loop, uint64_t head, uint64_t end) {
+  loop->run_end = end;
+  do {
     const aloop__entry_t *entry = &loop->ring[head & loop->mask];
     aloop_callback_fn fn = entry->fn;
     loop->head = ++head;
-    if (ALOOP_UNLIKELY(fn == NULL)) continue;
-    loop->context = entry->context;
-    loop->callbacks++;
-    if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
-      call_timed(loop, fn, entry->arg, entry->origin);
+    if (ALOOP_UNLIKELY(fn == NULL)) {
+      loop->beside_head--;
       continue;
     }
     fn(loop, entry->arg);
     leave_context(loop);
-  }
+  } while (head != loop->run_end);
+  return head;
+}
+
+/* Runs the deque up to a position. */
+ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
+  uint64_t head = loop->head;
+  if (head != end && is_plain(loop) && ALOOP_LIKELY(loop->stop_error == 0)) head = run_plainly(loop, head, end);
+  if (ALOOP_UNLIKELY(head != end)) run_carefully(loop, end);
 }
 
 /* Calls one side of a watch if it still wants that. Returns false if the watch is gone. */
@@ -332,7 +364,7 @@ ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32
   }
   if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return true;
   aloop_callback_fn fn = direction == ALOOP_READABLE ? watch->ops->readable : watch->ops->writable;
-  loop->callbacks++;
+  loop->beside_head++;
   if (ALOOP_UNLIKELY(timed)) {
     call_timed(loop, fn, watch, aloop__watch_origin(watch, direction));
     return true;
@@ -355,7 +387,7 @@ static ALOOP_NOINLINE void drop_event(aloop_t *loop) {
 }
 
 static void complete(aloop_t *loop, const aloop_poll_event_t *event) {
-  loop->callbacks++;
+  loop->beside_head++;
   if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
     call_timed(loop, loop->requests->completed, (void *)event, NULL);
     return;
@@ -404,7 +436,6 @@ static ALOOP_NOINLINE void tell_turn_over(aloop_t *loop) {
 ALOOP_INLINE void end_turn(aloop_t *loop) {
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__TURN_END)) tell_turn_over(loop);
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__STALLED)) aloop__object_resume_stalled(loop);
-  loop->turns++;
 #if ALOOP_CHECKS
   ALOOP_CHECK(aloop__timers_check(&loop->timers));
 #endif
@@ -430,6 +461,7 @@ static int turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
   if (count > 0 && ALOOP_LIKELY(loop->stop_error == 0))
     run_io(loop, batch, count, (loop->guard & ALOOP__GUARD_DEBUG) != 0);
   run_ready(loop, timers);
+  loop->turns++;
   end_turn(loop);
   return 0;
 }
@@ -440,25 +472,41 @@ static ALOOP_NOINLINE bool may_skip_on(aloop_t *loop) {
   uint64_t spent = aloop__clock_ticks() - loop->poll_ticks;
   if (spent >= limit) return false;
   /* Half of the turns that would fit at their pace so far. */
-  uint64_t half = (limit - spent) * loop->skipped / (2 * spent + 1);
-  loop->skip_check = loop->skipped + (half > STRIDE_MAX ? STRIDE_MAX : half > 0 ? (uint32_t)half : 1);
+  uint64_t twice = (limit - spent) * (loop->turns - loop->poll_turn), stride = STRIDE_MAX;
+  if (twice < 2 * STRIDE_MAX * spent) stride = twice / (2 * spent);
+  loop->look_up = loop->turns + (stride > 0 ? stride : 1);
   return true;
 }
 
 /* Whether a turn that has callbacks to run can do without asking the kernel: it was asked a moment ago. */
 ALOOP_INLINE bool may_skip_poll(aloop_t *loop) {
-  return loop->attention == 0 && (++loop->skipped < loop->skip_check || may_skip_on(loop));
+  return loop->turns < loop->look_up || (loop->attention == 0 && may_skip_on(loop));
+}
+
+/* Turn after turn of callbacks, of which there is at least one. */
+static ALOOP_NOINLINE void plain_turns(aloop_t *loop) {
+  uint64_t head = loop->head, end = loop->tail;
+  do {
+    head = run_plainly(loop, head, end);
+    if (ALOOP_UNLIKELY(head != end)) {
+      run_carefully(loop, end);
+      head = loop->head;
+    }
+    loop->turns++;
+    end = loop->tail;
+  } while (head != end && loop->turns < loop->look_up);
 }
 
 /* Turns of callbacks that keep callbacks coming: steps 3, 5 and 6, until the clock is to be looked at or
  * somebody wants attention. */
 ALOOP_INLINE void skipping_turns(aloop_t *loop) {
   take_mailbox(loop, aloop__mailbox_in_use(&loop->mailbox));
-  do {
-    run_ready(loop, loop->tail);
+  if (loop->head != loop->tail && is_plain(loop)) {
+    plain_turns(loop);
+  } else {
+    run_carefully(loop, loop->tail);
     loop->turns++;
-  } while (loop->attention == 0 && loop->head != loop->tail && ++loop->skipped < loop->skip_check);
-  loop->turns--;
+  }
   end_turn(loop);
 }
 
@@ -555,18 +603,18 @@ int aloop_run_once(aloop_t *loop, int64_t timeout) {
   if (rc < 0) return rc;
   aloop_poll_event_t batch[BATCH];
   aloop__map_t *base = loop->context;
-  uint64_t before = loop->callbacks;
+  uint64_t before = aloop__loop_callbacks(loop);
   loop->context = NULL;
   rc = turn(loop, timeout >= 0 || timeout == ALOOP_FOREVER ? timeout : 0, batch);
   loop->context = base;
-  uint64_t ran = loop->callbacks - before;
+  uint64_t ran = aloop__loop_callbacks(loop) - before;
   return end_run(loop, rc < 0 ? rc : ran > INT32_MAX ? INT32_MAX : (int)ran);
 }
 
 int aloop_stop(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  loop->attention |= ALOOP__STOPPING;
+  aloop__loop_attend(loop, ALOOP__STOPPING);
   aloop__loop_armed(loop);
   return 0;
 }
@@ -575,7 +623,8 @@ int aloop_stop_with_error(aloop_t *loop, int error) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
   if (error >= 0) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_stop_with_error takes a negative code");
-  loop->attention |= ALOOP__STOPPING;
+  aloop__loop_attend(loop, ALOOP__STOPPING);
+  aloop__loop_interrupt(loop);
   loop->stop_error = error;
   loop->batch_end = NULL;
   return 0;

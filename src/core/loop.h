@@ -4,7 +4,7 @@
  *
  * The deque is a ring of entries addressed by position: a 64-bit number that only grows. A position doubles as
  * the handle of a call_soon callback, so scheduling allocates nothing and a stale handle is recognised by its
- * position being behind the head.
+ * position being behind the head. Contexts, which few entries have, lie in a ring of their own (ready.c).
  */
 #ifndef ALOOP_CORE_LOOP_H
 #define ALOOP_CORE_LOOP_H
@@ -26,7 +26,6 @@
 typedef struct aloop__entry {
   aloop_callback_fn fn;
   void *arg;
-  aloop__map_t *context; /* a reference, or NULL */
   const char *origin;
 } aloop__entry_t;
 
@@ -82,26 +81,30 @@ struct aloop {
   aloop__entry_t *ring;
   uint64_t head;
   uint64_t tail;
+  uint64_t limit; /* pushing at a position before it is nothing special */
   uint32_t mask;
   uint32_t guard;
-  aloop__map_t *context; /* of the running callback */
-  uint64_t callbacks;    /* run so far */
-  int64_t now;           /* the clock as read when `callbacks` was now_age - 1; 0: never */
-  uint64_t now_age;
+  aloop__map_t **contexts; /* by position, as the ring: references; NULL until the first variable is set */
+  aloop__map_t *context;   /* of the running callback */
+  uint64_t beside_head;    /* callbacks run so far, less the head: aloop__loop_callbacks */
+  int64_t now;             /* the clock as read when so many callbacks had run; 0: never */
+  uint64_t now_age;        /* ... and one more */
 
   /* The turn. */
+  uint64_t run_end;                    /* of the callbacks that are running */
+  uint64_t turns;                      /* so far */
+  uint64_t look_up;                    /* at the clock, and around, when there were so many turns */
   const aloop_poll_event_t *batch_end; /* behind the last event to deliver */
   int stop_error;                      /* < 0: leave at once with it */
   uint32_t attention;                  /* reasons not to wait: ALOOP__STOPPING... */
   bool running;
   bool in_turn;
-  uint32_t skipped;    /* turns since the kernel was asked for I/O */
-  uint32_t skip_check; /* ... after how many the ticks are looked at again */
   uint32_t stalled;    /* objects to resume */
   uint32_t stale_run;  /* polls in a row with stale events that no stopped watch explains */
   uint64_t stale_poll; /* the last of them */
   uint64_t stop_poll;  /* the last poll before a watch was stopped */
-  uint64_t poll_ticks;
+  uint64_t poll_ticks; /* when the kernel was last asked for I/O */
+  uint64_t poll_turn;  /* ... after so many turns */
 
   const aloop_poller_t *poller;
   const char *poller_reason; /* why it is not the one that was asked for, or NULL */
@@ -139,7 +142,6 @@ struct aloop {
   unsigned fork_generation;
 
   /* Metrics. */
-  uint64_t turns;
   uint64_t polls;
   uint64_t events;
   uint64_t posts;
@@ -157,6 +159,12 @@ struct aloop {
 /* Doubles the ring. Returns ALOOP_ENOMEM with everything as it was. */
 int aloop__ready_grow(aloop_t *loop);
 
+/* From now on callbacks can have contexts. Returns ALOOP_ENOMEM with everything as it was. */
+int aloop__ready_open_contexts(aloop_t *loop);
+
+/* The guard has changed. */
+void aloop__ready_set_limit(aloop_t *loop);
+
 static inline bool aloop__ready_full(const aloop_t *loop) {
   return loop->tail - loop->head > loop->mask;
 }
@@ -167,22 +175,42 @@ static inline aloop__entry_t *aloop__ready_at(const aloop_t *loop, uint32_t low)
   return position < loop->tail ? &loop->ring[position & loop->mask] : NULL;
 }
 
-/* Queues a callback of the library: no context, no origin. Returns false when out of memory. */
-static inline bool aloop__ready_push(aloop_t *loop, aloop_callback_fn fn, void *arg) {
-  if (ALOOP_UNLIKELY(aloop__ready_full(loop)) && aloop__ready_grow(loop) < 0) return false;
-  aloop__entry_t *entry = &loop->ring[loop->tail++ & loop->mask];
-  entry->fn = fn;
-  entry->arg = arg;
-  entry->context = NULL;
-  entry->origin = NULL;
+/* An entry at the end of the ring, where there is room. */
+static inline void aloop__ready_put(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  loop->ring[loop->tail++ & loop->mask] = (aloop__entry_t){fn, arg, origin};
+}
+
+/* Queues whatever callback, with a context captured earlier (a reference that moves in). Returns false when out
+ * of memory. */
+bool aloop__ready_push_slowly(aloop_t *loop, aloop_callback_fn fn, void *arg, aloop__map_t *context,
+                              const char *origin);
+
+/* The same with its fast path. */
+static inline bool aloop__ready_push_captured(aloop_t *loop, aloop_callback_fn fn, void *arg,
+                                              aloop__map_t *context, const char *origin) {
+  if (ALOOP_UNLIKELY(context != NULL) || ALOOP_UNLIKELY(loop->tail >= loop->limit))
+    return aloop__ready_push_slowly(loop, fn, arg, context, origin);
+  aloop__ready_put(loop, fn, arg, origin);
   return true;
 }
 
-/* The same for a caller's callback, with a context captured earlier (a reference that moves in). */
-bool aloop__ready_push_captured(aloop_t *loop, aloop_callback_fn fn, void *arg, aloop__map_t *context,
-                                const char *origin);
+/* The same for a callback of the library: no context, no origin. */
+static inline bool aloop__ready_push(aloop_t *loop, aloop_callback_fn fn, void *arg) {
+  return aloop__ready_push_captured(loop, fn, arg, NULL, NULL);
+}
 
-/* Drops a waiting entry, keeping its place. */
+/* Takes the context of the entry at a position: none as a rule. */
+static inline aloop__map_t *aloop__ready_take_context(aloop_t *loop, uint64_t position) {
+  if (loop->contexts == NULL) return NULL;
+  aloop__map_t *context = loop->contexts[position & loop->mask];
+  if (context != NULL) loop->contexts[position & loop->mask] = NULL;
+  return context;
+}
+
+/* Drops a waiting entry, keeping its place. Its context is the caller's now. */
+aloop__map_t *aloop__ready_withdraw(aloop_t *loop, aloop__entry_t *entry);
+
+/* The same, when destructors of values may run. */
 void aloop__ready_drop(aloop_t *loop, aloop__entry_t *entry);
 
 /* Public calls that are not on a fast path begin with this: 0, ALOOP_ECLOSED, ALOOP_EINVAL (NULL) or
@@ -198,12 +226,29 @@ static inline bool aloop__loop_ok(const aloop_t *loop) {
          aloop__loop_thread((aloop_t *)loop) == 0;
 }
 
+/* Gives the loop a reason (of ALOOP__STOPPING...) to look around after this turn. */
+static inline void aloop__loop_attend(aloop_t *loop, uint32_t reason) {
+  loop->attention |= reason;
+  loop->look_up = 0;
+}
+
+/* The next callback is not to be run as the last one was: it must not run, or there is more to do for it. */
+static inline void aloop__loop_interrupt(aloop_t *loop) {
+  loop->run_end = loop->head;
+  loop->look_up = 0;
+}
+
+/* How many callbacks have run, the running one included. */
+static inline uint64_t aloop__loop_callbacks(const aloop_t *loop) {
+  return loop->head + loop->beside_head;
+}
+
 /* Tells a host that a turn is due sooner than it may think. */
 void aloop__loop_armed(aloop_t *loop);
 
 /* Whether loop->now was read from the clock in this callback. */
 static inline bool aloop__loop_time_is_fresh(const aloop_t *loop) {
-  return loop->in_turn && loop->now_age == loop->callbacks + 1;
+  return loop->in_turn && loop->now_age == aloop__loop_callbacks(loop) + 1;
 }
 
 /* loop->now, read from the clock if it was not yet in this callback. */

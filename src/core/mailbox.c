@@ -198,8 +198,8 @@ static cell_t *take_cells(aloop_t *loop, cell_t *cell, const cell_t *end) {
   for (; cell != end; cell++) {
     ALOOP_PREFETCH_OWN(cell + FETCHED_AHEAD < end ? cell + FETCHED_AHEAD : cell);
     aloop_callback_fn fn = atomic_load_explicit(&cell->fn, memory_order_acquire);
-    if (ALOOP_UNLIKELY(fn == NULL) || !aloop__ready_push(loop, fn, cell->arg)) break;
-    loop->ring[(loop->tail - 1) & loop->mask].origin = cell->origin;
+    if (ALOOP_UNLIKELY(fn == NULL) || !aloop__ready_push_captured(loop, fn, cell->arg, NULL, cell->origin))
+      break;
     atomic_store_explicit(&cell->fn, NULL, memory_order_relaxed);
   }
   return cell;

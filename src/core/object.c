@@ -41,7 +41,7 @@ void aloop__object_stall(aloop__object_t *object) {
   if (object->stalled) return;
   object->stalled = true;
   object->loop->stalled++;
-  object->loop->attention |= ALOOP__STALLED;
+  aloop__loop_attend(object->loop, ALOOP__STALLED);
 }
 
 void aloop__object_resume_stalled(aloop_t *loop) {

@@ -7,8 +7,8 @@
  * itself why scheduling failed. Positions are never used twice and a slot's generation changes with each use:
  * a handle that outlived its callback finds nothing.
  *
- * The fast path of call_soon is a handful of stores. Everything unusual (closed, debug mode, a host's hook)
- * hides behind one test of loop->guard.
+ * The fast path of call_soon is a handful of stores. Most of what is unusual (closed, debug mode, a host's
+ * hook, no room) hides behind one comparison with loop->limit.
  */
 #include "core/loop.h"
 #include "core/clock.h"
@@ -18,30 +18,25 @@ static aloop_handle_t failure(int error) {
   return (aloop_handle_t){(uint64_t)-error};
 }
 
-static aloop_handle_t put(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
-  uint64_t position = loop->tail++;
-  loop->ring[position & loop->mask] = (aloop__entry_t){fn, arg, loop->context, origin};
-  return (aloop_handle_t){position};
-}
-
 /* Everything unusual about call_soon, out of line so that the usual needs no stack. */
 static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, aloop_callback_fn fn, void *arg,
                                                 const char *origin) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return failure(rc);
   if (fn == NULL) return failure(aloop__misuse(loop, ALOOP_EINVAL, "a callback is scheduled with a function"));
-  if (aloop__ready_full(loop) && aloop__ready_grow(loop) < 0) return failure(ALOOP_ENOMEM);
+  if (!aloop__ready_push_slowly(loop, fn, arg, loop->context, origin)) return failure(ALOOP_ENOMEM);
   aloop__map_ref(loop->context);
-  aloop_handle_t handle = put(loop, fn, arg, origin);
+  aloop_handle_t handle = {loop->tail - 1};
   aloop__loop_armed(loop);
   return handle;
 }
 
 aloop_handle_t aloop_call_soon_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
-  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL) || ALOOP_UNLIKELY(loop->guard != 0) ||
-      ALOOP_UNLIKELY(loop->context != NULL) || ALOOP_UNLIKELY(aloop__ready_full(loop)))
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL) || ALOOP_UNLIKELY(loop->context != NULL) ||
+      ALOOP_UNLIKELY(loop->tail >= loop->limit))
     return put_slowly(loop, fn, arg, origin);
-  return put(loop, fn, arg, origin);
+  aloop__ready_put(loop, fn, arg, origin);
+  return (aloop_handle_t){loop->tail - 1};
 }
 
 /* Why there can be no timer, or 0. */

@@ -382,8 +382,8 @@ void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
   while (due(timers, now)) {
     uint32_t slot = timers->heap[0].slot;
     aloop__timer_t *timer = &timers->slots[slot];
-    if (!aloop__ready_push(loop, fire, (void *)(uintptr_t)slot)) return;
-    loop->ring[(loop->tail - 1) & loop->mask].origin = timers->calls[slot].origin;
+    const char *origin = timers->calls[slot].origin;
+    if (!aloop__ready_push_captured(loop, fire, (void *)(uintptr_t)slot, NULL, origin)) return;
     loop->lag[lag_bucket(now - timer->when)]++;
     timer->entry = (uint32_t)(loop->tail - 1);
     timer->when = ~timer->when;

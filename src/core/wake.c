@@ -25,7 +25,7 @@ void aloop__wake_drain(int fd) {
  * callback. */
 static void heard(aloop_t *loop, void *arg) {
   (void)arg;
-  loop->callbacks--;
+  loop->beside_head--;
   aloop__wake_drain(loop->wake.fd);
   for (int i = 0; i < ALOOP__ROOMS; i++)
     if (loop->rooms[i] != NULL && loop->rooms[i]->woken != NULL) loop->rooms[i]->woken(loop, loop->rooms[i]);

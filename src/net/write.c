@@ -160,7 +160,7 @@ void aloop__row_flush(aloop_transport_t *transport) {
 /* Whether a write of this callback was the last one, and nothing else waits. */
 static bool follows(const aloop_transport_t *transport, const aloop__row_t *row) {
   const aloop_t *loop = transport->object.loop;
-  return row->last == transport && row->callback == loop->callbacks && loop->in_turn &&
+  return row->last == transport && row->callback == aloop__loop_callbacks(loop) && loop->in_turn &&
          (transport->flags & (ALOOP__SHUT | ALOOP__WRITE_PAUSED)) == 0 &&
          aloop__outbox_empty(&transport->outbox);
 }
@@ -177,12 +177,12 @@ static ALOOP_NOINLINE bool join_begun_row(aloop_transport_t *transport, aloop__r
   if ((row->owner == transport || follows(transport, row)) && may_wait(transport, size) &&
       append(transport, iov, count, 0) == 0) {
     row->owner = transport;
-    loop->attention |= ALOOP__TURN_END;
+    aloop__loop_attend(loop, ALOOP__TURN_END);
     return true;
   }
   if (row->owner != NULL) aloop__row_end(loop);
   row->last = transport;
-  row->callback = loop->callbacks;
+  row->callback = aloop__loop_callbacks(loop);
   return false;
 }
 
@@ -190,10 +190,10 @@ static ALOOP_NOINLINE bool join_begun_row(aloop_transport_t *transport, aloop__r
 static inline bool join_row(aloop_transport_t *transport, const struct iovec *iov, int count, size_t size) {
   const aloop_t *loop = transport->object.loop;
   aloop__row_t *row = &aloop__net_of(loop)->row;
-  if (row->owner != NULL || (row->callback == loop->callbacks && size <= SMALL))
+  if (row->owner != NULL || (row->callback == aloop__loop_callbacks(loop) && size <= SMALL))
     return join_begun_row(transport, row, iov, count, size);
   row->last = transport;
-  row->callback = loop->callbacks;
+  row->callback = aloop__loop_callbacks(loop);
   return false;
 }
 

@@ -106,7 +106,7 @@ static void arrived(const signals_t *signals, int signum) {
 static void readable(aloop_t *loop, void *arg) {
   (void)arg;
   signals_t *signals = signals_of(loop);
-  loop->callbacks--;
+  loop->beside_head--;
   aloop__wake_drain(signals->watch.fd);
   for (int word = 0; word < ALOOP__SIGSINK_WORDS; word++) {
     uint32_t marks = aloop__sigsink_take(&signals->sink, word);
@@ -195,9 +195,7 @@ static void drop_call(aloop_t *loop, handler_t *handler) {
   if (handler->queued_at == 0) return;
   aloop__entry_t *entry = &loop->ring[handler->queued_at & loop->mask];
   handler->queued_at = 0;
-  handler->dropped = entry->context;
-  entry->context = NULL;
-  aloop__ready_drop(loop, entry);
+  handler->dropped = aloop__ready_withdraw(loop, entry);
 }
 
 /* Takes the handler out of everything but its object. Runs nobody's code. */

@@ -106,6 +106,54 @@ static void a_callback_hands_its_context_down(void **state) {
   aloop_var_unref(var);
 }
 
+static void the_first_variable_may_be_set_inside_a_batch(void **state) {
+  env_t *env = *state;
+  aloop_var_t *var = new_var();
+  look_t child = {var, NULL, NULL}, neighbour = {var, NULL, NULL};
+  parent_t parent = {&child, var};
+  aloop_call_soon(env->loop, set_and_schedule, &parent);
+  aloop_call_soon(env->loop, look, &neighbour);
+  assert_int_equal(run_turn(env->loop), 2);
+  assert_string_equal(neighbour.seen, "none");
+  assert_null(child.seen);
+  run_turn(env->loop);
+  assert_string_equal(child.seen, "of the parent");
+  aloop_var_unref(var);
+}
+
+static void contexts_move_along_as_the_deque_grows(void **state) {
+  env_t *env = *state;
+  enum { COUNT = 300 };
+  static const char *const values[] = {"zero", "one", "two"};
+  look_t looks[COUNT];
+  aloop_var_t *var = new_var();
+  for (int i = 0; i < COUNT; i++) {
+    looks[i] = (look_t){var, NULL, NULL};
+    if (i % 7 == 0) aloop_var_set(env->loop, var, (void *)(uintptr_t)values[i / 7 % 3], NULL, NULL);
+    aloop_call_soon(env->loop, look, &looks[i]);
+  }
+  assert_int_equal(run_turn(env->loop), COUNT);
+  for (int i = 0; i < COUNT; i++) assert_string_equal(looks[i].seen, values[i / 7 % 3]);
+  aloop_var_unref(var);
+}
+
+static void a_place_in_the_deque_keeps_no_context(void **state) {
+  env_t *env = *state;
+  aloop_var_t *var = new_var();
+  look_t looks[100];
+  aloop_var_set(env->loop, var, "captured", NULL, NULL);
+  for (int i = 0; i < 100; i++) {
+    looks[i] = (look_t){var, NULL, NULL};
+    aloop_handle_t handle = aloop_call_soon(env->loop, look, &looks[i]);
+    if (i % 2 == 0) aloop_cancel(env->loop, &handle);
+  }
+  assert_int_equal(run_turn(env->loop), 50);
+  for (int i = 0; i < 100; i++) assert_true(aloop__ready_push(env->loop, look, &looks[i])); /* without one */
+  assert_int_equal(run_turn(env->loop), 100);
+  for (int i = 0; i < 100; i++) assert_string_equal(looks[i].seen, "none");
+  aloop_var_unref(var);
+}
+
 static void a_repeating_timer_starts_afresh_each_time(void **state) {
   env_t *env = *state;
   env_loop(env, (aloop_options_t){.poller = "virtual", .debug = -1});
@@ -460,11 +508,13 @@ static void every_allocation_may_fail(void **state) {
 
 TESTS(T(a_variable_has_no_value_at_first), T(setting_replaces_the_value),
       T(a_callback_sees_what_was_set_when_it_was_scheduled), T(what_a_callback_sets_ends_with_it),
-      T(a_callback_hands_its_context_down), T(a_repeating_timer_starts_afresh_each_time),
-      T(a_value_goes_with_the_last_context_that_holds_it), T(cancelling_a_ready_callback_releases_its_context),
-      T(closing_the_loop_releases_all_values), T(a_destructor_may_do_anything),
-      T(a_destructor_may_run_at_the_end_of_a_callback), T(a_destructor_may_run_while_the_loop_closes),
-      T(a_failed_set_leaves_the_value_to_the_caller), T(a_token_brings_the_old_value_back),
-      T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token), T(a_token_outlives_its_loop),
-      T(a_context_keeps_what_is_set_in_it), T(a_context_is_entered_once_at_a_time), T(contexts_nest),
-      T(a_context_outlives_its_loop), T(nonsense_is_refused), T(every_allocation_may_fail))
+      T(a_callback_hands_its_context_down), T(the_first_variable_may_be_set_inside_a_batch),
+      T(contexts_move_along_as_the_deque_grows), T(a_place_in_the_deque_keeps_no_context),
+      T(a_repeating_timer_starts_afresh_each_time), T(a_value_goes_with_the_last_context_that_holds_it),
+      T(cancelling_a_ready_callback_releases_its_context), T(closing_the_loop_releases_all_values),
+      T(a_destructor_may_do_anything), T(a_destructor_may_run_at_the_end_of_a_callback),
+      T(a_destructor_may_run_while_the_loop_closes), T(a_failed_set_leaves_the_value_to_the_caller),
+      T(a_token_brings_the_old_value_back), T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token),
+      T(a_token_outlives_its_loop), T(a_context_keeps_what_is_set_in_it),
+      T(a_context_is_entered_once_at_a_time), T(contexts_nest), T(a_context_outlives_its_loop),
+      T(nonsense_is_refused), T(every_allocation_may_fail))

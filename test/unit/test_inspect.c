@@ -219,6 +219,33 @@ static void metrics_count_what_happened(void **state) {
   close(fds[1]);
 }
 
+typedef struct counted {
+  aloop_handle_t cancels;
+  uint64_t seen; /* callbacks, as the metrics had it inside */
+} counted_t;
+
+static void look_at_count(aloop_t *loop, void *arg) {
+  counted_t *counted = arg;
+  aloop_cancel(loop, &counted->cancels);
+  counted->seen = metrics_of(loop).callbacks;
+}
+
+static void metrics_count_each_callback_as_it_begins(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  counted_t first = {{0}, 0}, second = {{0}, 0};
+  aloop_call_soon(env->loop, look_at_count, &first);
+  first.cancels = aloop_call_soon(env->loop, count, &calls);
+  aloop_call_soon(env->loop, count, &calls);
+  aloop_call_soon(env->loop, look_at_count, &second);
+  assert_int_equal(run_turn(env->loop), 3);
+  assert_int_equal(first.seen, 1);
+  assert_int_equal(second.seen, 3);
+  for (int i = 0; i < 10; i++) aloop_call_soon(env->loop, count, &calls);
+  aloop_close(env->loop);
+  assert_int_equal(metrics_of(env->loop).callbacks, 3); /* none of those that were dropped */
+}
+
 static void metrics_count_what_lives(void **state) {
   env_t *env = *state;
   int calls = 0, fds[2];
@@ -373,7 +400,8 @@ TESTS(T(debug_mode_is_an_option_a_setter_and_a_variable), T(a_slow_callback_is_r
       T(a_slow_reader_is_reported_with_its_place), T(the_macros_note_file_and_line),
       T(how_slow_is_too_slow_can_be_set), T(without_debug_mode_nobody_measures),
       T(debug_mode_may_begin_inside_a_batch), T(debug_mode_refuses_other_threads),
-      T(debug_mode_names_the_broken_rule), T(metrics_count_what_happened), T(metrics_count_what_lives),
+      T(debug_mode_names_the_broken_rule), T(metrics_count_what_happened),
+      T(metrics_count_each_callback_as_it_begins), T(metrics_count_what_lives),
       T(idle_time_is_time_spent_waiting), T(lateness_is_counted_by_powers_of_two),
       T(an_older_caller_gets_what_it_knows), T(metrics_of_a_closed_loop_are_its_last),
       T(the_dump_describes_one_of_everything), T(the_dump_needs_somebody_to_tell))

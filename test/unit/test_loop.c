@@ -264,6 +264,36 @@ static void a_fatal_stop_leaves_the_rest_queued(void **state) {
   assert_string_equal(trace.text, "abb");
 }
 
+typedef struct later {
+  step_t *before, *after; /* around what ends the run */
+  aloop_callback_fn end;
+  void *arg;
+} later_t;
+
+static void schedule_end(aloop_t *loop, void *arg) {
+  later_t *later = arg;
+  aloop_call_soon(loop, trace_step, later->before);
+  aloop_call_soon(loop, later->end, later->arg);
+  aloop_call_soon(loop, trace_step, later->after);
+}
+
+/* The kernel has just been asked, so the turn after that one does without. */
+static void turns_that_do_not_poll_end_as_all_do(void **state) {
+  env_t *env = *state;
+  trace_t trace = {0};
+  step_t a = {&trace, 'a'}, b = {&trace, 'b'};
+  int error = ALOOP_EPIPE;
+  later_t soft = {&a, &b, stop, NULL}, hard = {&a, &b, stop_hard, &error};
+  aloop_call_soon(env->loop, schedule_end, &soft);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  assert_string_equal(trace.text, "ab");
+  aloop_call_soon(env->loop, schedule_end, &hard);
+  assert_int_equal(aloop_run_forever(env->loop), ALOOP_EPIPE);
+  assert_string_equal(trace.text, "aba");
+  run_turn(env->loop);
+  assert_string_equal(trace.text, "abab");
+}
+
 static void a_fatal_stop_leaves_io_to_the_next_poll(void **state) {
   env_t *env = *state;
   int pair[2], calls = 0, error = ALOOP_EPIPE;
@@ -529,8 +559,9 @@ TESTS(T(a_new_loop_is_idle), T(closing_again_is_a_no_op), T(a_closed_loop_refuse
       T(making_a_loop_may_run_out_of_memory), T(stop_ends_the_run_after_the_batch),
       T(what_the_last_batch_adds_waits_for_the_next_run), T(a_stop_before_the_run_gives_one_turn),
       T(a_stop_before_the_run_still_looks_at_io), T(io_and_timers_can_stop_the_run),
-      T(a_fatal_stop_leaves_the_rest_queued), T(a_fatal_stop_leaves_io_to_the_next_poll),
-      T(a_reader_can_stop_hard), T(a_fatal_stop_before_the_run_ends_it_at_once), T(a_fatal_stop_needs_an_error),
+      T(a_fatal_stop_leaves_the_rest_queued), T(turns_that_do_not_poll_end_as_all_do),
+      T(a_fatal_stop_leaves_io_to_the_next_poll), T(a_reader_can_stop_hard),
+      T(a_fatal_stop_before_the_run_ends_it_at_once), T(a_fatal_stop_needs_an_error),
       T(one_loop_runs_in_a_thread_at_a_time), T(a_timeout_limits_the_wait), T(a_turn_counts_its_callbacks),
       T(a_turn_has_an_order), T(posts_run_after_what_was_scheduled), T(nested_callbacks_wait_for_the_next_turn),
       T(io_is_looked_at_while_callbacks_keep_coming), T(io_is_looked_at_when_callbacks_become_slow),
