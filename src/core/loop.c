@@ -10,7 +10,7 @@
  * - While callbacks keep callbacks coming, most turns do not ask the kernel at all (a system call costs more
  *   than fifty callbacks), but I/O and timers are looked at after at most 20 microseconds. Looking at a clock
  *   every turn would cost as much as two callbacks, so it is looked at again after half of the turns that would
- *   still fit, if they were like the last ones, and after 32 at most; callbacks that are suddenly slow are
+ *   still fit, if they were like the last ones, and after 64 at most; callbacks that are suddenly slow are
  *   noticed then.
  * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the
  *   rest queued.
@@ -27,7 +27,7 @@
 #include "core/report.h"
 #include "poller/poller.h"
 
-enum { BATCH = 256, STRIDE_MAX = 32, STALE_POLLS_MAX = 64 };
+enum { BATCH = 256, STRIDE_MAX = 64, STALE_POLLS_MAX = 64 };
 
 #define DEFAULT_SLOW ALOOP_MILLIS(100)
 

@@ -529,7 +529,7 @@ static void io_is_looked_at_while_callbacks_keep_coming(void **state) {
 }
 
 static void io_is_looked_at_when_callbacks_become_slow(void **state) {
-  look_at_io_while_busy(*state, true, 33);
+  look_at_io_while_busy(*state, true, 65);
 }
 
 static void timers_run_while_callbacks_keep_coming(void **state) {
