@@ -270,7 +270,7 @@ aloop_datagram_t *aloop__datagram_new(aloop_t *loop, int fd, uint16_t flags, con
   endpoint->fd = fd;
   endpoint->flags = flags;
   endpoint->cut_max = aloop__dgram_cut_max(fd);
-  endpoint->ask = 1;
+  endpoint->ask = 2;
   aloop__write_default_limits(&endpoint->high, &endpoint->low);
   if (peer != NULL) memcpy(&endpoint->peer, peer, peer_size);
   endpoint->peer_size = peer != NULL ? peer_size : 0;

@@ -7,7 +7,7 @@
  * as many as came last time, and a busy socket gives 32 with one call. As long as a call brings what was asked
  * for another one follows, up to a budget per turn, in calls and in bytes; the rest waits for the next turn, so
  * that one busy socket cannot starve the others. Where datagrams have come one at a time for a while, a turn
- * asks for one with the call that is made for that, and only each eighth looks whether there are more by now.
+ * asks for one with the call that is made for that, and only each 32nd looks whether there are more by now.
  *
  * Memory that is never received into is never touched. Unix datagrams may be larger than any of UDP: for them
  * the buffer has 8 slots of a quarter of a mebibyte.
@@ -29,7 +29,7 @@
 
 enum {
   SINGLES = 4,
-  SINGLES_LOOK = 8,
+  SINGLES_LOOK = 32,
   BATCHES_PER_TURN = 4,
   BUFFER = ALOOP__DGRAM_BATCH * ALOOP__DGRAM_SLOT,
   LOCAL_SLOTS = 8
@@ -75,24 +75,7 @@ static int slots_of(const aloop_datagram_t *endpoint) {
   return endpoint->flags & ALOOP__DGRAM_LOCAL ? LOCAL_SLOTS : ALOOP__DGRAM_BATCH;
 }
 
-/* One datagram, of which nothing but the sender is wanted. */
-static int receive_one(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
-  struct msghdr *header = &dgrams->in[0].msg_hdr;
-  socklen_t size = sizeof dgrams->from[0];
-  ssize_t n = recvfrom(endpoint->fd, dgrams->buffer, ALOOP__DGRAM_SLOT, 0,
-                       (struct sockaddr *)(void *)&dgrams->from[0], &size);
-  if (n < 0) return errno == EWOULDBLOCK || errno == EINTR ? ALOOP_EAGAIN : -errno;
-  dgrams->in_parts[0].iov_base = dgrams->buffer;
-  dgrams->in[0].msg_len = (unsigned)n;
-  header->msg_name = &dgrams->from[0];
-  header->msg_namelen = size;
-  header->msg_flags = 0;
-  return 1;
-}
-
-static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
-  bool simple = (endpoint->flags & ALOOP__DGRAM_LOCAL) == 0 && !aloop__dgram_wants_controls(endpoint);
-  if (count == 1 && simple) return receive_one(endpoint, dgrams);
+static int receive(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
   size_t slot = endpoint->flags & ALOOP__DGRAM_LOCAL ? BUFFER / LOCAL_SLOTS : ALOOP__DGRAM_SLOT;
   prepare(dgrams, (unsigned)count, slot, aloop__dgram_wants_controls(endpoint));
   return aloop__mmsg_receive(endpoint->fd, dgrams->in, (unsigned)count);
@@ -100,7 +83,7 @@ static int receive(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int coun
 
 /* ---- Delivering ----------------------------------------------------------------------------------------- */
 
-static aloop_message_t message_of(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int i) {
+static inline aloop_message_t message_of(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int i) {
   aloop__mmsg_t *in = &dgrams->in[i];
   bool named = in->msg_hdr.msg_namelen > 0;
   aloop_message_t message = {.data = dgrams->in_parts[i].iov_base,
@@ -170,13 +153,18 @@ static uint16_t port_of(int fd) {
   return port > 0 ? htons((uint16_t)port) : 0;
 }
 
+static void begin_delivery(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, const char *memory,
+                           size_t size) {
+  dgrams->memory = memory;
+  dgrams->memory_size = size;
+  endpoint->flags |= ALOOP__DGRAM_CORKED;
+}
+
 void aloop__dgram_deliver(aloop_datagram_t *endpoint, int count, const char *memory, size_t size) {
   aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
   if ((endpoint->flags & ALOOP__DGRAM_WANT_LOCAL) && endpoint->port == 0)
     endpoint->port = port_of(endpoint->fd);
-  dgrams->memory = memory;
-  dgrams->memory_size = size;
-  endpoint->flags |= ALOOP__DGRAM_CORKED;
+  begin_delivery(endpoint, dgrams, memory, size);
   if (endpoint->table->datagrams_received != NULL)
     deliver_all(endpoint, dgrams, count);
   else
@@ -200,18 +188,31 @@ static size_t size_of(const aloop__dgrams_t *dgrams, int count) {
 }
 
 /* After a receive that brought so many: what the next one asks for. */
-static void learn(aloop_datagram_t *endpoint, int asked, int came) {
+static void learn(aloop_datagram_t *endpoint, int came) {
   int more = came * 2 < slots_of(endpoint) ? came * 2 : slots_of(endpoint);
-  if (came > 1)
-    endpoint->singles = 0;
-  else if (asked > 1 || endpoint->singles >= SINGLES)
-    endpoint->singles = endpoint->singles < SINGLES + SINGLES_LOOK ? endpoint->singles + 1u : SINGLES + 1u;
-  bool alone = endpoint->singles >= SINGLES && endpoint->singles < SINGLES + SINGLES_LOOK;
+  endpoint->singles = came == 1 ? (uint16_t)(endpoint->singles + 1) : 0;
+  bool alone = endpoint->singles >= SINGLES && endpoint->singles % SINGLES_LOOK != 0;
   endpoint->ask = (uint16_t)(alone ? 1 : more);
 }
 
-void aloop__dgram_readable(aloop_datagram_t *endpoint) {
-  aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
+/* One datagram, by the call that is made for one, and delivered without a detour. */
+static void receive_alone(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
+  struct sockaddr *from = (struct sockaddr *)(void *)&dgrams->from[0];
+  socklen_t size = sizeof dgrams->from[0];
+  ssize_t n = recvfrom(endpoint->fd, dgrams->buffer, ALOOP__DGRAM_SLOT, 0, from, &size);
+  if (ALOOP_UNLIKELY(n < 0)) {
+    aloop__dgram_failed(endpoint, errno == EWOULDBLOCK || errno == EINTR ? ALOOP_EAGAIN : -errno);
+    return;
+  }
+  aloop_message_t message = {
+      .data = dgrams->buffer, .size = (size_t)n, .address = size > 0 ? from : NULL, .address_size = size};
+  learn(endpoint, 1);
+  begin_delivery(endpoint, dgrams, dgrams->buffer, BUFFER);
+  deliver_one(endpoint, &message);
+  aloop__dgram_uncork(endpoint);
+}
+
+static ALOOP_NOINLINE void receive_batches(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   size_t size = 0;
   for (int i = 0; i < BATCHES_PER_TURN && size < ALOOP__READ_BUDGET && is_open(endpoint); i++) {
     int asked = endpoint->ask;
@@ -220,9 +221,17 @@ void aloop__dgram_readable(aloop_datagram_t *endpoint) {
       aloop__dgram_failed(endpoint, came);
       return;
     }
-    learn(endpoint, asked, came);
+    learn(endpoint, came);
     aloop__dgram_deliver(endpoint, came, dgrams->buffer, BUFFER);
-    if (came < asked || endpoint->singles > SINGLES) return;
+    if (came < asked || came == 1) return;
     size += size_of(dgrams, came);
   }
+}
+
+void aloop__dgram_readable(aloop_datagram_t *endpoint) {
+  bool more_wanted = (endpoint->flags & ALOOP__DGRAM_LOCAL) != 0 || aloop__dgram_wants_controls(endpoint);
+  if (endpoint->ask == 1 && !more_wanted)
+    receive_alone(endpoint, aloop__dgrams_of(endpoint->object.loop));
+  else
+    receive_batches(endpoint, aloop__dgrams_of(endpoint->object.loop));
 }

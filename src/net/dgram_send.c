@@ -309,18 +309,15 @@ static bool is_plain(const aloop_message_t *message) {
   return message->segment == 0 && message->local == NULL && message->ecn == 0;
 }
 
-/* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. One alone
- * goes a shorter way. */
-static void put(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
-  errors_t errors = {.count = 0};
+/* Takes at most a batch of messages, all of which were accepted: sends them, or else queues them. `refused` is
+ * what the socket has said of the first of them, if it was asked: 0 if not. */
+static ALOOP_NOINLINE void put_batch(aloop_datagram_t *endpoint, const aloop_message_t *messages,
+                                     unsigned count, int refused) {
+  errors_t errors;
   cursor_t cursor = {.index = 0};
-  bool room = endpoint->first == NULL;
-  if (count == 1 && room && is_plain(messages)) {
-    int rc = send_now(endpoint, messages);
-    if (ALOOP_LIKELY(rc == 0)) return;
-    room = false;
-    if (rc != ALOOP_EAGAIN) errors.list[errors.count++] = rc, cursor.index = 1;
-  }
+  bool room = endpoint->first == NULL && refused != ALOOP_EAGAIN;
+  errors.count = 0;
+  if (refused != 0 && room) errors.list[errors.count++] = refused, cursor.index = 1;
   while (room && cursor.index < count) room = transmit(endpoint, messages, count, &cursor, &errors);
   for (; cursor.index < count; advance(&cursor, messages, 1, 0)) {
     aloop_message_t rest = messages[cursor.index];
@@ -331,6 +328,13 @@ static void put(aloop_datagram_t *endpoint, const aloop_message_t *messages, uns
   }
   check_high(endpoint);
   report_all(endpoint, &errors);
+}
+
+/* The same; one alone goes a shorter way. */
+static void put(aloop_datagram_t *endpoint, const aloop_message_t *messages, unsigned count) {
+  bool alone = count == 1 && endpoint->first == NULL && is_plain(messages);
+  int rc = alone ? send_now(endpoint, messages) : 0;
+  if (!alone || ALOOP_UNLIKELY(rc < 0)) put_batch(endpoint, messages, count, rc);
 }
 
 static unsigned peek(const aloop_datagram_t *endpoint, aloop_message_t *messages) {
@@ -447,8 +451,7 @@ static const char *fault_of_address(const aloop_datagram_t *endpoint, const aloo
   return NULL;
 }
 
-/* Why the message is refused, or 0. It then goes where it goes without looking at the endpoint. */
-static int check(aloop_datagram_t *endpoint, aloop_message_t *message, size_t before) {
+static ALOOP_NOINLINE int check_closely(aloop_datagram_t *endpoint, aloop_message_t *message, size_t before) {
   if (endpoint->state >= ALOOP__CLOSING) return ALOOP_ECLOSED;
   if ((message->data == NULL && message->size > 0) || message->size > PTRDIFF_MAX)
     return aloop__misuse(endpoint->object.loop, ALOOP_EINVAL, "a datagram has bytes where its size says so");
@@ -464,6 +467,17 @@ static int check(aloop_datagram_t *endpoint, aloop_message_t *message, size_t be
   size_t unsent = endpoint->unsent + gathered(endpoint) + before, size = weight_of(message);
   if (endpoint->cap > 0 && (size > endpoint->cap || unsent > endpoint->cap - size)) return ALOOP_ENOBUFS;
   return 0;
+}
+
+/* Why the message is refused, or 0. It then goes where it goes without looking at the endpoint. One with bytes
+ * and an address, from an endpoint that has no limit and sends to everybody, needs no closer look. */
+static inline int check(aloop_datagram_t *endpoint, aloop_message_t *message, size_t before) {
+  bool open = endpoint->state < ALOOP__CLOSING && endpoint->cap == 0 && endpoint->peer_size == 0;
+  bool whole = message->data != NULL && message->size <= PTRDIFF_MAX && message->local == NULL;
+  bool fits =
+      message->address_size >= sizeof(sa_family_t) && message->address_size <= sizeof(struct sockaddr_storage);
+  bool usual = ALOOP_LIKELY(open) && ALOOP_LIKELY(whole) && ALOOP_LIKELY(fits) && message->address != NULL;
+  return usual ? 0 : check_closely(endpoint, message, before);
 }
 
 /* Gathers it. False: not inside a delivery any more, or there is something else in the way. */
@@ -507,22 +521,41 @@ static int check_some(aloop_datagram_t *endpoint, const aloop_message_t *message
   return 0;
 }
 
-int64_t aloop_datagram_send_many(aloop_datagram_t *endpoint, const aloop_message_t *messages, size_t count) {
+/* Sends what was checked, behind what was gathered. */
+static void put_behind(aloop_datagram_t *endpoint, const aloop_message_t *checked, unsigned count) {
+  if (is_corked(endpoint)) put_gathered(endpoint, aloop__dgrams_of(endpoint->object.loop));
+  if (endpoint->state < ALOOP__ENDING) put(endpoint, checked, count);
+}
+
+static int64_t send_one(aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  aloop_message_t checked = *message;
+  int rc = check(endpoint, &checked, 0);
+  if (rc < 0) return rc;
+  put_behind(endpoint, &checked, 1);
+  return 1;
+}
+
+static ALOOP_NOINLINE int64_t send_several(aloop_datagram_t *endpoint, const aloop_message_t *messages,
+                                           size_t count) {
   aloop_message_t checked[ALOOP__DGRAM_BATCH];
   size_t done = 0;
-  int rc = aloop__datagram_enter(endpoint);
-  if (rc < 0) return rc;
-  if (messages == NULL && count > 0)
-    return aloop__misuse(endpoint->object.loop, ALOOP_EINVAL, "messages is NULL");
+  int rc = 0;
   while (done < count && rc == 0) {
     unsigned taken;
     rc = check_some(endpoint, messages + done, count - done, checked, &taken);
     if (taken == 0) break;
-    if (is_corked(endpoint)) put_gathered(endpoint, aloop__dgrams_of(endpoint->object.loop));
-    if (endpoint->state < ALOOP__ENDING) put(endpoint, checked, taken);
+    put_behind(endpoint, checked, taken);
     done += taken;
   }
   return done > 0 ? (int64_t)done : rc;
+}
+
+int64_t aloop_datagram_send_many(aloop_datagram_t *endpoint, const aloop_message_t *messages, size_t count) {
+  int rc = aloop__datagram_enter(endpoint);
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
+  if (messages == NULL && count > 0)
+    return aloop__misuse(endpoint->object.loop, ALOOP_EINVAL, "messages is NULL");
+  return count == 1 ? send_one(endpoint, messages) : send_several(endpoint, messages, count);
 }
 
 /* ---- Public limits -------------------------------------------------------------------------------------- */
