@@ -552,7 +552,7 @@ ALOOP_INLINE int quiet_turns(aloop_t *loop, aloop_poll_event_t *batch) {
 static int begin_run(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  if (loop->fork_generation != aloop__current_forks())
+  if (loop->fork_generation != aloop__current_forks_seen())
     return aloop__misuse(loop, ALOOP_ECHILD,
                          "the loop was made before fork; call aloop_after_fork in the child");
   if (loop->running) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
