@@ -43,8 +43,8 @@ typedef struct aloop__kind {
 } aloop__kind_t;
 
 struct aloop__object {
-  aloop__list_t link;
   aloop_t *loop;
+  aloop__list_t link;
   const aloop__kind_t *kind;
   const char *origin;
   uint32_t refs;
