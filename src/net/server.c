@@ -101,10 +101,10 @@ void aloop_server_close(aloop_server_t *server) {
 
 void aloop__server_client_lost(aloop_server_t *server) {
   server->clients--;
-  if (!server->closed)
-    aloop__accept_retry(server);
-  else
+  if (server->closed)
     aloop__server_settle(server);
+  else if (server->max_clients > 0 || server->spread != NULL) /* there may have been no room */
+    aloop__accept_retry(server);
   if (server->branch != NULL) aloop__branch_lost(server->branch);
   aloop__object_unref(&server->object);
 }

@@ -90,15 +90,20 @@ static int control(const epoll_t *self, int operation, int fd, uint32_t token, u
   return errno == ENOSPC ? ALOOP_ENOMEM : -errno; /* the user's share of memory for watches is used up */
 }
 
-static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
-  const epoll_t *self = state;
-  int operation = after == 0 ? EPOLL_CTL_DEL : before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-  int error = control(self, operation, fd, token, after);
-  if (error == 0) return 0;
+/* An operation that has failed: what was closed behind our back needs another one, or none. */
+static ALOOP_NOINLINE int update_otherwise(const epoll_t *self, int operation, int error, int fd,
+                                           uint32_t token, uint32_t after) {
   if (operation == EPOLL_CTL_ADD && error == -EEXIST) return control(self, EPOLL_CTL_MOD, fd, token, after);
   if (operation == EPOLL_CTL_MOD && error == -ENOENT) return control(self, EPOLL_CTL_ADD, fd, token, after);
   bool gone = error == -ENOENT || error == -EBADF || error == -EPERM;
   return operation == EPOLL_CTL_DEL && gone ? 0 : error;
+}
+
+static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
+  const epoll_t *self = state;
+  int operation = after == 0 ? EPOLL_CTL_DEL : before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  int error = control(self, operation, fd, token, after);
+  return ALOOP_LIKELY(error == 0) ? 0 : update_otherwise(self, operation, error, fd, token, after);
 }
 
 /* The rest of wait_ready for a finite timeout; apart, so that the common case saves fewer registers. */
