@@ -219,7 +219,10 @@ typedef struct aloop_allocator {
 /* ---- Pollers --------------------------------------------------------------------------------------------- */
 
 enum { ALOOP_READABLE = 1, ALOOP_WRITABLE = 4 };
-enum { ALOOP_POLLER_ONE_THREAD = 1 };
+enum { ALOOP_POLLER_ONE_THREAD = 1, ALOOP_POLLER_EDGES = 2 };
+
+/* Beside these, for update() of a poller with ALOOP_POLLER_EDGES. */
+enum { ALOOP_EDGES = 2 };
 
 typedef struct aloop_poll_event {
   uint32_t events; /* ALOOP_READABLE | ALOOP_WRITABLE; any other bit: an error or hang-up, which is for both */
@@ -254,7 +257,9 @@ typedef struct aloop_poller {
   /* May be NULL. A run or a hosted turn ends: what update() has put off happens now. */
   void (*flush)(void *state);
   /* ALOOP_POLLER_ONE_THREAD: the state belongs to the thread that waits first; in another wait() answers
-   * ALOOP_EEXIST and is opened anew, and so for a host, then with an `arg` that is not NULL. */
+   * ALOOP_EEXIST and is opened anew, and so for a host, then with an `arg` that is not NULL.
+   * ALOOP_POLLER_EDGES: with ALOOP_EDGES in `after` an event is due when something has come, once, and not for
+   * as long as it is there; the loop's own wake-up then needs no reading. */
   uint64_t flags;
 } aloop_poller_t;
 

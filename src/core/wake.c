@@ -4,6 +4,9 @@
  * until the loop clears it, so a wake-up can come before the wait it is meant for. The mailbox sees to it that
  * each sleep costs one write at most, and both ends never block: a pipe that is full has woken the loop
  * already.
+ *
+ * A poller that can tell edges from levels spares the loop the clearing: each write to an eventfd is an edge,
+ * however high its count is, and the count never gets to its end. (A pipe that is full has no more edges.)
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +24,17 @@ void aloop__wake_drain(int fd) {
   while ((n < 0 && errno == EINTR) || n == (ssize_t)sizeof buffer);
 }
 
+/* Whether each write is told once, and nothing has to be read. */
+static bool has_edges(const aloop_t *loop) {
+  return loop->wake_write == loop->wake.fd && (loop->poller->flags & ALOOP_POLLER_EDGES) != 0;
+}
+
 /* What the wake-up was for is found in the mailbox, or by the rooms; here it is only heard. It counts as no
  * callback. */
 static void heard(aloop_t *loop, void *arg) {
   (void)arg;
   loop->beside_head--;
-  aloop__wake_drain(loop->wake.fd);
+  if (!has_edges(loop)) aloop__wake_drain(loop->wake.fd);
   for (int i = 0; i < ALOOP__ROOMS; i++)
     if (loop->rooms[i] != NULL && loop->rooms[i]->woken != NULL) loop->rooms[i]->woken(loop, loop->rooms[i]);
 }
@@ -55,7 +63,8 @@ int aloop__wake_open(aloop_t *loop) {
   if (rc < 0) return rc;
   loop->wake_write = fds[1];
   rc = aloop__watch_claim(loop, &loop->wake, fds[0], &wake_ops);
-  if (rc == 0) rc = aloop__watch_set(loop, &loop->wake, ALOOP_READABLE);
+  uint32_t edges = has_edges(loop) ? ALOOP_EDGES : 0;
+  if (rc == 0) rc = aloop__watch_set(loop, &loop->wake, ALOOP_READABLE | edges);
   if (rc == 0) return 0;
   aloop__watch_stop(loop, &loop->wake);
   close(fds[0]);

@@ -18,9 +18,9 @@
  * its old number, where a duplicate had kept it. Only a number that is closed, reused and then changed without
  * ever being removed leaves a ghost with the token of a living watch, whose owner is then called for nothing.
  *
- * EPOLLRDHUP is not asked for: a half-closed connection is readable, and reading tells. EPOLLET and
- * EPOLLONESHOT would break the contract of levels. The epoll file is shared with the child of a fork; close()
- * must therefore only close it and not remove anything from it.
+ * EPOLLRDHUP is not asked for: a half-closed connection is readable, and reading tells. EPOLLET is for who asks
+ * for edges; it and EPOLLONESHOT would break the contract of levels. The epoll file is shared with the child of
+ * a fork; close() must therefore only close it and not remove anything from it.
  */
 #ifdef ALOOP_HAVE_EPOLL
 
@@ -83,7 +83,8 @@ static int control(const epoll_t *self, int operation, int fd, uint32_t token, u
   mark_t mark = {fd, token};
   struct epoll_event event = {
       .events = (events & ALOOP_READABLE ? (uint32_t)EPOLLIN : 0) |
-                (events & ALOOP_WRITABLE ? (uint32_t)EPOLLOUT : 0),
+                (events & ALOOP_WRITABLE ? (uint32_t)EPOLLOUT : 0) |
+                (events & ALOOP_EDGES ? (uint32_t)EPOLLET : 0),
   };
   memcpy(&event.data, &mark, sizeof mark);
   if (epoll_ctl(self->fd, operation, fd, &event) == 0) return 0;
@@ -160,6 +161,7 @@ const aloop_poller_t aloop__poller_epoll = {
     .update = update,
     .wait = wait_ready,
     .backend_fd = backend_fd,
+    .flags = ALOOP_POLLER_EDGES,
 };
 
 #else

@@ -667,6 +667,22 @@ static void a_peer_that_has_finished_does_not_make_a_full_socket_busy(void **sta
   close_both(fds);
 }
 
+static void an_edge_is_told_once(void **state) {
+  bed_t *bed = *state;
+  if ((bed->table->flags & ALOOP_POLLER_EDGES) == 0) skip();
+  int fds[2];
+  make_socketpair(fds);
+  watch(bed, fds[0], TOKEN, R | ALOOP_EDGES);
+  for (int i = 0; i < 3; i++) { /* nothing is read */
+    put(fds[1]);
+    assert_int_equal(look(bed, TOKEN), R);
+    assert_int_equal(look(bed, TOKEN), 0);
+  }
+  assert_int_equal(update(bed, fds[0], TOKEN, R | ALOOP_EDGES, R), 0);
+  for (int i = 0; i < 3; i++) assert_int_equal(look(bed, TOKEN), R);
+  close_both(fds);
+}
+
 /* ---- Many ------------------------------------------------------------------------------------------------ */
 
 static void few_places_starve_nobody(void **state) {
@@ -1071,8 +1087,8 @@ TESTS(T(reports_what_is_readable), T(reports_what_is_writable), T(reports_both_d
       T(a_signal_interrupts_a_wait_for_ever), T(a_signal_interrupts_a_finite_wait),
       T(a_huge_timeout_is_a_long_wait), T(another_thread_ends_a_wait_for_ever),
       T(the_backend_descriptor_tells_when_a_wait_would_not_block),
-      T(a_peer_that_has_finished_does_not_make_a_full_socket_busy), T(few_places_starve_nobody),
-      T(finds_the_ready_ones_among_very_many), T(only_select_refuses_high_numbers),
+      T(a_peer_that_has_finished_does_not_make_a_full_socket_busy), T(an_edge_is_told_once),
+      T(few_places_starve_nobody), T(finds_the_ready_ones_among_very_many), T(only_select_refuses_high_numbers),
       T(agrees_with_a_model_over_random_steps), T(open_survives_every_failing_allocation),
       T(open_tells_when_descriptors_are_short), T(a_failing_allocation_changes_nothing),
       T(many_descriptors_survive_every_failing_allocation), T(the_virtual_clock_jumps_to_the_nanosecond),
