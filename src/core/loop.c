@@ -280,7 +280,7 @@ ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t 
 
 /* Step 3. The very first post is noticed one turn late, by its wake-up. */
 ALOOP_INLINE void take_mailbox(aloop_t *loop, bool posted_to) {
-  if (ALOOP_UNLIKELY(posted_to) && aloop__mailbox_pending(loop)) aloop__mailbox_take(loop);
+  if (ALOOP_UNLIKELY(posted_to)) aloop__mailbox_take(loop);
 }
 
 /* Step 4. */

@@ -21,14 +21,13 @@ enum { ALOOP__CACHE_LINE = 64 };
 
 /* Members that different threads write lie on different cache lines. */
 typedef struct aloop__mailbox {
-  _Atomic uint64_t state; /* next ticket << 2 | CLOSED | SLEEPING */
+  _Atomic uint64_t state;  /* next ticket << 2 | CLOSED | SLEEPING */
+  _Atomic uint32_t wakers; /* posters that are about to write the wake-up */
   char apart[ALOOP__CACHE_LINE];
   _Atomic(_Atomic(aloop__page_t *) *) directory; /* pages by number; NULL until the first post */
-  _Atomic uint32_t wakers;                       /* posters that are about to write the wake-up */
   char apart_too[ALOOP__CACHE_LINE];
-  _Atomic uint64_t head;       /* next ticket to take; written by the loop's thread only, like sleep_from */
-  _Atomic uint64_t sleep_from; /* the ticket whose owner wakes the loop */
-  bool more;                   /* not all was taken; of the loop's thread */
+  _Atomic uint64_t head; /* next ticket to take; written by the loop's thread only */
+  bool more;             /* perhaps not all was taken; of the loop's thread */
 } aloop__mailbox_t;
 
 void aloop__mailbox_init(aloop__mailbox_t *mailbox);
@@ -48,7 +47,7 @@ void aloop__mailbox_take(aloop_t *loop);
 bool aloop__mailbox_sleep(aloop_t *loop);
 void aloop__mailbox_awake(aloop_t *loop);
 
-/* Whether a post waits to be taken. */
+/* Whether somebody has posted what is not taken, or is about to. */
 bool aloop__mailbox_pending(const aloop_t *loop);
 
 /* Whether anybody has ever posted: until then none of the steps above is needed. */
