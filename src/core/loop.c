@@ -504,8 +504,10 @@ ALOOP_INLINE void skipping_turns(aloop_t *loop) {
   if (loop->head != loop->tail && is_plain(loop)) {
     plain_turns(loop);
   } else {
-    run_carefully(loop, loop->tail);
-    loop->turns++;
+    do {
+      run_carefully(loop, loop->tail);
+      loop->turns++;
+    } while (loop->head != loop->tail && loop->turns < loop->look_up);
   }
   end_turn(loop);
 }
