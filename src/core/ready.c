@@ -25,7 +25,7 @@
 
 #include <string.h>
 
-enum { FIRST_SIZE = 32 };
+enum { FIRST_SIZE = 16 };
 
 void aloop__ready_set_limit(aloop_t *loop) {
   loop->limit = loop->guard != 0 ? 0 : loop->head + loop->mask + 1;
