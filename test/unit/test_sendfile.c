@@ -404,6 +404,28 @@ static void a_fast_reader_does_not_keep_the_loop_busy(void **state) {
   }
 }
 
+/* A reader that empties the socket while the call is at work. */
+static void a_reader_on_another_cpu_does_not_either(void **state) {
+  enum { SIZE = 64 << 20, CALLS = 16 };
+  tape_t tape;
+#ifndef __linux__
+  skip(); /* where there is no sendfile to stand in for */
+#endif
+  int peer = begin(&tape, *state, 0);
+  int file = make_file(0);
+  assert_int_equal(ftruncate(file, SIZE), 0);
+  kernel.pretends = true;
+  kernel.calls = 0;
+  aloop_future_t *future = start(&tape, file, 0, SIZE);
+  for (int call = 1; call < CALLS; call++) {
+    assert_int_equal(kernel.calls, call);
+    assert_false(aloop_future_done(future));
+    run_turn(tape.env->loop);
+  }
+  expect_result(future, SIZE);
+  finish(&tape, peer, file);
+}
+
 /* ---- Ends ----------------------------------------------------------------------------------------------- */
 
 static void close_lets_it_finish(void **state) {
@@ -735,9 +757,10 @@ TESTS(T(whole_files_and_parts_arrive), T(what_lies_behind_the_end_is_not_there),
       T(a_file_follows_what_was_written_before), T(a_file_that_shrinks_ends_early),
       T(files_follow_what_was_gathered), T(writes_are_refused_meanwhile), T(reading_rests_meanwhile),
       T(reading_stays_paused_afterwards_if_it_was), T(a_fast_reader_does_not_keep_the_loop_busy),
-      T(close_lets_it_finish), T(an_abort_fails_it), T(cancelling_stops_it_and_the_connection_goes_on),
-      T(cancelling_before_the_first_byte_sends_nothing), T(a_peer_that_goes_away_fails_it),
-      T(closing_the_loop_fails_it), T(an_error_of_the_file_leaves_the_connection), T(nobody_has_to_wait_for_it),
+      T(a_reader_on_another_cpu_does_not_either), T(close_lets_it_finish), T(an_abort_fails_it),
+      T(cancelling_stops_it_and_the_connection_goes_on), T(cancelling_before_the_first_byte_sends_nothing),
+      T(a_peer_that_goes_away_fails_it), T(closing_the_loop_fails_it),
+      T(an_error_of_the_file_leaves_the_connection), T(nobody_has_to_wait_for_it),
       T(senseless_arguments_are_refused), T(a_file_that_cannot_be_read_fails),
       T(a_side_that_is_closed_sends_no_file), T(without_sendfile_the_fallback_can_be_refused),
       T(a_sendfile_begun_inside_pause_writing_comes_first), T(timeouts_count_meanwhile),
