@@ -334,13 +334,15 @@ static void order_is_kept_among_writes_of_every_kind(void **state) {
 
 static void answer_with_two(tape_t *tape) {
   assert_int_equal(aloop_transport_write(tape->transport, "a", 1), 0);
-  assert_int_equal(send_named(tape->transport, "F", 0), 0);
+  int *next = tape->arg;
+  assert_int_equal(send_named(tape->transport, "F", (unsigned char)(*next)++), 0);
   assert_int_equal(aloop_transport_write(tape->transport, "b", 1), 0);
-  assert_int_equal(send_named(tape->transport, "Fc", 1), 0);
+  assert_int_equal(send_named(tape->transport, "Fc", (unsigned char)(*next)++), 0);
 }
 
 static void inside_data_received(void **state) {
-  tape_t tape = {.on[DATA] = answer_with_two};
+  int next = 0;
+  tape_t tape = {.on[DATA] = answer_with_two, .arg = &next};
   reader_t reader = {0};
   int peer = open_unix(*state, &tape, &plain_protocol);
   say(peer, "go");
@@ -348,6 +350,25 @@ static void inside_data_received(void **state) {
   for (int i = 0; i < 4; i++) read_some(&reader, peer);
   assert_int_equal(reader.size, 5);
   assert_int_equal(reader.taken, 2);
+  end_tape(&tape, peer);
+}
+
+static void write_a_row(aloop_t *loop, void *arg) {
+  (void)loop;
+  put(arg, "before ");
+  for (int i = 0; i < 3; i++) answer_with_two(arg);
+}
+
+static void in_a_row_of_writes(void **state) {
+  int next = 0;
+  tape_t tape = {.arg = &next};
+  reader_t reader = {0};
+  int peer = open_unix(*state, &tape, &plain_protocol);
+  aloop_call_soon(tape.env->loop, write_a_row, &tape);
+  run_turn(tape.env->loop);
+  for (int i = 0; i < 20; i++) read_some(&reader, peer);
+  assert_int_equal(reader.size, 7 + 3 * 5);
+  assert_int_equal(reader.taken, 6);
   end_tape(&tape, peer);
 }
 
@@ -561,8 +582,8 @@ TESTS(T(who_wants_none_gets_none), T(a_descriptor_arrives), T(unix_sockets_do_it
       T(clients_of_a_servers_descriptors_do_it), T(a_relay_passes_them_on),
       T(a_relay_to_another_kind_closes_them), T(several_arrive_in_order), T(it_is_there_when_its_byte_is),
       T(buffered_protocols_receive_them_too), T(a_full_socket_takes_it_later),
-      T(order_is_kept_among_writes_of_every_kind), T(inside_data_received), T(from_inside_pause_writing),
-      T(behind_a_sendfile), T(closing_sends_what_waits), T(aborting_closes_what_was_unsent),
-      T(what_nobody_takes_is_closed), T(closing_the_loop_closes_them), T(too_many_end_the_connection),
-      T(a_process_without_room_ends_the_connection), T(without_room_nothing_is_sent),
-      T(over_the_cap_nothing_is_taken), T(without_memory_none_is_left))
+      T(order_is_kept_among_writes_of_every_kind), T(inside_data_received), T(in_a_row_of_writes),
+      T(from_inside_pause_writing), T(behind_a_sendfile), T(closing_sends_what_waits),
+      T(aborting_closes_what_was_unsent), T(what_nobody_takes_is_closed), T(closing_the_loop_closes_them),
+      T(too_many_end_the_connection), T(a_process_without_room_ends_the_connection),
+      T(without_room_nothing_is_sent), T(over_the_cap_nothing_is_taken), T(without_memory_none_is_left))

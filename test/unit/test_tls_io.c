@@ -187,6 +187,42 @@ static void parts_of_an_answer_are_joined(void **state) {
   end_tape(&tape, peer);
 }
 
+static void say_three(aloop_t *loop, void *arg) {
+  (void)loop;
+  put(arg, "one");
+  put(arg, "two ");
+  put(arg, "three");
+}
+
+static void a_row_of_writes_leaves_as_two_records(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  mock_begin();
+  int peer = open_mock_server(&tape, &plain_protocol);
+  aloop_call_soon(env->loop, say_three, &tape);
+  mock_expect(env->loop, peer, 'D', "one");
+  mock_expect(env->loop, peer, 'D', "two three");
+  assert_int_equal(unsent(&tape), 0);
+  end_tape(&tape, peer);
+}
+
+static void say_three_and_close(aloop_t *loop, void *arg) {
+  say_three(loop, arg);
+  aloop_transport_close(((tape_t *)arg)->transport);
+}
+
+static void a_row_of_writes_is_sent_before_the_end(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  mock_begin();
+  int peer = open_mock_server(&tape, &plain_protocol);
+  aloop_call_soon(env->loop, say_three_and_close, &tape);
+  mock_expect(env->loop, peer, 'D', "one");
+  mock_expect(env->loop, peer, 'D', "two three");
+  mock_expect(env->loop, peer, 'E', NULL);
+  end_tape(&tape, peer);
+}
+
 static void fail_here(tape_t *tape) {
   tape->answer[DATA] = ALOOP_EPERM;
 }
@@ -528,6 +564,7 @@ TESTS(T(bytes_may_come_in_pieces_of_any_size), T(a_buffered_protocol_gets_them_i
       T(several_records_are_one_delivery), T(a_pause_holds_back_what_has_come_and_the_end),
       T(a_pause_in_the_middle_keeps_the_rest), T(pausing_inside_connection_made_is_honoured),
       T(an_answer_leaves_as_one_record), T(parts_of_an_answer_are_joined),
+      T(a_row_of_writes_leaves_as_two_records), T(a_row_of_writes_is_sent_before_the_end),
       T(an_error_of_the_protocol_ends_the_connection), T(many_bytes_go_through_a_full_buffer),
       T(all_that_is_unsent_is_counted_in_one_number), T(many_parts_fill_records),
       T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
