@@ -15,6 +15,11 @@
  * - A stop ends the run after the batch; a stop with error ends it after the current callback and leaves the
  *   rest queued.
  *
+ * A callback costs a few nanoseconds, so what is rare is not asked for with each. Two words say how far common
+ * callbacks may go on: `run_end` to the end of the batch, `look_up` to the turn after which the loop looks
+ * around. Whatever has to be seen sooner lowers one of them or both: a stop, writes put off until the turn is
+ * over, debug mode, the first variable, lack of memory. What is left of the batch then runs carefully.
+ *
  * The loop's memory is counted: its owner holds it until aloop_free, every object made on it as well.
  */
 #include "core/loop.h"

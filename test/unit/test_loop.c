@@ -532,6 +532,35 @@ static void io_is_looked_at_when_callbacks_become_slow(void **state) {
   look_at_io_while_busy(*state, true, 65);
 }
 
+typedef struct told {
+  aloop__room_t room;
+  int turns; /* that asked to be told of their end */
+  int ends;
+} told_t;
+
+static void note_end(aloop_t *loop, aloop__room_t *room) {
+  (void)loop;
+  ((told_t *)(void *)room)->ends++;
+}
+
+static void ask_for_end(aloop_t *loop, void *arg) {
+  told_t *told = arg;
+  assert_int_equal(told->ends, told->turns);
+  if (told->turns++ == 300) aloop_stop(loop);
+  aloop__loop_attend(loop, ALOOP__TURN_END);
+  aloop_call_soon(loop, ask_for_end, told);
+}
+
+static void each_turn_has_an_end_while_callbacks_keep_coming(void **state) {
+  env_t *env = *state;
+  told_t told = {.room.turn_over = note_end};
+  env->loop->rooms[ALOOP__ROOM_STREAMS] = &told.room;
+  aloop_call_soon(env->loop, ask_for_end, &told);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  assert_int_equal(told.ends, 301);
+  env->loop->rooms[ALOOP__ROOM_STREAMS] = NULL;
+}
+
 static void timers_run_while_callbacks_keep_coming(void **state) {
   env_t *env = *state;
   int calls = 0;
@@ -565,4 +594,5 @@ TESTS(T(a_new_loop_is_idle), T(closing_again_is_a_no_op), T(a_closed_loop_refuse
       T(one_loop_runs_in_a_thread_at_a_time), T(a_timeout_limits_the_wait), T(a_turn_counts_its_callbacks),
       T(a_turn_has_an_order), T(posts_run_after_what_was_scheduled), T(nested_callbacks_wait_for_the_next_turn),
       T(io_is_looked_at_while_callbacks_keep_coming), T(io_is_looked_at_when_callbacks_become_slow),
-      T(timers_run_while_callbacks_keep_coming), T(most_turns_of_a_chain_do_not_poll))
+      T(each_turn_has_an_end_while_callbacks_keep_coming), T(timers_run_while_callbacks_keep_coming),
+      T(most_turns_of_a_chain_do_not_poll))
