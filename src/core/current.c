@@ -33,8 +33,10 @@ unsigned aloop__current_forks(void) {
   return aloop__current_forks_seen();
 }
 
-void aloop__current_run(aloop_t *loop) {
+aloop_t *aloop__current_run(aloop_t *loop) {
+  aloop_t *before = running;
   running = loop;
+  return before;
 }
 
 void aloop__current_forget(const aloop_t *loop) {

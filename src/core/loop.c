@@ -563,13 +563,15 @@ static int begin_run(aloop_t *loop) {
     return aloop__misuse(loop, ALOOP_ECHILD,
                          "the loop was made before fork; call aloop_after_fork in the child");
   if (loop->running) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
-  if (aloop_running_loop() != NULL)
+  aloop_t *other = aloop__current_run(loop);
+  if (other != NULL) {
+    aloop__current_run(other);
     return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
+  }
   loop->running = true;
   loop->thread = pthread_self();
   loop->run_started = aloop__clock_ticks();
   loop->in_turn = true;
-  aloop__current_run(loop);
   return 0;
 }
 

@@ -268,8 +268,8 @@ int aloop__wake_open(aloop_t *loop);
 void aloop__wake_close(aloop_t *loop);
 void aloop__wake_signal(aloop_t *loop);
 
-/* Binds the running loop to this thread (NULL: none). */
-void aloop__current_run(aloop_t *loop);
+/* Binds the running loop to this thread (NULL: none). Returns the one before. */
+aloop_t *aloop__current_run(aloop_t *loop);
 
 /* The loop is going away: this thread's setting no longer names it. */
 void aloop__current_forget(const aloop_t *loop);

@@ -429,13 +429,12 @@ static bool unwind(aloop_generator_t *generator) {
   aloop_t *loop = generator->object.loop;
   aloop__task_t task = {.active = generator->coroutine, .generator = generator};
   task.future.object.loop = loop;
-  aloop_t *running = aloop_running_loop();
   generator->state = RUNNING;
   generator->thrown = ALOOP_ECLOSED;
   generator->back = generator->coroutine;
   generator->outer = NULL;
   aloop__object_ref(&generator->object);
-  aloop__current_run(loop);
+  aloop_t *running = aloop__current_run(loop);
   aloop__task_step(&task);
   aloop__current_run(running);
   aloop__map_clear(loop, &task.map);

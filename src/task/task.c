@@ -344,8 +344,7 @@ static void destroy(aloop__object_t *object) {
 /* Its frames get the chance to unwind. */
 static void unwind(aloop__task_t *task) {
   aloop_t *loop = loop_of(task);
-  aloop_t *running = aloop_running_loop();
-  aloop__current_run(loop);
+  aloop_t *running = aloop__current_run(loop);
   aloop__task_step(task);
   aloop__current_run(running);
   if (task->future.state != ALOOP__PENDING) return;
