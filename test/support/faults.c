@@ -551,10 +551,14 @@ WRAP(int, pselect, int size, fd_set *readers, fd_set *writers, fd_set *others, c
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
 long __wrap_syscall(long number, ...) {
-  long arg[6];
+  long arg[6] = {0};
+  int given = 4; /* more than there are must not be read */
+#ifdef __NR_io_uring_setup
+  if (number == __NR_io_uring_enter) given = 6;
+#endif
   va_list args;
   va_start(args, number);
-  for (int i = 0; i < 6; i++) arg[i] = va_arg(args, long);
+  for (int i = 0; i < given; i++) arg[i] = va_arg(args, long);
   va_end(args);
 #ifdef __NR_io_uring_setup
   if (number == __NR_io_uring_enter && poll_fails(CALL_io_uring_enter)) return -1;
