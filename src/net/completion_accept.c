@@ -7,6 +7,11 @@
  * A pause cannot take back what the kernel has accepted already. Such connections are held here, and come
  * first when the server accepts again; they are closed with the server. They are few: what arrives in the time
  * of one turn.
+ *
+ * A ring that is left for another one (the loop has changed threads, forked, or got a host) keeps its accept in
+ * the kernel for a while. Of all accepts that wait at a socket the kernel wakes only one, and that would be the
+ * old one, which accepts nothing any more. So a listener whose ring was left is polled from then on: of those
+ * who poll it wakes all.
  */
 #ifdef ALOOP_HAVE_IO_URING
 
@@ -15,8 +20,9 @@
 
 #include "core/memory.h"
 #include "net/address.h"
-#include "net/server.h"
 #include "net/completion.h"
+#include "net/readiness.h"
+#include "net/server.h"
 
 /* Nothing of a listener comes through the poller. */
 static void never(aloop_t *loop, void *watch) {
@@ -26,8 +32,12 @@ static void never(aloop_t *loop, void *watch) {
 
 static const aloop__watch_ops_t listener_ops = {.name = "listener", .readable = never, .writable = never};
 
+static bool is_polled(const aloop__watch_t *watch) {
+  return watch->ops == &aloop__readiness_listener_ops;
+}
+
 bool aloop__completion_is_listener(const aloop__watch_t *watch) {
-  return watch->ops == &listener_ops;
+  return watch->ops == &listener_ops || is_polled(watch);
 }
 
 static aloop__listener_t *listener_of(aloop__watch_t *watch) {
@@ -116,24 +126,27 @@ static void offer_all(aloop_t *loop, void *arg) {
   }
 }
 
+static int offer_soon(aloop_t *loop, const aloop__listener_t *listener) {
+  aloop__completion_accepts_t *accepts = &aloop__completion_net(loop)->accepts;
+  if (accepts->offering || !holds_for(accepts, &listener->watch)) return 0;
+  accepts->offering = aloop__ready_push(loop, offer_all, accepts);
+  return accepts->offering ? 0 : ALOOP_ENOMEM;
+}
+
 /* ---- The driver's part ----------------------------------------------------------------------------------- */
 
 int aloop__completion_listen(aloop__listener_t *listener, bool on) {
   aloop_t *loop = aloop_server_get_loop(listener->server);
-  aloop__completion_accepts_t *accepts = &aloop__completion_net(loop)->accepts;
   if (listener->watch.fd < 0) {
     int rc = on ? aloop__watch_claim(loop, &listener->watch, listener->fd, &listener_ops) : 0;
     if (rc < 0 || !on) return rc;
   }
-  if (!on) {
-    ask_no_more(loop, listener);
-    return 0;
-  }
-  if (!accepts->offering && holds_for(accepts, &listener->watch)) {
-    if (!aloop__ready_push(loop, offer_all, accepts)) return ALOOP_ENOMEM;
-    accepts->offering = true;
-  }
-  return ask(loop, listener);
+  int rc = on ? offer_soon(loop, listener) : 0;
+  if (rc < 0) return rc;
+  if (is_polled(&listener->watch)) return aloop__readiness_listen(listener, on);
+  if (on) return ask(loop, listener);
+  ask_no_more(loop, listener);
+  return 0;
 }
 
 void aloop__completion_forget(aloop__listener_t *listener) {
@@ -149,7 +162,15 @@ int aloop__completion_listen_again(aloop_t *loop, aloop__watch_t *watch) {
   aloop__listener_t *listener = listener_of(watch);
   listener->armed = false;
   listener->arming++;
-  return listener->accepting ? ask(loop, listener) : 0;
+  if (!is_polled(watch)) {
+    int rc = listener->accepting
+                 ? loop->poller->update(loop->poller_state, watch->fd, watch->generation, 0, ALOOP_READABLE)
+                 : 0;
+    if (rc < 0) return rc;
+    watch->ops = &aloop__readiness_listener_ops;
+    watch->interest = listener->accepting ? ALOOP_READABLE : 0;
+  }
+  return listener->accepting ? offer_soon(loop, listener) : 0;
 }
 
 static void take(aloop_t *loop, aloop__listener_t *listener, int fd, bool keep) {
@@ -176,7 +197,8 @@ void aloop__completion_accepted(aloop_t *loop, const aloop__ring_done_t *complet
     take(loop, listener, error, keep);
   else if (current && error != ALOOP_ECANCELED && error != ALOOP_EAGAIN && !aloop__address_accept_again(error))
     aloop__listener_failed(listener, error);
-  if (listener->accepting && !keep && ask(loop, listener) < 0) aloop__listener_failed(listener, ALOOP_ENOBUFS);
+  if (listener->accepting && !keep && !is_polled(watch) && ask(loop, listener) < 0)
+    aloop__listener_failed(listener, ALOOP_ENOBUFS);
   aloop_server_unref(server);
 }
 

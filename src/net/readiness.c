@@ -165,13 +165,13 @@ static void acceptable(aloop_t *loop, void *arg) {
   aloop_server_unref(server);
 }
 
-static const aloop__watch_ops_t listener_ops = {
+const aloop__watch_ops_t aloop__readiness_listener_ops = {
     .name = "listener", .readable = acceptable, .writable = acceptable};
 
-static int listen_on(aloop__listener_t *listener, bool on) {
+int aloop__readiness_listen(aloop__listener_t *listener, bool on) {
   aloop_t *loop = aloop_server_get_loop(listener->server);
   if (listener->watch.fd < 0) {
-    int rc = on ? aloop__watch_claim(loop, &listener->watch, listener->fd, &listener_ops) : 0;
+    int rc = on ? aloop__watch_claim(loop, &listener->watch, listener->fd, &aloop__readiness_listener_ops) : 0;
     if (rc < 0 || !on) return rc;
   }
   return aloop__watch_set(loop, &listener->watch, on ? ALOOP_READABLE : 0);
@@ -195,7 +195,7 @@ const aloop__driver_t aloop__driver_readiness = {
     .sendfile = aloop__readiness_socket_sendfile,
     .splice_fd = splice_fd,
     .await_room = aloop__readiness_flush,
-    .listen = listen_on,
+    .listen = aloop__readiness_listen,
     .forget = forget,
 };
 

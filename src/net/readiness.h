@@ -50,6 +50,10 @@ int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops
 void aloop__readiness_detach(aloop_transport_t *transport);
 int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on);
 
+/* Its listeners; those of another driver may become such. */
+extern const aloop__watch_ops_t aloop__readiness_listener_ops;
+int aloop__readiness_listen(aloop__listener_t *listener, bool on);
+
 /* The readiness driver serves a socket from now on that another driver has had, with its watch. */
 void aloop__readiness_take_over(aloop_transport_t *transport);
 
