@@ -46,7 +46,8 @@ typedef struct group {
 
 static int enroll(const aloop__completion_buffers_t *buffers, const aloop__ring_t *ring) {
   bool in_pieces = buffers->shape.in_pieces;
-  if (in_pieces && aloop__ring_forbids(ALOOP__RING_NO_PIECES)) return ALOOP_ENOTSUP;
+  if (aloop__ring_forbids(ALOOP__RING_NO_BUFFERS | (in_pieces ? ALOOP__RING_NO_PIECES : 0u)))
+    return ALOOP_ENOTSUP;
   group_t group = {.ring = (uint64_t)(uintptr_t)buffers->ring,
                    .entries = buffers->shape.count,
                    .name = buffers->shape.group,

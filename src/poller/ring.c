@@ -79,7 +79,7 @@ static int open_best(uint32_t entries, bool hosted, struct io_uring_params *para
     params->flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED | flag_sets[i];
     if (flag_sets[i] & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN))
       params->flags |= IORING_SETUP_TASKRUN_FLAG;
-    params->cq_entries = entries * 4;
+    params->cq_entries = aloop__ring_forbids(ALOOP__RING_NO_ROOM) ? entries : entries * 4;
     fd = setup(entries, params);
     if (fd != -EINVAL) break;
   }
@@ -140,10 +140,20 @@ static const char *missing(int error) {
   }
 }
 
-int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const char **reason) {
+/* Whether the kernel has what nothing here can do without. */
+static bool has_needed(const struct io_uring_params *params) {
   enum { NEEDED = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP };
+  uint32_t features = params->features;
+  if (aloop__ring_forbids(ALOOP__RING_NO_BACKLOG)) features &= ~(uint32_t)IORING_FEAT_NODROP;
+  if (aloop__ring_forbids(ALOOP__RING_NO_TIMEOUT)) features &= ~(uint32_t)IORING_FEAT_EXT_ARG;
+  if (aloop__ring_forbids(ALOOP__RING_NO_SILENCE)) features &= ~(uint32_t)IORING_FEAT_CQE_SKIP;
+  return (features & NEEDED) == NEEDED;
+}
+
+int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const char **reason) {
   struct io_uring_params params;
   memset(ring, 0, sizeof *ring);
+  if (aloop__ring_forbids(ALOOP__RING_NO_ROOM)) entries = 4;
   ring->fd = aloop__ring_forbids(ALOOP__RING_NOTHING) ? -ENOSYS : open_best(entries, hosted, &params);
   if (ring->fd < 0) {
     int error = ring->fd;
@@ -155,7 +165,7 @@ int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const c
   ring->hosted = hosted;
   ring->forks = aloop__current_forks();
   ring->defers = (params.flags & IORING_SETUP_DEFER_TASKRUN) != 0;
-  int rc = (params.features & NEEDED) == NEEDED ? map_queues(ring, &params) : ALOOP_ENOTSUP;
+  int rc = has_needed(&params) ? map_queues(ring, &params) : ALOOP_ENOTSUP;
   if (rc == 0) return 0;
   *reason = rc == ALOOP_ENOTSUP ? missing(-EINVAL) : missing(-ENOMEM);
   aloop__ring_close(ring);

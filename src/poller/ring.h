@@ -38,15 +38,21 @@ enum {
   ALOOP__RING_BUFFERS_INC = 2   /* of a ring of buffers (IOU_PBUF_RING_INC): receives share them */
 };
 
-/* What a kernel may lack, and tests forbid. */
+/* What a kernel may lack, and tests forbid. Without those of the last group there is no ring. */
 enum {
-  ALOOP__RING_NO_DEFER = 1,   /* task work when we ask for it (6.1) */
-  ALOOP__RING_NO_SINGLE = 2,  /* one submitter (6.0) */
-  ALOOP__RING_NO_COOP = 4,    /* no interrupts for task work (5.19) */
-  ALOOP__RING_NO_SQARRAY = 8, /* an array less (6.6) */
-  ALOOP__RING_NO_DRIVER = 16, /* multishot receive and accept, buffer rings (6.0) */
-  ALOOP__RING_NOTHING = 32,   /* io_uring at all */
-  ALOOP__RING_NO_PIECES = 64  /* buffers that many receives fill (6.12) */
+  ALOOP__RING_NO_DEFER = 1,    /* task work when we ask for it (6.1) */
+  ALOOP__RING_NO_SINGLE = 2,   /* one submitter (6.0) */
+  ALOOP__RING_NO_COOP = 4,     /* no interrupts for task work (5.19) */
+  ALOOP__RING_NO_SQARRAY = 8,  /* an array less (6.6) */
+  ALOOP__RING_NO_DRIVER = 16,  /* multishot receive and accept (6.0) */
+  ALOOP__RING_NO_BUFFERS = 32, /* rings of buffers (5.19) */
+  ALOOP__RING_NO_PIECES = 64,  /* buffers that many receives fill (6.12) */
+  ALOOP__RING_NO_ROOM = 128,   /* for more than 4 requests and 4 completions: tests let them run over */
+
+  ALOOP__RING_NO_TIMEOUT = 256,  /* a limit for a wait (5.11) */
+  ALOOP__RING_NO_SILENCE = 512,  /* requests that say nothing when all went well (5.17) */
+  ALOOP__RING_NO_BACKLOG = 1024, /* completions that run over are kept (5.5) */
+  ALOOP__RING_NOTHING = 2048     /* io_uring at all */
 };
 extern atomic_uint aloop__ring_forbidden;
 

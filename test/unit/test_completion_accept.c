@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Listeners of the completion driver: what the kernel has accepted cannot be taken back. On io_uring only.
- * threads: yes
+ * threads: yes, lacks: all
  */
 #include "harness.h"
 
@@ -20,7 +20,7 @@
 static void connections_accepted_during_a_pause_are_held(void **state) {
   enum { MANY = 10 };
   env_t *env = *state;
-  use_completions(env);
+  use_ring(env);
   crowd_t crowd = {0};
   aloop_server_t *server = crowd_serve(env, &crowd);
   int peers[MANY];
@@ -41,7 +41,7 @@ static void connections_accepted_during_a_pause_are_held(void **state) {
 
 static void what_is_held_is_closed_with_its_server(void **state) {
   env_t *env = *state;
-  use_completions(env);
+  use_ring(env);
   crowd_t crowd = {0};
   aloop_server_t *server = crowd_serve(env, &crowd);
   settle(env->loop);
@@ -57,7 +57,7 @@ static void what_is_held_is_closed_with_its_server(void **state) {
 
 static void a_limit_of_clients_leaves_the_others_in_the_backlog(void **state) {
   env_t *env = *state;
-  use_completions(env);
+  use_ring(env);
   crowd_t crowd = {0};
   aloop_server_options_t options = crowd_options();
   options.max_clients = 2;
@@ -84,7 +84,7 @@ static void a_limit_of_clients_leaves_the_others_in_the_backlog(void **state) {
 
 static void connections_that_a_ring_had_taken_when_it_was_left_come_first(void **state) {
   env_t *env = *state;
-  use_completions(env);
+  use_ring(env);
   crowd_t crowd = {0};
   aloop_server_t *server = crowd_serve(env, &crowd);
   settle(env->loop);
@@ -156,7 +156,7 @@ static void *accept_here(void *arg) {
 
 static void a_server_accepts_in_the_thread_that_its_loop_has_gone_to(void **state) {
   env_t *env = *state;
-  use_completions(env);
+  use_ring(env);
   for (int i = 0; i < 5; i++) {
     env_loop(env, (aloop_options_t){.poller = "uring"});
     crowd_t crowd = {0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Datagrams of the completion driver, where it differs from the way through the poller that test_dgram_receive.c
- * and the others run through as well. On io_uring only.
+ * and the others run through as well. On io_uring only. lacks: all
  */
 #include "dgrams.h"
 
@@ -47,7 +47,7 @@ static void expect_numbers(const post_t *post, size_t count) {
 static void more_than_the_buffers_come_in_order(void **state) {
   enum { MANY = 3 * ALOOP__DGRAM_BATCH };
   post_t post = {.env = *state};
-  use_completions(post.env);
+  use_ring(post.env);
   open_udp(&post, &single_protocol);
   int peer = client_of(&post);
   settle(post.env->loop);
@@ -73,7 +73,7 @@ static void those_of_one_turn_are_one_batch(void **state) {
 
 static void a_closed_endpoint_leaves_its_port_at_once(void **state) {
   post_t post = {.env = *state};
-  use_completions(post.env);
+  use_ring(post.env);
   int port = open_udp(&post, &single_protocol);
   settle(post.env->loop); /* the request is in the kernel */
   end_post(&post, -1);
@@ -85,7 +85,7 @@ static void a_closed_endpoint_leaves_its_port_at_once(void **state) {
 /* It waits in the queue while the endpoint is closed and another gets the number of its descriptor. */
 static void a_late_datagram_reaches_nobody(void **state) {
   post_t old = {.env = *state}, new = {.env = *state};
-  use_completions(old.env);
+  use_ring(old.env);
   open_udp(&old, &single_protocol);
   int peer = client_of(&old);
   settle(old.env->loop);
@@ -104,7 +104,7 @@ static void a_late_datagram_reaches_nobody(void **state) {
 static void another_ring_loses_no_datagram(void **state) {
   enum { MANY = 5 };
   post_t post = {.env = *state};
-  use_completions(post.env);
+  use_ring(post.env);
   open_udp(&post, &single_protocol);
   int peer = client_of(&post);
   settle(post.env->loop);
@@ -119,7 +119,7 @@ static void another_ring_loses_no_datagram(void **state) {
 
 static void a_child_goes_on_with_its_endpoint(void **state) {
   post_t post = {.env = *state};
-  use_completions(post.env);
+  use_ring(post.env);
   open_udp(&post, &single_protocol);
   int peer = client_of(&post);
   settle(post.env->loop);

@@ -38,13 +38,16 @@ static void check_loop(env_t *env) {
 }
 
 static void it_does_without_what_the_kernel_lacks(void **state) {
+  enum { FLAGS = ALOOP__RING_NO_DEFER | ALOOP__RING_NO_SINGLE | ALOOP__RING_NO_COOP };
   static const unsigned lacks[] = {
       0,
       ALOOP__RING_NO_SQARRAY,
       ALOOP__RING_NO_DEFER,
       ALOOP__RING_NO_DEFER | ALOOP__RING_NO_SINGLE,
       ALOOP__RING_NO_DEFER | ALOOP__RING_NO_COOP,
-      ALOOP__RING_NO_DEFER | ALOOP__RING_NO_SINGLE | ALOOP__RING_NO_COOP,
+      FLAGS,
+      ALOOP__RING_NO_ROOM,
+      FLAGS | ALOOP__RING_NO_SQARRAY | ALOOP__RING_NO_ROOM,
   };
   use_ring(*state);
   for (size_t i = 0; i < sizeof lacks / sizeof lacks[0]; i++) {
@@ -57,14 +60,25 @@ static void it_does_without_what_the_kernel_lacks(void **state) {
   }
 }
 
-static void without_io_uring_the_usual_poller_serves_and_says_why(void **state) {
-  env_t *env = *state;
-  forbid(ALOOP__RING_NOTHING);
+static void expect_another_poller(env_t *env, unsigned lack, const char *reason) {
+  forbid(lack);
   env_loop(env, (aloop_options_t){.poller = "uring"});
   forbid(0);
   assert_string_equal(aloop_poller_name(env->loop), aloop_poller_find(NULL)->name);
-  assert_string_equal(aloop_poller_reason(env->loop), "the kernel was built without io_uring");
+  assert_string_equal(aloop_poller_reason(env->loop), reason);
   check_loop(env);
+}
+
+static void without_io_uring_the_usual_poller_serves_and_says_why(void **state) {
+  expect_another_poller(*state, ALOOP__RING_NOTHING, "the kernel was built without io_uring");
+}
+
+static void an_io_uring_that_is_too_old_is_not_used(void **state) {
+  static const char reason[] = "the kernel's io_uring is older than 5.19";
+  use_ring(*state);
+  expect_another_poller(*state, ALOOP__RING_NO_TIMEOUT, reason);
+  expect_another_poller(*state, ALOOP__RING_NO_SILENCE, reason);
+  expect_another_poller(*state, ALOOP__RING_NO_BACKLOG, reason);
 }
 
 /* Four times as many as the queue of requests holds. */
@@ -120,8 +134,8 @@ static void a_wait_ends_in_time(void **state) {
 }
 
 TESTS(T(it_does_without_what_the_kernel_lacks), T(without_io_uring_the_usual_poller_serves_and_says_why),
-      T(more_requests_than_the_queue_holds_are_all_made), T(completions_that_run_over_come_later),
-      T(a_wait_ends_in_time))
+      T(an_io_uring_that_is_too_old_is_not_used), T(more_requests_than_the_queue_holds_are_all_made),
+      T(completions_that_run_over_come_later), T(a_wait_ends_in_time))
 
 #else
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The life of a stream transport, and what arrives: connection_made once, connection_lost once, whatever
- * happens between, and nothing of one connection ever in another. Writing is in test_write.c. pollers: all
+ * happens between, and nothing of one connection ever in another. Writing is in test_write.c. pollers: all,
+ * lacks: all
  */
 #include "streams.h"
 

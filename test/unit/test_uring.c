@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What is particular about the io_uring poller, beyond the contract that test_pollers.c checks on all: requests
- * keep files open, a ring belongs to a thread, a host needs another kind of ring. threads: yes
+ * keep files open, a ring belongs to a thread, a host needs another kind of ring. threads: yes, lacks: all
  */
 #include "harness.h"
 
