@@ -145,14 +145,25 @@ int aloop_cancel(aloop_t *loop, aloop_handle_t *handle) {
   return 1;
 }
 
-int aloop_reschedule(aloop_t *loop, const aloop_handle_t *handle, int64_t when) {
-  int rc = ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0) ? aloop__loop_enter(loop) : 0;
+static ALOOP_NOINLINE int reschedule_slowly(aloop_t *loop, const aloop_handle_t *handle, int64_t when) {
+  int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
   if (handle == NULL)
     return aloop__misuse(loop, ALOOP_EINVAL, "aloop_reschedule takes the address of a handle");
   aloop__timer_t *timer = aloop__timers_slot(&loop->timers, *handle);
   if (timer == NULL) return ALOOP_ENOENT;
   aloop__timers_move(loop, timer, within_time(when));
+  return 0;
+}
+
+/* The usual is to push a timer back, once per request. */
+int aloop_reschedule(aloop_t *loop, const aloop_handle_t *handle, int64_t when) {
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(loop->guard != 0) || ALOOP_UNLIKELY(handle == NULL) ||
+      ALOOP_UNLIKELY((uint64_t)when >= ALOOP__NEVER))
+    return reschedule_slowly(loop, handle, when);
+  aloop__timer_t *timer = aloop__timers_slot(&loop->timers, *handle);
+  if (ALOOP_UNLIKELY(timer == NULL) || ALOOP_UNLIKELY(!aloop__timers_push_back(&loop->timers, timer, when)))
+    return reschedule_slowly(loop, handle, when);
   return 0;
 }
 

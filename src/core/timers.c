@@ -409,21 +409,12 @@ void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer) {
   if (ALOOP_UNLIKELY(context != NULL)) aloop__map_unref(loop, context); /* last: destructors may make timers */
 }
 
-static ALOOP_NOINLINE void move_sooner(aloop_t *loop, aloop__timer_t *timer, int64_t when) {
-  aloop__timers_t *timers = &loop->timers;
-  uint32_t slot = slot_of(timers, timer);
-  leave_deque(loop, timer);
-  wait_until(timers, slot, when);
-  tell_host(loop, slot);
-}
-
 void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when) {
-  if (ALOOP_UNLIKELY(timer->when < 0) || ALOOP_UNLIKELY(when < timer->when)) {
-    move_sooner(loop, timer, when);
-    return;
-  }
-  timer->when = when;
-  timer->order = loop->timers.order++;
+  if (aloop__timers_push_back(&loop->timers, timer, when)) return;
+  uint32_t slot = slot_of(&loop->timers, timer);
+  leave_deque(loop, timer);
+  wait_until(&loop->timers, slot, when);
+  tell_host(loop, slot);
 }
 
 void aloop__timers_each(const aloop__timers_t *timers, aloop__timer_fn fn, void *user) {

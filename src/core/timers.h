@@ -6,6 +6,7 @@
 #define ALOOP_CORE_TIMERS_H
 
 #include "aloop.h"
+#include "core/check.h"
 #include "core/context.h"
 
 /* What is looked at often: four in a cache line. */
@@ -91,6 +92,15 @@ static inline int64_t aloop__timer_when(const aloop__timer_t *timer) {
 aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle);
 
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer);
+
+/* The usual move: to a later moment (0 <= when < ALOOP__NEVER), of a timer that waits. Returns false if it is
+ * another. The deadline of one that is ready is negative, so without its sign later than all. */
+static inline bool aloop__timers_push_back(aloop__timers_t *timers, aloop__timer_t *timer, int64_t when) {
+  if (ALOOP_UNLIKELY((uint64_t)when < (uint64_t)timer->when)) return false;
+  timer->when = when;
+  timer->order = timers->order++;
+  return true;
+}
 
 /* When out of memory for the context etc. never fails: moving needs no memory. */
 void aloop__timers_move(aloop_t *loop, aloop__timer_t *timer, int64_t when);
