@@ -106,7 +106,7 @@ static void say(const writer_t *out, const char *what, const char *origin) {
 static void dump_ready(const aloop_t *loop, const writer_t *out) {
   for (uint64_t at = loop->head; at != loop->tail; at++) {
     const aloop__entry_t *entry = &loop->ring[at & loop->mask];
-    if (entry->fn != NULL) say(out, "callback ready", entry->origin);
+    if (entry->fn != NULL) say(out, "callback ready", aloop__timers_origin(loop, entry));
   }
 }
 

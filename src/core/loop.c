@@ -322,7 +322,7 @@ static ALOOP_NOINLINE void run_carefully(aloop_t *loop, uint64_t end) {
     if (entry.fn == NULL) {
       loop->beside_head--;
     } else if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
-      call_timed(loop, entry.fn, entry.arg, entry.origin);
+      call_timed(loop, entry.fn, entry.arg, aloop__timers_origin(loop, &entry));
     } else {
       entry.fn(loop, entry.arg);
       leave_context(loop);

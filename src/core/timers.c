@@ -53,9 +53,9 @@ static inline bool before(const aloop__timer_key_t *a, const aloop__timer_key_t 
   return (int32_t)(a->order - b->order) < 0;
 }
 
-static inline void place(aloop__timers_t *timers, uint32_t at, const aloop__timer_key_t *key) {
+static inline void place(aloop__timers_t *timers, size_t at, const aloop__timer_key_t *key) {
   timers->heap[at] = *key;
-  timers->places[key->slot] = at;
+  timers->places[key->slot] = (uint32_t)at;
 }
 
 static inline void sift_up(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
@@ -68,19 +68,26 @@ static inline void sift_up(aloop__timers_t *timers, uint32_t at, aloop__timer_ke
   place(timers, at, &key);
 }
 
-/* The first of up to four children. Written so that the compiler selects instead of jumping: the outcome is
- * random. */
-static inline const aloop__timer_key_t *first_child(const aloop__timer_key_t *child,
-                                                    const aloop__timer_key_t *end) {
-  if (ALOOP_LIKELY(child + ARITY <= end)) {
-    const aloop__timer_key_t *left = child + before(&child[1], &child[0]);
-    const aloop__timer_key_t *right = child + 2 + before(&child[3], &child[2]);
-    return before(right, left) ? right : left;
-  }
-  const aloop__timer_key_t *best = child;
-  for (const aloop__timer_key_t *other = child + 1; other < end; other++)
-    if (before(other, best)) best = other;
-  return best;
+static ALOOP_NOINLINE const aloop__timer_key_t *first_of(const aloop__timer_key_t *key,
+                                                         const aloop__timer_key_t *end) {
+  const aloop__timer_key_t *first = key;
+  while (++key < end)
+    if (before(key, first)) first = key;
+  return first;
+}
+
+/* The first of four brothers. Written so that the compiler selects instead of jumping: the outcome is random.
+ * Equal deadlines are rare. */
+static inline const aloop__timer_key_t *first_of_four(const aloop__timer_key_t *key) {
+  int64_t a = key[0].when, b = key[1].when, c = key[2].when, d = key[3].when;
+  if (ALOOP_UNLIKELY(a == b)) return first_of(key, key + 4);
+  const aloop__timer_key_t *left = b < a ? key + 1 : key;
+  a = b < a ? b : a;
+  if (ALOOP_UNLIKELY(c == d)) return first_of(key, key + 4);
+  const aloop__timer_key_t *right = d < c ? key + 3 : key + 2;
+  c = d < c ? d : c;
+  if (ALOOP_UNLIKELY(a == c)) return first_of(key, key + 4);
+  return c < a ? right : left;
 }
 
 /* Always inlined: gcc takes a function that only fetches for one without effect, and drops its calls.
@@ -92,16 +99,13 @@ ALOOP_INLINE void fetch_grandchildren(const aloop__timer_key_t *heap, const aloo
   for (int i = 0; i < ARITY; i++) ALOOP_PREFETCH(grandchild + i * ARITY);
 }
 
-static void sift_down(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
+static void sift_down(aloop__timers_t *timers, size_t at, aloop__timer_key_t key) {
   const aloop__timer_key_t *heap = timers->heap, *end = heap + timers->heap_size;
-  for (;;) {
-    const aloop__timer_key_t *child = heap + (size_t)at * ARITY + 1;
-    if (child >= end) break;
+  for (const aloop__timer_key_t *child; (child = heap + at * ARITY + 1) < end; at = (size_t)(child - heap)) {
     fetch_grandchildren(heap, child);
-    child = first_child(child, end);
+    child = child + ARITY <= end ? first_of_four(child) : first_of(child, end);
     if (!before(child, &key)) break;
     place(timers, at, child);
-    at = (uint32_t)(child - heap);
   }
   place(timers, at, &key);
 }
@@ -121,11 +125,37 @@ static inline void sort(aloop__timers_t *timers) {
   if (timers->sorted < timers->heap_size) sort_new(timers);
 }
 
+/* What will be needed soon lies anywhere in memory. */
+ALOOP_INLINE void fetch_slot(const aloop__timers_t *timers, uint32_t slot) {
+  ALOOP_PREFETCH(&timers->slots[slot]);
+}
+
+/* The first of the children of a parent that has all four takes its place. Returns where that was. */
+static inline size_t raise_child(aloop__timers_t *timers, size_t at) {
+  const aloop__timer_key_t *heap = timers->heap, *child = heap + at * ARITY + 1;
+  fetch_grandchildren(heap, child);
+  child = first_of_four(child);
+  place(timers, at, child);
+  return (size_t)(child - heap);
+}
+
+/* The hole at the top sinks to a leaf and takes the last key: that nearly always belongs near the leaves, so
+ * asking on each level whether it does would be in vain. The children of the top will leave next, and one of
+ * them is new. */
 static void heap_remove_top(aloop__timers_t *timers) {
-  timers->places[timers->heap[0].slot] = ALOOP__NO_PLACE;
-  aloop__timer_key_t last = timers->heap[--timers->heap_size];
-  timers->sorted = timers->heap_size;
-  if (timers->heap_size > 0) sift_down(timers, 0, last);
+  const aloop__timer_key_t *heap = timers->heap;
+  size_t size = timers->sorted = --timers->heap_size;
+  timers->places[heap->slot] = ALOOP__NO_PLACE;
+  if (size == 0) return;
+  size_t full = (size - 1) / ARITY, next = full > 0 ? raise_child(timers, 0) : 0, at = next;
+  while (at < full) at = raise_child(timers, at);
+  if (at * ARITY + 1 < size) {
+    const aloop__timer_key_t *child = first_of(heap + at * ARITY + 1, heap + size);
+    place(timers, at, child);
+    at = (size_t)(child - heap);
+  }
+  sift_up(timers, (uint32_t)at, heap[size]);
+  fetch_slot(timers, heap[next].slot);
 }
 
 /* No timer is left, so what is in the heap belongs to none. */
@@ -283,38 +313,35 @@ aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, al
   return put(timers, take_free(timers), when, fn, arg, origin);
 }
 
-/* Puts keys right whose timers were moved back, and drops those whose timers were cancelled, until the top is
- * true. */
-static void settle(aloop__timers_t *timers) {
-  while (timers->heap_size > 0) {
-    aloop__timer_key_t key = timers->heap[0];
-    const aloop__timer_t *timer = &timers->slots[key.slot];
-    if (ALOOP_UNLIKELY(timer->when == ALOOP__TIMER_FREE))
-      heap_remove_top(timers);
-    else if (ALOOP_UNLIKELY(key.order != timer->order))
-      sift_down(timers, 0, (aloop__timer_key_t){timer->when, timer->order, key.slot});
-    else
-      return;
-  }
+/* Whether the top of the heap is the key of a timer as it is now. */
+static inline bool top_is_true(const aloop__timers_t *timers) {
+  const aloop__timer_key_t *key = &timers->heap[0];
+  const aloop__timer_t *timer = &timers->slots[key->slot];
+  return ALOOP_LIKELY(timer->when == key->when) && ALOOP_LIKELY(timer->order == key->order);
+}
+
+/* Puts the top right if its timer was moved back, and drops it if its timer was cancelled. */
+static ALOOP_NOINLINE void settle_top(aloop__timers_t *timers) {
+  uint32_t slot = timers->heap[0].slot;
+  const aloop__timer_t *timer = &timers->slots[slot];
+  if (timer->when == ALOOP__TIMER_FREE)
+    heap_remove_top(timers);
+  else
+    sift_down(timers, 0, (aloop__timer_key_t){timer->when, timer->order, slot});
 }
 
 int64_t aloop__timers_next(aloop_t *loop) {
   sort(&loop->timers);
-  settle(&loop->timers);
+  while (loop->timers.heap_size > 0 && !top_is_true(&loop->timers)) settle_top(&loop->timers);
   return loop->timers.heap_size > 0 ? loop->timers.heap[0].when : ALOOP__NEVER;
 }
 
-/* The number of bits of the lag in microseconds. */
-static int lag_bucket(int64_t lag) {
-  uint64_t us = (uint64_t)lag / 1000;
-  if (us >> (ALOOP_LAG_BUCKETS - 1) != 0) return ALOOP_LAG_BUCKETS - 1;
-  int bits = us > 0;
-  for (int half = 16; half > 0; half /= 2) {
-    if (us >> half == 0) continue;
-    us >>= half;
-    bits += half;
-  }
-  return bits;
+/* The number of bits of the lag in microseconds. Timers that are due together are about as late, so that of the
+ * last one is a good guess. */
+static inline int lag_bucket(int64_t lag, int guess) {
+  while (guess > 0 && lag < INT64_C(500) << guess) guess--;
+  while (guess < ALOOP_LAG_BUCKETS - 1 && lag >= INT64_C(1000) << guess) guess++;
+  return guess;
 }
 
 /* The next beat after now, on the grid of the last one. */
@@ -339,12 +366,6 @@ static ALOOP_NOINLINE void fire_extra(aloop_t *loop, aloop__timer_t *timer) {
   wait_until(timers, slot, next_beat(aloop__timer_when(timer), extra->period, aloop__loop_time(loop)));
 }
 
-/* What will be needed soon lies anywhere in memory. */
-ALOOP_INLINE void fetch_slot(const aloop__timers_t *timers, uint32_t slot) {
-  ALOOP_PREFETCH(&timers->slots[slot]);
-  ALOOP_PREFETCH(&timers->calls[slot]);
-}
-
 /* Runs from the ready deque. A timer that runs once is gone before its callback is called, so cancelling it
  * there is a no-op. */
 static void fire(aloop_t *loop, void *arg) {
@@ -353,6 +374,7 @@ static void fire(aloop_t *loop, void *arg) {
   if (loop->tail - loop->head > LOOK_AHEAD) {
     const aloop__entry_t *soon = &loop->ring[(loop->head + LOOK_AHEAD) & loop->mask];
     if (soon->fn == fire) fetch_slot(timers, (uint32_t)(uintptr_t)soon->arg);
+    if (soon->fn == fire) ALOOP_PREFETCH(&timers->calls[(uint32_t)(uintptr_t)soon->arg]);
   }
   aloop__timer_call_t call = timers->calls[slot];
   aloop__timer_t *timer = &timers->slots[slot];
@@ -363,32 +385,29 @@ static void fire(aloop_t *loop, void *arg) {
   call.fn(loop, call.arg);
 }
 
-/* Whether a timer is due. A key that is not due is left as it is, however stale: a busy connection that pushes
- * its timer back with every request would otherwise pay for putting it right almost as often. */
-static bool due(aloop__timers_t *timers, int64_t now) {
-  if (timers->heap_size == 0 || timers->heap[0].when > now) return false;
-  settle(timers);
-  return timers->heap_size > 0 && timers->heap[0].when <= now;
+const char *aloop__timers_origin(const aloop_t *loop, const struct aloop__entry *entry) {
+  return entry->fn == fire ? loop->timers.calls[(uint32_t)(uintptr_t)entry->arg].origin : entry->origin;
 }
 
-/* The next to leave the heap are among the children of the top. */
-ALOOP_INLINE void fetch_next(const aloop__timers_t *timers) {
-  for (uint32_t at = 1; at <= ARITY && at < timers->heap_size; at++) fetch_slot(timers, timers->heap[at].slot);
-}
-
+/* A key that is not due is left as it is, however stale: a busy connection that pushes its timer back with
+ * every request would otherwise pay for putting it right almost as often. */
 void aloop__timers_queue_due(aloop_t *loop, int64_t now) {
   aloop__timers_t *timers = &loop->timers;
+  int bucket = 0;
   sort(timers);
-  while (due(timers, now)) {
+  while (timers->heap_size > 0 && timers->heap[0].when <= now) {
+    if (ALOOP_UNLIKELY(!top_is_true(timers))) {
+      settle_top(timers);
+      continue;
+    }
     uint32_t slot = timers->heap[0].slot;
     aloop__timer_t *timer = &timers->slots[slot];
-    const char *origin = timers->calls[slot].origin;
-    if (!aloop__ready_push_captured(loop, fire, (void *)(uintptr_t)slot, NULL, origin)) return;
-    loop->lag[lag_bucket(now - timer->when)]++;
+    if (!aloop__ready_push(loop, fire, (void *)(uintptr_t)slot)) return;
+    bucket = lag_bucket(now - timer->when, bucket);
+    loop->lag[bucket]++;
     timer->entry = (uint32_t)(loop->tail - 1);
     timer->when = ~timer->when;
     heap_remove_top(timers);
-    fetch_next(timers);
   }
 }
 

@@ -75,6 +75,11 @@ int64_t aloop__timers_next(aloop_t *loop);
 /* Phase 5 of the turn: queues what is due at `now`, by deadline, first made first among equals. */
 void aloop__timers_queue_due(aloop_t *loop, int64_t now);
 
+/* Where a waiting entry of the deque comes from. Queueing a timer leaves this out, for it would have to fetch
+ * it from anywhere in memory. */
+struct aloop__entry;
+const char *aloop__timers_origin(const aloop_t *loop, const struct aloop__entry *entry);
+
 /* Takes part in aloop_cancel and friends: the slot of a live timer handle, or NULL. The generation of a free
  * slot has not been given to any handle yet, so comparing it is enough. */
 static inline aloop__timer_t *aloop__timers_slot(const aloop__timers_t *timers, aloop_handle_t handle) {

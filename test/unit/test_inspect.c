@@ -386,6 +386,21 @@ static void the_dump_describes_one_of_everything(void **state) {
   close(fds[1]);
 }
 
+static void dump_into(aloop_t *loop, void *text) {
+  aloop_dump(loop, add_line, text);
+}
+
+static void the_dump_knows_where_due_timers_come_from(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  text_t text = {0};
+  env_loop(env, (aloop_options_t){.poller = "virtual", .debug = -1});
+  aloop_call_later(env->loop, 5, dump_into, &text);
+  aloop_call_later_from(env->loop, 5, count, &calls, "timer.c:7");
+  assert_int_equal(aloop_run_once(env->loop, ALOOP_FOREVER), 2);
+  assert_string_equal(text.lines[0], "callback ready, from timer.c:7");
+}
+
 static void the_dump_needs_somebody_to_tell(void **state) {
   env_t *env = *state;
   text_t text = {0};
@@ -404,4 +419,5 @@ TESTS(T(debug_mode_is_an_option_a_setter_and_a_variable), T(a_slow_callback_is_r
       T(metrics_count_each_callback_as_it_begins), T(metrics_count_what_lives),
       T(idle_time_is_time_spent_waiting), T(lateness_is_counted_by_powers_of_two),
       T(an_older_caller_gets_what_it_knows), T(metrics_of_a_closed_loop_are_its_last),
-      T(the_dump_describes_one_of_everything), T(the_dump_needs_somebody_to_tell))
+      T(the_dump_describes_one_of_everything), T(the_dump_knows_where_due_timers_come_from),
+      T(the_dump_needs_somebody_to_tell))
