@@ -77,6 +77,11 @@ static int rest(aloop_t *loop) {
   return (int)(metrics(loop).polls - before);
 }
 
+/* As many turns as it takes to find out that events come for nothing, and some more. */
+static void wonder(aloop_t *loop) {
+  for (int i = 0; i < 200; i++) assert_true(aloop_run_once(loop, 0) >= 0);
+}
+
 /* Runs turns while there is something to do. */
 static void look(aloop_t *loop) {
   for (int i = 0; i < 5; i++) assert_true(aloop_run_once(loop, 0) >= 0);
@@ -282,7 +287,7 @@ static void a_ghost_is_got_rid_of(void **state) {
   int ghost[2], calls = 0;
   int number = make_ghost(env, ghost, &calls);
   assert_int_equal(aloop_remove_reader(env->loop, number), 1);
-  rest(env->loop);
+  wonder(env->loop);
   assert_in_range(rest(env->loop), 1, FEW);
   assert_int_equal(calls, 0);
   close_both(ghost);
@@ -297,7 +302,7 @@ static void many_ghosts_are_got_rid_of(void **state) {
     int number = make_ghost(env, ghosts[i], &calls);
     assert_int_equal(aloop_remove_reader(env->loop, number), 1);
   }
-  rest(env->loop);
+  wonder(env->loop);
   assert_in_range(rest(env->loop), 1, FEW);
   assert_int_equal(calls, 0);
   for (int i = 0; i < N; i++) close_both(ghosts[i]);
@@ -316,7 +321,7 @@ static void the_others_survive_the_end_of_a_ghost(void **state) {
   }
   int number = make_ghost(env, ghost, &calls);
   aloop_remove_reader(env->loop, number);
-  rest(env->loop);
+  wonder(env->loop);
   for (int i = 0; i < N; i++) put(fds[i][1]);
   assert_in_range(rest(env->loop), 1, FEW);
   for (int i = 0; i < N; i++) {
@@ -337,7 +342,7 @@ static void a_ghost_does_not_call_the_next_owner_of_its_number(void **state) {
   make_pair_at(number, fds);
   reader_t reader = {.fd = number};
   assert_int_equal(aloop_add_reader(env->loop, number, read_one, &reader), 0);
-  rest(env->loop);
+  wonder(env->loop);
   assert_in_range(rest(env->loop), 1, FEW);
   assert_int_equal(reader.calls, 0);
   put(fds[1]);
@@ -356,7 +361,7 @@ static void a_ghost_that_was_never_removed_is_got_rid_of_when_its_number_is_adde
   make_pair_at(number, fds);
   reader_t reader = {.fd = number};
   assert_int_equal(aloop_add_reader(env->loop, number, read_one, &reader), 0);
-  rest(env->loop);
+  wonder(env->loop);
   assert_in_range(rest(env->loop), 1, FEW);
   assert_int_equal(reader.calls + calls, 0);
   put(fds[1]);
@@ -381,7 +386,7 @@ static void a_ghost_does_not_end_the_loop_when_descriptors_are_short(void **stat
   int rc = aloop_run_forever(env->loop);
   setrlimit(RLIMIT_NOFILE, &before);
   assert_int_equal(rc, 0);
-  rest(env->loop);
+  wonder(env->loop);
   assert_in_range(rest(env->loop), 1, FEW);
   close_both(ghost);
 }
@@ -397,7 +402,7 @@ static void a_descriptor_lost_with_a_ghost_is_reported(void **state) {
   assert_int_equal(aloop_add_reader(env->loop, high, count, &calls), 0);
   close(high);
   close_both(lost);
-  rest(env->loop);
+  wonder(env->loop);
   assert_int_equal(env->reports, 1);
   assert_int_equal(env->report_errors[0], ALOOP_EBADF);
   assert_in_range(rest(env->loop), 1, FEW);
