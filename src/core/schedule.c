@@ -31,19 +31,22 @@ static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, aloop_callback_fn
   return handle;
 }
 
-/* The usual where variables are set. */
-static ALOOP_NOINLINE aloop_handle_t put_with_context(aloop_t *loop, aloop_callback_fn fn, void *arg,
-                                                      const char *origin) {
-  if (ALOOP_UNLIKELY(loop->tail >= loop->limit)) return put_slowly(loop, fn, arg, origin);
-  loop->contexts[loop->tail & loop->mask] = aloop__map_ref(loop->context);
+/* The usual where variables are set, or where the room ends that is known of. */
+static ALOOP_NOINLINE aloop_handle_t put_less_often(aloop_t *loop, aloop_callback_fn fn, void *arg,
+                                                    const char *origin) {
+  if (loop->tail >= loop->limit) {
+    if (loop->guard != 0 || aloop__ready_full(loop)) return put_slowly(loop, fn, arg, origin);
+    aloop__ready_set_limit(loop);
+  }
+  if (loop->context != NULL) loop->contexts[loop->tail & loop->mask] = aloop__map_ref(loop->context);
   aloop__ready_put(loop, fn, arg, origin);
   return (aloop_handle_t){loop->tail - 1};
 }
 
 aloop_handle_t aloop_call_soon_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
   if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL)) return put_slowly(loop, fn, arg, origin);
-  if (ALOOP_UNLIKELY(loop->context != NULL)) return put_with_context(loop, fn, arg, origin);
-  if (ALOOP_UNLIKELY(loop->tail >= loop->limit)) return put_slowly(loop, fn, arg, origin);
+  if (ALOOP_UNLIKELY(loop->context != NULL) || ALOOP_UNLIKELY(loop->tail >= loop->limit))
+    return put_less_often(loop, fn, arg, origin);
   aloop__ready_put(loop, fn, arg, origin);
   return (aloop_handle_t){loop->tail - 1};
 }
