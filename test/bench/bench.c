@@ -75,8 +75,12 @@ void *bench_alloc(size_t bytes) {
   return block;
 }
 
+bool bench_pairs;
+
 void bench_pipe(int fds[2]) {
-  if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0) bench_die("pipe2");
+  int rc = bench_pairs ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)
+                       : pipe2(fds, O_NONBLOCK | O_CLOEXEC);
+  if (rc != 0) bench_die("pipe2 or socketpair");
 }
 
 void bench_nodelay(int fd) {

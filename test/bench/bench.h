@@ -145,7 +145,9 @@ void bench_nodelay(int fd);
 int64_t bench_datagrams(int port, long size, long depth, long count, void (*turn)(void *loop), void *loop,
                         const long *echoed);
 
-/* A non-blocking pipe; bytes to send, enough for every size. */
+/* A non-blocking pipe, or a pair of Unix sockets in the scenario of that name; bytes to send, enough for every
+ * size. */
+extern bool bench_pairs;
 void bench_pipe(int fds[2]);
 extern char bench_bytes[BENCH_BUFFER];
 extern char bench_block[BENCH_BLOCK];

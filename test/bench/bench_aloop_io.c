@@ -37,6 +37,14 @@ static int on_message(aloop_transport_t *transport, void *protocol, const void *
   return 0;
 }
 
+static aloop_future_t *open_end(aloop_t *loop, const aloop_protocol_t *table, pipes_t *pipes, int fd,
+                                bool reads) {
+  aloop_unix_connect_options_t options = {.size = sizeof options, .fd = fd};
+  if (bench_pairs) return aloop_create_unix_connection(loop, table, pipes, &options);
+  return reads ? aloop_connect_read_pipe(loop, table, pipes, fd)
+               : aloop_connect_write_pipe(loop, table, pipes, fd);
+}
+
 int64_t peer_pipe(long size, long depth, long count) {
   static const aloop_protocol_t reader = {.size = sizeof reader, .data_received = on_message};
   static const aloop_protocol_t writer = {.size = sizeof writer};
@@ -44,8 +52,8 @@ int64_t peer_pipe(long size, long depth, long count) {
   pipes_t pipes = {.size = size, .depth = depth, .left = count};
   int fds[2];
   bench_pipe(fds);
-  aloop_future_t *in = aloop_connect_read_pipe(loop, &reader, &pipes, fds[0]);
-  aloop_future_t *out = aloop_connect_write_pipe(loop, &writer, &pipes, fds[1]);
+  aloop_future_t *in = open_end(loop, &reader, &pipes, fds[0], true);
+  aloop_future_t *out = open_end(loop, &writer, &pipes, fds[1], false);
   if (aloop_run_until_complete_ptr(loop, in, &pipes.in) != 0) bench_die("aloop_connect_read_pipe");
   if (aloop_run_until_complete_ptr(loop, out, &pipes.out) != 0) bench_die("aloop_connect_write_pipe");
   int64_t start = bench_cpu();

@@ -270,9 +270,14 @@ static void pipes(bench_options_t *options) {
   if (options->size > BENCH_BUFFER) options->size = BENCH_BUFFER;
   char label[64];
   signal(SIGPIPE, SIG_IGN); /* as programs with pipes do, or have to */
-  snprintf(label, sizeof label, "pipe/%ld/%ld", options->size, options->depth);
+  snprintf(label, sizeof label, "%s/%ld/%ld", bench_pairs ? "pair" : "pipe", options->size, options->depth);
   repeated(options, label, (double)(options->count / options->depth * options->depth), measure_pipe);
   putchar('\n');
+}
+
+static void pairs(bench_options_t *options) {
+  bench_pairs = true;
+  pipes(options);
 }
 
 static void collect_answers(int fd, long count) {
@@ -389,9 +394,8 @@ static void memory(bench_options_t *options) {
   putchar('\n');
 }
 
-const bench_scenario_t bench_inside[] = {{"chain", chain}, {"burst", burst},       {"timers", timers},
-                                         {"fire", fire},   {"rearm", rearm},       {"restart", restart},
-                                         {"posts", posts}, {"pingpong", pingpong}, {"lookup", lookup},
-                                         {"jobs", jobs},   {"pipe", pipes},        {"udp", datagrams},
-                                         {"spawn", spawn}, {"loop", loop},         {"memory", memory},
-                                         {"tasks", tasks}, {"sync", sync_objects}, {NULL, NULL}};
+const bench_scenario_t bench_inside[] = {
+    {"chain", chain},     {"burst", burst}, {"timers", timers},     {"fire", fire},     {"rearm", rearm},
+    {"restart", restart}, {"posts", posts}, {"pingpong", pingpong}, {"lookup", lookup}, {"jobs", jobs},
+    {"pipe", pipes},      {"pair", pairs},  {"udp", datagrams},     {"spawn", spawn},   {"loop", loop},
+    {"memory", memory},   {"tasks", tasks}, {"sync", sync_objects}, {NULL, NULL}};

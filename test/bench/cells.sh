@@ -78,6 +78,7 @@ in_process() {
   for size in 64 65536; do pipe_cell "$1" $size 1; done
   pipe_cell "$1" 64 100
   pipe_cell "$1" 65536 16
+  rotate pair/64/100 pair --size 64 --depth 100 --repeat "$1"
   programs_started "$1"
   rotate loop loop --repeat "$1"
   rotate_computing memory memory

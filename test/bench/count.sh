@@ -133,6 +133,8 @@ count_in_process() {
     measured_part "pipe/$cell" 8000 2 1 pipe --size "${cell%/*}" --depth "${cell#*/}"
     longer_calls "pipe/$cell" 1600 8000 "" pipe --size "${cell%/*}" --depth "${cell#*/}"
   done
+  measured_part pair/64/100 8000 2 1 pair --size 64 --depth 100
+  longer_calls pair/64/100 1600 8000 "" pair --size 64 --depth 100
   measured_part udp/64/1 6400 12800 6400 udp --depth 1
   measured_part udp/64/64 6400 200 100 udp --depth 64
   for depth in 1 64; do longer_calls "udp/64/$depth" 640 6400 "sendto recvfrom" udp --depth $depth; done

@@ -69,6 +69,7 @@ END {
   row("pipe, 64 B, 100 at a time", "pipe/64/100", "ns", 1, 0)
   row("pipe, 64 KiB", "pipe/65536/1", "ns", 1, 0)
   row("pipe, 64 KiB, 16 at a time", "pipe/65536/16", "ns", 1, 0)
+  row("Unix sockets, 64 B, 100 at a time", "pair/64/100", "ns", 1, 0)
   row("UDP echo, 64 B", "udp/64/1", "ns", 1, 0)
   row("UDP echo, 64 B, 64 at a time", "udp/64/64", "ns", 1, 0)
   row("program, one after the other (us)", "spawn/1/0", "ns", 1000, 0)

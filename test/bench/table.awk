@@ -117,7 +117,8 @@ BEGIN {
     "restart: timer, stop and start (10^5)|posts/1: post, 1 thread, both sides|posts/4: post, 4 threads, all sides|" \
     "pingpong: to another thread and back|lookup: look up 127.0.0.1|jobs/1: job in a thread and back|" \
     "jobs/1000: job, 1000 at a time|pipe/64/1: pipe, 64 B|pipe/64/100: pipe, 64 B, 100 at a time|" \
-    "pipe/65536/1: pipe, 64 KiB|pipe/65536/16: pipe, 64 KiB, 16 at a time|udp/64/1: UDP echo, 64 B|" \
+    "pipe/65536/1: pipe, 64 KiB|pipe/65536/16: pipe, 64 KiB, 16 at a time|" \
+    "pair/64/100: Unix sockets, 64 B, 100 at a time|udp/64/1: UDP echo, 64 B|" \
     "udp/64/64: UDP echo, 64 B, 64 at a time|spawn: program, its own calls included|" \
     "loop: loop, make and destroy|tasks/create: task, made and run|tasks/ready: future, awaited when done|" \
     "tasks/pending: future, awaited for a turn|tasks/future: future, made and read without a task|" \
