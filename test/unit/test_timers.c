@@ -164,7 +164,8 @@ static void new_timers_find_their_place_among_many(void **state) {
     assert_int_equal(loop->timers.sorted, loop->timers.heap_size);
     assert_true(aloop__timers_check(&loop->timers));
   }
-  for (int before = 0; calls < made; before = calls) {
+  while (calls < made) {
+    int before = calls;
     aloop_run_once(loop, ALOOP_FOREVER);
     assert_int_equal(calls, before + 1);
   }
