@@ -196,7 +196,7 @@ static bool grow_extras(aloop_t *loop, size_t capacity) {
 
 static int grow(aloop_t *loop) {
   aloop__timers_t *timers = &loop->timers;
-  size_t capacity = timers->capacity == 0 ? FIRST_CAPACITY : (size_t)timers->capacity * 2;
+  size_t capacity = timers->capacity == 0 ? FIRST_CAPACITY : timers->capacity + (size_t)timers->capacity / 2;
   if (capacity > UINT32_MAX / 2) return ALOOP_ENOMEM;
   if (loop->lag == NULL) loop->lag = aloop__memory_zero(loop, ALOOP_LAG_BUCKETS * sizeof *loop->lag);
   if (loop->lag == NULL) return ALOOP_ENOMEM;
