@@ -12,7 +12,8 @@
  * unless one is coming already; a thread that has come and found a job calls the next if there is more to do.
  * So a flood of small jobs costs few wake-ups, and starting many threads is not the loop's work. The thread
  * that fell asleep last is woken first, and the others reach their idle timeout. A thread without work sleeps
- * at once: looking around for a moment first was measured, and made nothing faster.
+ * at once: looking around for a moment first was measured, and made nothing faster. Threads are called under
+ * the lock and woken without it, or they would wait for it at once.
  *
  * A thread that ends joins the one that ended before it, and whoever shuts the pool down joins the last, so no
  * thread stays unjoined however many come and go. If the executor is released first, the last thread releases
@@ -77,9 +78,14 @@ typedef struct pool {
 typedef struct worker {
   aloop__list_t link; /* in pool->idle */
   pool_t *pool;
-  pthread_cond_t wake;
-  bool called; /* somebody took it out of `idle` */
+  aloop__bed_t bed;
 } worker_t;
+
+/* What is to be done without the lock so that somebody comes. */
+typedef struct call {
+  void *bell; /* a thread's that sleeps */
+  bool start; /* a thread was counted, and has to be started */
+} call_t;
 
 /* The pool whose thread this is. */
 static _Thread_local const pool_t *working_for;
@@ -158,7 +164,7 @@ static void free_pool(pool_t *pool) {
 }
 
 static void free_worker(worker_t *worker) {
-  pthread_cond_destroy(&worker->wake);
+  aloop__thread_bed_destroy(&worker->bed);
   aloop__executor_free_block(worker);
 }
 
@@ -169,7 +175,7 @@ static int start_thread(pool_t *pool) {
   pthread_t thread;
   worker_t *worker = aloop__executor_new_block(sizeof *worker);
   if (worker == NULL) return ALOOP_ENOMEM;
-  if (aloop__thread_condition(&worker->wake) < 0) {
+  if (aloop__thread_bed_init(&worker->bed) < 0) {
     aloop__executor_free_block(worker);
     return ALOOP_ENOMEM;
   }
@@ -189,28 +195,24 @@ static void uncount_thread(pool_t *pool) {
   pool->coming--;
 }
 
-/* Takes a sleeping thread out of the list and wakes it. The lock is held: it may end as soon as it is not. */
-static void wake(pool_t *pool, worker_t *worker) {
+/* Takes the thread that fell asleep last out of the list and calls it. The lock is held. */
+static void *call_sleeper(pool_t *pool) {
+  worker_t *worker = ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link);
   aloop__list_remove(&worker->link);
-  worker->called = true;
   pool->coming++;
-  pthread_cond_signal(&worker->wake);
+  return aloop__thread_call(&worker->bed);
 }
 
 static void wake_all(pool_t *pool) {
-  while (!aloop__list_empty(&pool->idle)) wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
+  while (!aloop__list_empty(&pool->idle)) aloop__thread_ring(call_sleeper(pool));
 }
 
-/* Sees to it that somebody comes if there is something to do. True: a thread was counted, and has to be
- * started. */
-static bool call_thread(pool_t *pool) {
-  if (pool->coming > 0 || pool->wanting == 0) return false;
-  if (aloop__list_empty(&pool->idle)) {
-    count_thread(pool);
-    return true;
-  }
-  wake(pool, ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link));
-  return false;
+/* Sees to it that somebody comes if there is something to do. */
+static call_t call_thread(pool_t *pool) {
+  if (pool->coming > 0 || pool->wanting == 0) return (call_t){0};
+  if (!aloop__list_empty(&pool->idle)) return (call_t){.bell = call_sleeper(pool)};
+  count_thread(pool);
+  return (call_t){.start = true};
 }
 
 /* In a thread of the pool, without the lock. That it fails does not matter: the threads there are come when
@@ -238,10 +240,11 @@ static void work(pool_t *pool) {
   for (aloop_job_t *job = next_job(pool); job != NULL; job = next_job(pool)) {
     lane_t *lane = &pool->lanes[job->lane];
     add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
-    bool start = call_thread(pool);
+    call_t call = call_thread(pool);
     unlock(pool);
-    if (start) start_counted(pool);
-    uint64_t begun = start ? aloop__clock_ticks() : now;
+    aloop__thread_ring(call.bell);
+    if (call.start) start_counted(pool);
+    uint64_t begun = call.start ? aloop__clock_ticks() : now;
     aloop_job_run(job);
     now = aloop__clock_ticks();
     lock(pool);
@@ -255,10 +258,8 @@ static void work(pool_t *pool) {
 /* Sleeps until called. False: nobody has called for so long that the thread should end. */
 static bool rest(pool_t *pool, worker_t *self) {
   int64_t deadline = aloop__thread_deadline(pool->idle_timeout);
-  self->called = false;
   aloop__list_append(&pool->idle, &self->link);
-  while (!self->called) {
-    if (!aloop__thread_wait(&self->wake, &pool->lock, deadline) || self->called) continue;
+  if (!aloop__thread_sleep(&self->bed, &pool->lock, deadline)) {
     aloop__list_remove(&self->link);
     return false;
   }
@@ -310,13 +311,15 @@ static bool is_full(const pool_t *pool, const lane_t *lane) {
   return pool->queue_limit > 0 && taken >= lane->limit && taken - lane->limit >= pool->queue_limit;
 }
 
-static int queue_job(pool_t *pool, aloop_job_t *job, int index) {
+static int queue_job(pool_t *pool, aloop_job_t *job, int index, void **bell) {
   lane_t *lane = &pool->lanes[index];
   if (pool->shut) return ALOOP_ECLOSED;
   if (is_full(pool, lane)) return ALOOP_EAGAIN;
   job->lane = (uint8_t)index;
   append(pool, lane, job);
-  int rc = call_thread(pool) ? start_thread(pool) : 0;
+  call_t call = call_thread(pool);
+  *bell = call.bell;
+  int rc = call.start ? start_thread(pool) : 0;
   if (rc == 0) return 0;
   uncount_thread(pool);
   if (pool->threads > 0) return 0; /* one of them comes when it is done */
@@ -327,10 +330,12 @@ static int queue_job(pool_t *pool, aloop_job_t *job, int index) {
 static int pool_submit(void *state, aloop_job_t *job, int lane) {
   pool_t *pool = state;
   if (ALOOP_UNLIKELY(is_forked(pool))) return ALOOP_ECHILD;
+  void *bell = NULL;
   lock(pool);
-  int rc = queue_job(pool, job, lane);
+  int rc = queue_job(pool, job, lane, &bell);
   if (rc < 0) pool->lanes[lane].refused++;
   unlock(pool);
+  aloop__thread_ring(bell);
   return rc;
 }
 
@@ -547,7 +552,9 @@ int aloop_thread_pool_resize(aloop_executor_t *executor, int lane, int threads) 
   lock(pool);
   set_limit(pool, lane, threads);
   if (pool->threads > pool->limit) wake_all(pool);
-  if (call_thread(pool) && start_thread(pool) < 0) uncount_thread(pool);
+  call_t call = call_thread(pool);
+  if (call.start && start_thread(pool) < 0) uncount_thread(pool);
   unlock(pool);
+  aloop__thread_ring(call.bell);
   return 0;
 }

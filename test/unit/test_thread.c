@@ -6,6 +6,7 @@
  */
 #include "harness.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -89,5 +90,61 @@ static void a_deadline_may_be_far_away(void **state) {
   assert_true(aloop__thread_deadline(0) <= aloop__clock_monotonic());
 }
 
+typedef struct bedroom {
+  pthread_mutex_t lock;
+  aloop__bed_t bed;
+  bool ready;
+  pthread_cond_t changed;
+  int calls;
+} bedroom_t;
+
+static void *sleep_twice(void *arg) {
+  bedroom_t *room = arg;
+  pthread_mutex_lock(&room->lock);
+  for (int i = 0; i < 2; i++) {
+    room->ready = true;
+    pthread_cond_signal(&room->changed);
+    if (aloop__thread_sleep(&room->bed, &room->lock, ALOOP_FOREVER)) room->calls++;
+  }
+  pthread_mutex_unlock(&room->lock);
+  return NULL;
+}
+
+static void a_sleeper_is_called(void **state) {
+  (void)state;
+  bedroom_t room = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+  pthread_t thread;
+  assert_int_equal(aloop__thread_bed_init(&room.bed), 0);
+  assert_int_equal(aloop__thread_start(&thread, NULL, sleep_twice, &room), 0);
+  for (int i = 0; i < 2; i++) {
+    pthread_mutex_lock(&room.lock);
+    while (!room.ready) pthread_cond_wait(&room.changed, &room.lock);
+    room.ready = false;
+    void *bell = aloop__thread_call(&room.bed);
+    pthread_mutex_unlock(&room.lock);
+    aloop__thread_ring(bell);
+  }
+  pthread_join(thread, NULL);
+  assert_int_equal(room.calls, 2);
+  aloop__thread_bed_destroy(&room.bed);
+}
+
+static void a_sleeper_that_nobody_calls_wakes_at_its_deadline(void **state) {
+  (void)state;
+  bedroom_t room = {.lock = PTHREAD_MUTEX_INITIALIZER};
+  assert_int_equal(aloop__thread_bed_init(&room.bed), 0);
+  int64_t deadline = aloop__thread_deadline(ALOOP_MILLIS(2));
+  errno = ENOSPC;
+  aloop__thread_ring(&room.bed.called);
+  assert_int_equal(errno, ENOSPC);
+  pthread_mutex_lock(&room.lock);
+  assert_false(aloop__thread_sleep(&room.bed, &room.lock, deadline));
+  pthread_mutex_unlock(&room.lock);
+  assert_true(aloop__clock_monotonic() >= deadline);
+  aloop__thread_ring(NULL);
+  aloop__thread_bed_destroy(&room.bed);
+}
+
 TESTS(T(the_hosts_signals_are_blocked), T(the_starters_mask_stays), T(long_names_are_cut),
-      T(a_wait_ends_at_its_deadline), T(a_deadline_may_be_far_away))
+      T(a_wait_ends_at_its_deadline), T(a_deadline_may_be_far_away), T(a_sleeper_is_called),
+      T(a_sleeper_that_nobody_calls_wakes_at_its_deadline))
