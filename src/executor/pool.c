@@ -6,7 +6,11 @@
  * never wait for names, nor names for the program's own work.
  *
  * One lock guards everything, and is held for some twenty instructions. Every step is O(1): a job is linked
- * both ways, so that taking it back needs no search.
+ * both ways, so that taking it back needs no search. But loops and threads that want it at once put each other
+ * to sleep, which took two thirds of the time of a flood. So while a thread that was woken has not come yet, a
+ * job is left for it on a stack, without the lock: the stack has a mark at its bottom, which that thread takes
+ * away together with the jobs. Others look there when their lanes have nothing, and now and then. A queue with
+ * a limit has to be counted, and so is always locked.
  *
  * Threads are started, and woken, by need and one at a time: a job that could run at once calls one thread,
  * unless one is coming already; a thread that has come and found a job calls the next if there is more to do.
@@ -36,7 +40,7 @@
 #include "executor/job.h"
 #include "executor/thread.h"
 
-enum { THREADS_MAX = 32, THREADS_MORE = 4, NAME_SIZE = 16 };
+enum { THREADS_MAX = 32, THREADS_MORE = 4, NAME_SIZE = 16, LOOK_AFTER = 16 };
 
 #define IDLE_TIMEOUT ALOOP_SECONDS(30)
 
@@ -51,10 +55,15 @@ typedef struct lane {
 } lane_t;
 
 typedef struct pool {
+  /* Jobs on their way into the lanes, the last one first, under a mark if somebody is coming for them. */
+  _Atomic(aloop_job_t *) arrived;
+  char apart[ALOOP__CACHE_LINE];
   pthread_mutex_t lock;
   unsigned wanting;  /* a bit for each lane that has a job which could run */
   lane_t *last_lane; /* that gave a job */
-  size_t coming;     /* threads that are going to look for a job: just started or woken */
+  unsigned turns;    /* how often one was asked for */
+  size_t coming;     /* threads that are going to look for a job: just started or woken, */
+  size_t woken;      /* and only those: they do come */
   lane_t lanes[ALOOP_LANES];
   size_t threads;
   size_t limit;         /* of all lanes together */
@@ -110,7 +119,6 @@ ALOOP_INLINE void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
   job->next = NULL;
   job->prev = lane->last;
   job->queued = true;
-  job->since = aloop__clock_ticks();
   if (lane->last != NULL)
     lane->last->next = job;
   else
@@ -134,8 +142,30 @@ static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
   note(pool, lane);
 }
 
+/* The bottom of the stack of arrivals. */
+static aloop_job_t somebody_comes;
+
+/* Moves the jobs that have arrived to their lanes, in their order. */
+static void take_arrivals(pool_t *pool) {
+  aloop_job_t *rest = pool->woken > 0 ? &somebody_comes : NULL;
+  if (atomic_load_explicit(&pool->arrived, memory_order_relaxed) == rest) return;
+  aloop_job_t *job = atomic_exchange_explicit(&pool->arrived, rest, memory_order_acquire), *first = NULL;
+  while (job != NULL && job != &somebody_comes) {
+    aloop_job_t *next = job->next;
+    job->next = first;
+    first = job;
+    job = next;
+  }
+  while (first != NULL) {
+    aloop_job_t *next = first->next;
+    append(pool, &pool->lanes[first->lane], first);
+    first = next;
+  }
+}
+
 /* The first job of the next lane that has one which could run. Counts it as running. */
 ALOOP_INLINE aloop_job_t *next_job(pool_t *pool) {
+  if (pool->wanting == 0 || pool->turns++ % LOOK_AFTER == 0) take_arrivals(pool);
   if (pool->wanting == 0) return NULL;
   lane_t *lane = pool->last_lane;
   do lane = lane == &pool->lanes[ALOOP_LANES - 1] ? pool->lanes : lane + 1;
@@ -200,6 +230,8 @@ static void *call_sleeper(pool_t *pool) {
   worker_t *worker = ALOOP_CONTAINER_OF(pool->idle.prev, worker_t, link);
   aloop__list_remove(&worker->link);
   pool->coming++;
+  pool->woken++;
+  take_arrivals(pool); /* for the mark */
   return aloop__thread_call(&worker->bed);
 }
 
@@ -264,6 +296,8 @@ static bool rest(pool_t *pool, worker_t *self) {
     return false;
   }
   pool->coming--;
+  pool->woken--;
+  take_arrivals(pool);
   return true;
 }
 
@@ -315,7 +349,6 @@ static int queue_job(pool_t *pool, aloop_job_t *job, int index, void **bell) {
   lane_t *lane = &pool->lanes[index];
   if (pool->shut) return ALOOP_ECLOSED;
   if (is_full(pool, lane)) return ALOOP_EAGAIN;
-  job->lane = (uint8_t)index;
   append(pool, lane, job);
   call_t call = call_thread(pool);
   *bell = call.bell;
@@ -327,9 +360,23 @@ static int queue_job(pool_t *pool, aloop_job_t *job, int index, void **bell) {
   return rc;
 }
 
+/* Leaves the job with those that have arrived, if somebody comes for them. */
+static bool arrive(pool_t *pool, aloop_job_t *job) {
+  aloop_job_t *top = atomic_load_explicit(&pool->arrived, memory_order_relaxed);
+  do {
+    if (top == NULL) return false;
+    job->next = top;
+  } while (!atomic_compare_exchange_weak_explicit(&pool->arrived, &top, job, memory_order_release,
+                                                  memory_order_relaxed));
+  return true;
+}
+
 static int pool_submit(void *state, aloop_job_t *job, int lane) {
   pool_t *pool = state;
   if (ALOOP_UNLIKELY(is_forked(pool))) return ALOOP_ECHILD;
+  job->lane = (uint8_t)lane;
+  job->since = aloop__clock_ticks();
+  if (pool->queue_limit == 0 && arrive(pool, job)) return 0;
   void *bell = NULL;
   lock(pool);
   int rc = queue_job(pool, job, lane, &bell);
@@ -343,6 +390,7 @@ static int pool_cancel(void *state, aloop_job_t *job) {
   pool_t *pool = state;
   if (is_forked(pool)) return !atomic_load_explicit(&job->begun, memory_order_relaxed);
   lock(pool);
+  take_arrivals(pool);
   bool taken = job->queued;
   if (taken) {
     lane_t *lane = &pool->lanes[job->lane];
@@ -357,6 +405,7 @@ static int pool_cancel(void *state, aloop_job_t *job) {
 static aloop_job_t *take_all(pool_t *pool) {
   aloop_job_t *all = NULL;
   aloop_job_t **end = &all;
+  take_arrivals(pool);
   for (int i = 0; i < ALOOP_LANES; i++) {
     lane_t *lane = &pool->lanes[i];
     while (lane->first != NULL) {
@@ -423,6 +472,7 @@ static int pool_stats(void *state, aloop_executor_stats_t *stats) {
   pool_t *pool = state;
   if (is_forked(pool)) return ALOOP_ECHILD;
   lock(pool);
+  take_arrivals(pool);
   size_t idle = pool->threads;
   for (int i = 0; i < ALOOP_LANES; i++) idle -= pool->lanes[i].running;
   for (int i = 0; i < ALOOP_LANES; i++) {

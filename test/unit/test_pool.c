@@ -124,6 +124,66 @@ static void a_lane_with_work_does_not_starve_another(void **state) {
   end_pool(pool);
 }
 
+/* One thread, which sleeps. */
+static aloop_executor_t *make_sleepy_pool(env_t *env) {
+  aloop_executor_t *pool = make_pool(1);
+  int number = 1;
+  aloop_future_t *future = aloop_run_in_executor(env->loop, pool, return_int, &number);
+  assert_int_equal(run_future(env->loop, future), 1);
+  aloop_future_unref(future);
+  await_stat(pool, ALOOP_LANE_USER, idle, 1);
+  return pool;
+}
+
+static int row_next; /* the thread's */
+
+static int64_t stand_in_row(void *arg) {
+  return row_next++ == *(int *)arg ? 0 : ALOOP_EIO;
+}
+
+/* Some are queued, some wait for a thread that was woken. */
+static void a_flood_keeps_its_order(void **state) {
+  env_t *env = *state;
+  enum { JOBS = 2000 };
+  static int numbers[JOBS];
+  static aloop_future_t *futures[JOBS];
+  aloop_executor_t *pool = make_sleepy_pool(env);
+  row_next = 0;
+  for (int i = 0; i < JOBS; i++) {
+    numbers[i] = i;
+    futures[i] = aloop_run_in_executor(env->loop, pool, stand_in_row, &numbers[i]);
+  }
+  for (int i = 0; i < JOBS; i++) {
+    assert_int_equal(run_future(env->loop, futures[i]), 0);
+    aloop_future_unref(futures[i]);
+  }
+  assert_int_equal(row_next, JOBS);
+  end_pool(pool);
+}
+
+static void a_flood_may_be_cancelled_at_any_moment(void **state) {
+  env_t *env = *state;
+  enum { JOBS = 40 };
+  for (int round = 0; round < 40; round++) {
+    aloop_executor_t *pool = make_sleepy_pool(env);
+    counted_t counted[JOBS] = {{.value = 0}};
+    aloop_future_t *futures[JOBS];
+    for (int i = 0; i < JOBS; i++) futures[i] = submit_counted(env->loop, pool, &counted[i]);
+    for (int i = round; i < JOBS; i += 2) aloop_future_cancel(futures[i]);
+    assert_int_equal(aloop_executor_shutdown(pool, ALOOP_FOREVER, ALOOP_CANCEL_QUEUED), 0);
+    aloop_lane_stats_t stats = lane_stats(pool, ALOOP_LANE_USER);
+    assert_int_equal(stats.queued, 0);
+    assert_int_equal(stats.done + stats.cancelled, 1 + JOBS);
+    while (live_jobs(env) > 0) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+    for (int i = 0; i < JOBS; i++) {
+      aloop_future_result(futures[i]);
+      aloop_future_unref(futures[i]);
+      assert_int_equal(counted[i].destroyed, 1);
+    }
+    aloop_executor_unref(pool);
+  }
+}
+
 /* ---- Threads --------------------------------------------------------------------------------------------- */
 
 static void threads_are_started_on_demand(void **state) {
@@ -505,13 +565,13 @@ static void an_unused_pool_goes_at_once(void **state) {
 }
 
 TESTS(T(lanes_do_not_wait_for_each_other), T(as_many_jobs_run_as_there_may_be_threads), T(a_full_queue_refuses),
-      T(a_lane_is_first_in_first_out), T(a_lane_with_work_does_not_starve_another),
-      T(threads_are_started_on_demand), T(idle_threads_are_used_again), T(idle_threads_end_after_a_time),
-      T(a_job_may_come_as_its_thread_ends), T(threads_are_made_as_told), T(a_limit_can_be_raised),
-      T(a_limit_can_be_lowered), T(the_usual_limit_depends_on_the_cpus), T(times_are_measured),
-      T(statistics_of_an_older_caller_fit), T(shutting_down_waits_for_what_is_queued),
-      T(shutting_down_need_not_wait), T(shutting_down_has_a_deadline),
-      T(shutting_down_may_cancel_what_is_queued), T(a_job_cannot_wait_for_its_own_end),
-      T(several_threads_may_wait_for_the_end), T(a_released_pool_finishes_its_jobs),
-      T(a_pool_may_be_released_before_its_last_job_ends), T(a_job_may_release_its_pool),
-      T(an_unused_pool_goes_at_once))
+      T(a_lane_is_first_in_first_out), T(a_lane_with_work_does_not_starve_another), T(a_flood_keeps_its_order),
+      T(a_flood_may_be_cancelled_at_any_moment), T(threads_are_started_on_demand),
+      T(idle_threads_are_used_again), T(idle_threads_end_after_a_time), T(a_job_may_come_as_its_thread_ends),
+      T(threads_are_made_as_told), T(a_limit_can_be_raised), T(a_limit_can_be_lowered),
+      T(the_usual_limit_depends_on_the_cpus), T(times_are_measured), T(statistics_of_an_older_caller_fit),
+      T(shutting_down_waits_for_what_is_queued), T(shutting_down_need_not_wait),
+      T(shutting_down_has_a_deadline), T(shutting_down_may_cancel_what_is_queued),
+      T(a_job_cannot_wait_for_its_own_end), T(several_threads_may_wait_for_the_end),
+      T(a_released_pool_finishes_its_jobs), T(a_pool_may_be_released_before_its_last_job_ends),
+      T(a_job_may_release_its_pool), T(an_unused_pool_goes_at_once))
