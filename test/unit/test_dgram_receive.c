@@ -90,19 +90,45 @@ static void a_busy_socket_is_read_in_batches(void **state) {
   end_post(&server, fd);
 }
 
+/* So often that the server asks for one at a time. */
+static void send_alone(post_t *server, int fd) {
+  for (size_t i = 0; i < 10; i++) {
+    send_numbers(fd, 1);
+    await_datagrams(server, i + 1);
+  }
+}
+
 static void a_quiet_socket_that_becomes_busy_is_read_in_batches(void **state) {
   post_t server = {.env = *state};
   int port = open_udp(&server, &batch_protocol);
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   assert_int_equal(connect(fd, on_loopback(port), LOOPBACK_SIZE), 0);
-  for (size_t i = 0; i < 30; i++) {
-    send_numbers(fd, 1);
-    await_datagrams(&server, i + 1);
-  }
+  send_alone(&server, fd);
   size_t before = server.batches;
-  send_numbers(fd, 100);
-  await_datagrams(&server, 130);
-  assert_true(server.batches - before <= 18); /* at most 8 alone; 2, 4, 8, 16, 32, 30 */
+  send_numbers(fd, 150);
+  await_datagrams(&server, 160);
+  assert_true(server.batches - before <= 40); /* at most 32 alone; 2, 4, 8, 16, 32, 32, 32 */
+  end_post(&server, fd);
+}
+
+static void alone_they_come_whole_and_with_their_sender(void **state) {
+  enum { LARGEST = 65507 };
+  post_t server = {.env = *state}, client = {.env = *state};
+  int port = open_udp(&server, &single_protocol);
+  int other = open_udp(&client, &single_protocol);
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  assert_int_equal(connect(fd, on_loopback(port), LOOPBACK_SIZE), 0);
+  send_alone(&server, fd);
+  post_text_to(&client, "", port);
+  await_datagrams(&server, 11);
+  assert_int_equal(server.from_size, LOOPBACK_SIZE);
+  assert_memory_equal(&server.from, on_loopback(other), 8);
+  char *bytes = calloc(1, LARGEST);
+  assert_int_equal(aloop_datagram_sendto(client.endpoint, bytes, LARGEST, on_loopback(port), LOOPBACK_SIZE), 0);
+  await_datagrams(&server, 12);
+  assert_int_equal(server.largest, LARGEST);
+  free(bytes);
+  end_post(&client, -1);
   end_post(&server, fd);
 }
 
@@ -185,5 +211,6 @@ static void datagrams_nobody_wants_are_dropped(void **state) {
 TESTS(T(each_comes_with_its_sender), T(empty_ones_come), T(the_largest_of_udp_comes_whole),
       T(one_by_one_they_keep_their_order), T(in_batches_they_keep_their_order),
       T(a_busy_socket_is_read_in_batches), T(a_quiet_socket_that_becomes_busy_is_read_in_batches),
-      T(one_socket_leaves_turns_to_others), T(what_fits_no_buffer_is_an_error),
-      T(a_refusal_is_an_error_and_no_end), T(datagrams_nobody_wants_are_dropped))
+      T(alone_they_come_whole_and_with_their_sender), T(one_socket_leaves_turns_to_others),
+      T(what_fits_no_buffer_is_an_error), T(a_refusal_is_an_error_and_no_end),
+      T(datagrams_nobody_wants_are_dropped))
