@@ -10,7 +10,7 @@
  *
  * The queue of requests is filled in memory; one system call hands over all of them, waits, and has the kernel
  * finish what can be finished. SUBMIT_ALL: a request that is wrong is answered like any other instead of
- * stopping those behind it. The completion queue is four times as long; if it runs over, the kernel keeps the
+ * stopping those behind it. The completion queue is eight times as long; if it runs over, the kernel keeps the
  * rest and hands it out when we enter (NODROP, required), so nothing is ever lost.
  *
  * The queues are memory shared with the kernel, and so with the child of a fork, which must not touch them:
@@ -79,7 +79,7 @@ static int open_best(uint32_t entries, bool hosted, struct io_uring_params *para
     params->flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED | flag_sets[i];
     if (flag_sets[i] & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN))
       params->flags |= IORING_SETUP_TASKRUN_FLAG;
-    params->cq_entries = aloop__ring_forbids(ALOOP__RING_NO_ROOM) ? entries : entries * 4;
+    params->cq_entries = aloop__ring_forbids(ALOOP__RING_NO_ROOM) ? entries : entries * 8;
     fd = setup(entries, params);
     if (fd != -EINVAL) break;
   }

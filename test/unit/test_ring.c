@@ -81,7 +81,7 @@ static void an_io_uring_that_is_too_old_is_not_used(void **state) {
   expect_another_poller(*state, ALOOP__RING_NO_BACKLOG, reason);
 }
 
-/* Four times as many as the queue of requests holds. */
+/* Many times as many as the queue of requests holds. */
 static void more_requests_than_the_queue_holds_are_all_made(void **state) {
   enum { MANY = 200, ROUNDS = 6 };
   env_t *env = *state;
@@ -100,8 +100,7 @@ static void more_requests_than_the_queue_holds_are_all_made(void **state) {
   }
 }
 
-/* The queue of completions is four times as long as that of requests; what does not fit is kept by the kernel.
- */
+/* More than the queue of completions holds; what does not fit is kept by the kernel. */
 static void completions_that_run_over_come_later(void **state) {
   (void)state;
   enum { ENTRIES = 4, MANY = 100 };
