@@ -27,8 +27,13 @@
  * A relay wants the bytes left in the socket, to splice them. The readiness driver takes its transports over,
  * for good, once the receive has ended and what it brought is delivered.
  *
- * Not here: connecting and plain descriptors, which wait through the poller; datagrams, in
- * completion_datagram.c. Descriptors above a million do not fit into a name; no process has them by default.
+ * Connecting is left to connect.c, which waits through the poller. As a request it saves three system calls,
+ * but took only 4 percent less CPU time in a bare program over TCP (8.0 instead of 8.4 us), and 16 percent more
+ * over a Unix socket, where the call is over at once. The request would also go down with a ring that is left
+ * for another thread, and want its address to stay until it is handed over.
+ *
+ * Not here: plain descriptors, which wait through the poller; datagrams, in completion_datagram.c. Descriptors
+ * above a million do not fit into a name; no process has them by default.
  */
 #ifdef ALOOP_HAVE_IO_URING
 

@@ -176,6 +176,13 @@ void end_tape(tape_t *tape, int peer) {
   release_tape(tape, peer);
 }
 
+void reset_tape(tape_t *tape, int peer) {
+  const struct linger now = {.l_onoff = 1, .l_linger = 0};
+  int fd = aloop_transport_fd(tape->transport);
+  if (fd >= 0) assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now), 0);
+  end_tape(tape, peer);
+}
+
 void settle(aloop_t *loop) {
   int quiet = 0;
   for (int i = 0; quiet < 2; i++) {

@@ -60,7 +60,10 @@ int open_tcp_tape(tape_t *tape, const aloop_protocol_t *table);
  * is none). */
 void end_tape(tape_t *tape, int peer);
 
-/* The same when the loop was freed. */
+/* As end_tape for one over TCP, which leaves no port behind in TIME_WAIT: for tests that open many. */
+void reset_tape(tape_t *tape, int peer);
+
+/* As end_tape when the loop was freed. */
 void release_tape(tape_t *tape, int peer);
 
 /* Runs turns that do not wait until two in a row had nothing to do. */

@@ -102,7 +102,7 @@ static void a_tiny_buffer_gets_all_bytes_in_order(void **state) {
 /* ---- Buffers --------------------------------------------------------------------------------------------- */
 
 static void more_connections_than_lent_buffers_all_get_their_bytes(void **state) {
-  enum { MANY = 64, ROUNDS = 3 }; /* each leaves a port behind for a minute */
+  enum { MANY = 64, ROUNDS = 3 };
   static tape_t tapes[MANY];
   static int peers[MANY];
   env_t *env = *state;
@@ -119,7 +119,7 @@ static void more_connections_than_lent_buffers_all_get_their_bytes(void **state)
       while (tapes[i].size < 11 * round) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0);
   }
   assert_int_equal(env->live, before); /* idle again, they hold nothing */
-  for (int i = 0; i < MANY; i++) end_tape(&tapes[i], peers[i]);
+  for (int i = 0; i < MANY; i++) reset_tape(&tapes[i], peers[i]);
 }
 
 /* ---- Ends ------------------------------------------------------------------------------------------------ */

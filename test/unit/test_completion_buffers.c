@@ -128,7 +128,7 @@ static void ends_use_no_buffer_up(void **state) {
   env_t *env = *state;
   for (int in_pieces = 0; in_pieces < 2; in_pieces++) {
     aloop__completion_buffers_t *buffers = buffers_of(env, in_pieces);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 10; i++) {
       tape_t tape = {.env = env};
       int peer = open_tcp_tape(&tape, &plain_protocol);
       say(peer, "the end");
@@ -161,17 +161,47 @@ static void hold_much(env_t *env, aloop__completion_buffers_t *buffers) {
   for (int i = 0; i < MANY; i++)
     while (tapes[i].size < SIZE) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0);
   assert_int_equal(buffers->lent + buffers->spares_count, buffers->shape.count);
-  for (int i = 0; i < MANY; i++) end_tape(&tapes[i], peers[i]);
+  for (int i = 0; i < MANY; i++) reset_tape(&tapes[i], peers[i]);
 }
 
 static void held_ones_are_replaced(void **state) {
   for (int in_pieces = 0; in_pieces < 2; in_pieces++) hold_much(*state, buffers_of(*state, in_pieces));
 }
 
-TESTS(T(a_few_are_lent_at_first), T(those_that_find_none_now_and_then_change_nothing),
-      T(many_that_find_none_have_more_lent_up_to_all), T(they_come_back_when_long_few_were_needed),
-      T(a_buffer_goes_back_when_nobody_needs_any_piece_of_it), T(messages_share_a_buffer),
-      T(ends_use_no_buffer_up), T(held_ones_are_replaced))
+/* After traffic of all at once, more than all buffers hold. */
+static void idle_connections_hold_nothing(void **state) {
+  enum { MANY = 150, SIZE = 4000 };
+  static tape_t tapes[MANY];
+  static const char bytes[SIZE];
+  int peers[MANY];
+  env_t *env = *state;
+  aloop__completion_buffers_t *buffers = buffers_of(env, true);
+  for (int i = 0; i < MANY; i++) {
+    tapes[i] = (tape_t){.env = env};
+    peers[i] = open_tcp_tape(&tapes[i], &plain_protocol);
+  }
+  settle(env->loop);
+  long before = env->live;
+  for (size_t round = 1; round <= 3; round++) {
+    for (int i = 0; i < MANY; i++) assert_int_equal(write(peers[i], bytes, SIZE), SIZE);
+    for (int i = 0; i < MANY; i++) aloop_transport_pause_reading(tapes[i].transport);
+    settle(env->loop);
+    for (int i = 0; i < MANY; i++) aloop_transport_resume_reading(tapes[i].transport);
+    for (int i = 0; i < MANY; i++)
+      while (tapes[i].size < SIZE * round) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0);
+  }
+  settle(env->loop);
+  assert_int_equal(env->live, before);
+  assert_int_equal(buffers->lent + buffers->spares_count, buffers->shape.count);
+  for (int i = 0; i < buffers->shape.count; i++) assert_int_equal(buffers->uses[i].pieces, 0);
+  assert_true((size_t)buffers->shape.count * buffers->stride < 1024 * 1024); /* all that was ever touched */
+  for (int i = 0; i < MANY; i++) reset_tape(&tapes[i], peers[i]);
+}
+
+TESTS(T(idle_connections_hold_nothing), T(a_few_are_lent_at_first),
+      T(those_that_find_none_now_and_then_change_nothing), T(many_that_find_none_have_more_lent_up_to_all),
+      T(they_come_back_when_long_few_were_needed), T(a_buffer_goes_back_when_nobody_needs_any_piece_of_it),
+      T(messages_share_a_buffer), T(ends_use_no_buffer_up), T(held_ones_are_replaced))
 
 #else
 

@@ -71,7 +71,7 @@ static void say_all(size_t round) {
 }
 
 static void end_tapes(void) {
-  for (int i = 0; i < MANY; i++) end_tape(&tapes[i], peers[i]);
+  for (int i = 0; i < MANY; i++) reset_tape(&tapes[i], peers[i]);
 }
 
 static void no_byte_is_lost_and_every_receive_is_asked_for_again(void **state) {
