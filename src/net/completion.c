@@ -134,19 +134,28 @@ static held_t *hold(completion_transport_t *self, const char *data, size_t size,
   return held;
 }
 
-static void drop_first(aloop_t *loop, completion_transport_t *self) {
-  aloop__completion_net_t *state = aloop__completion_net(loop);
+static held_t *take_first(completion_transport_t *self) {
   held_t *first = self->held;
   self->held = first->next;
-  if (!first->copied) {
+  return first;
+}
+
+static void put_back(completion_transport_t *self, held_t *first) {
+  first->next = self->held;
+  self->held = first;
+}
+
+static void release(aloop_t *loop, held_t *held) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  if (!held->copied) {
     state->held_pieces--;
-    aloop__completion_give_back(&state->buffers, first->flags);
+    aloop__completion_give_back(&state->buffers, held->flags);
   }
-  aloop__memory_release(loop, first);
+  aloop__memory_release(loop, held);
 }
 
 static void drop_held(aloop_t *loop, completion_transport_t *self) {
-  while (self->held != NULL) drop_first(loop, self);
+  while (self->held != NULL) release(loop, take_first(self));
 }
 
 /* A piece for a buffered protocol. Returns how many bytes it took; 0: it wants none, or has become another one.
@@ -192,17 +201,20 @@ static void deliver_end(aloop_transport_t *transport, int end) {
     aloop__stream_end(transport, end);
 }
 
-/* The pieces that a protocol with tiny buffers left over, or a pause. */
+/* The pieces that a protocol with tiny buffers left over, or a pause. The bytes stay during the call, even if
+ * the transport ends in it. */
 static void deliver_pieces_held(completion_transport_t *self) {
   aloop_transport_t *transport = &self->transport;
   while (self->held != NULL && aloop__stream_wants_read(transport)) {
-    held_t *first = self->held;
+    held_t *first = take_first(self);
     size_t taken = deliver(transport, first->data, first->size);
-    if (transport->object.state >= ALOOP__ENDING) return; /* what was held is gone */
     first->data += taken;
     first->size -= taken;
-    if (first->size > 0) return;
-    drop_first(transport->object.loop, self);
+    if (first->size > 0 && transport->object.state < ALOOP__ENDING) {
+      put_back(self, first);
+      return;
+    }
+    release(transport->object.loop, first);
   }
 }
 

@@ -86,6 +86,28 @@ static void an_end_waits_for_what_was_held_before_it(void **state) {
   end_tape(&tape, peer);
 }
 
+static void abort_and_look(tape_t *tape) {
+  aloop_transport_abort(tape->transport);
+  assert_int_equal(tape->data[0], 'o'); /* read here, so that the address sanitizer sees it */
+}
+
+static void held_bytes_stay_during_the_call_that_aborts(void **state) {
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tape = {.env = env, .on[DATA] = abort_and_look};
+  int peer = open_tcp_tape(&tape, &plain_protocol);
+  settle(env->loop);
+  say(peer, "one ");
+  aloop__ring_hand_over(aloop__completion_of(env->loop)); /* the kernel has received it */
+  aloop_transport_pause_reading(tape.transport);
+  settle(env->loop);
+  say(peer, "two ");
+  aloop_transport_resume_reading(tape.transport);
+  run_until(env->loop, &tape.lost);
+  assert_memory_equal(tape.bytes, "one", 3);
+  end_tape(&tape, peer);
+}
+
 static void a_tiny_buffer_gets_all_bytes_in_order(void **state) {
   env_t *env = *state;
   use_ring(env);
@@ -234,7 +256,7 @@ static void an_older_kernel_gets_the_readiness_driver(void **state) {
 
 TESTS(T(what_came_during_a_pause_is_delivered_in_order), T(a_pause_in_the_midst_of_much_loses_nothing),
       T(an_end_waits_for_what_was_held_before_it), T(a_tiny_buffer_gets_all_bytes_in_order),
-      T(more_connections_than_lent_buffers_all_get_their_bytes),
+      T(held_bytes_stay_during_the_call_that_aborts), T(more_connections_than_lent_buffers_all_get_their_bytes),
       T(a_late_completion_does_not_reach_the_next_owner_of_a_number),
       T(a_closed_connection_is_closed_when_the_run_ends), T(closing_the_loop_closes_its_connections),
       T(a_child_leaves_the_completions_to_its_parent), T(a_child_goes_on_with_the_connections),
