@@ -38,4 +38,13 @@
 #define ALOOP_PREFETCH_OWN(address) ALOOP_PREFETCH(address)
 #endif
 
+/* In a loop that waits for another CPU for less than a microsecond. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define ALOOP_PAUSE() __builtin_ia32_pause()
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define ALOOP_PAUSE() __asm__ volatile("yield")
+#else
+#define ALOOP_PAUSE() ((void)0)
+#endif
+
 #endif

@@ -47,6 +47,9 @@ void aloop__mailbox_take(aloop_t *loop);
 bool aloop__mailbox_sleep(aloop_t *loop);
 void aloop__mailbox_awake(aloop_t *loop);
 
+/* When it must not: leaves the posters alone for a moment, unless much was done since the last poll. */
+void aloop__mailbox_stand_off(const aloop_t *loop);
+
 /* Whether somebody has posted what is not taken, or is about to. */
 bool aloop__mailbox_pending(const aloop_t *loop);
 
