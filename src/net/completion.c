@@ -63,13 +63,12 @@ typedef struct held {
 
 typedef struct completion_transport {
   aloop_transport_t transport;
-  held_t *held;       /* bytes that came while nobody wanted them, oldest first */
-  int end;            /* held behind them: ALOOP_EOF or an error; 0: none */
-  bool asked;         /* a receive is in the kernel: its last completion has not come */
-  bool cancelled;     /* ... and shall end */
-  bool relayed;       /* the readiness driver is to take over */
-  bool waiting;       /* for deliver_all */
-  aloop__list_t link; /* ... among others */
+  held_t *held;   /* bytes that came while nobody wanted them, oldest first */
+  int end;        /* held behind them: ALOOP_EOF or an error; 0: none */
+  bool asked;     /* a receive is in the kernel: its last completion has not come */
+  bool cancelled; /* ... and shall end */
+  bool relayed;   /* the readiness driver is to take over */
+  bool waiting;   /* for deliver_all */
 } completion_transport_t;
 
 static completion_transport_t *of(aloop_transport_t *transport) {
@@ -228,40 +227,69 @@ static void deliver_held(completion_transport_t *self) {
   if (has_held(self) && self->held == NULL) deliver_end(transport, self->end);
 }
 
-static void stop_waiting(completion_transport_t *self) {
+static void stop_waiting(aloop_t *loop, completion_transport_t *self) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
   if (!self->waiting) return;
-  aloop__list_remove(&self->link);
+  size_t i = 0;
+  while (state->waiting[i] != &self->transport) i++;
+  state->waiting[i] = NULL;
   self->waiting = false;
 }
 
-static void start_waiting(aloop__completion_net_t *state, completion_transport_t *self) {
-  aloop__list_append(&state->waiting, &self->link);
+static int start_waiting(aloop_t *loop, completion_transport_t *self) {
+  aloop__completion_net_t *state = aloop__completion_net(loop);
+  if (state->waiting_count == state->waiting_room) {
+    size_t room = state->waiting_room != 0 ? state->waiting_room * 2 : 8;
+    void *grown = aloop__memory_resize(loop, state->waiting, room * sizeof(aloop_transport_t *));
+    if (grown == NULL) return ALOOP_ENOMEM;
+    state->waiting = grown;
+    state->waiting_room = room;
+  }
+  state->waiting[state->waiting_count++] = &self->transport;
   self->waiting = true;
-  state->waiting_count++;
+  return 0;
+}
+
+/* Those who have gone leave gaps; a list that is empty needs no memory. */
+static void close_gaps(aloop_t *loop, aloop__completion_net_t *state) {
+  size_t count = 0;
+  for (size_t i = 0; i < state->waiting_count; i++)
+    if (state->waiting[i] != NULL) state->waiting[count++] = state->waiting[i];
+  state->waiting_count = count;
+  if (count > 0) return;
+  aloop__memory_release(loop, state->waiting);
+  state->waiting = NULL;
+  state->waiting_room = 0;
+}
+
+/* Its place is free for it if something is left over. */
+static void deliver_waiting(aloop_t *loop, aloop__completion_net_t *state, size_t place) {
+  completion_transport_t *self = of(state->waiting[place]);
+  state->waiting[place] = NULL;
+  self->waiting = false;
+  aloop__map_clear(loop, &loop->context);
+  aloop__stream_enter_context(loop, &self->transport);
+  deliver_held(self);
+  if (has_held(self) && !self->waiting) {
+    state->waiting[place] = &self->transport;
+    self->waiting = true;
+  } else if (self->relayed) {
+    aloop__stream_update_reading(&self->transport);
+  }
 }
 
 /* Everybody once; what is left over waits for the next turn. */
 static void deliver_all(aloop_t *loop, void *arg) {
   aloop__completion_net_t *state = arg;
-  uint32_t count = state->waiting_count;
+  size_t count = state->waiting_count;
   state->delivering = false;
-  state->waiting_count = 0;
-  for (; count > 0 && !aloop__list_empty(&state->waiting); count--) {
-    completion_transport_t *self = ALOOP_CONTAINER_OF(state->waiting.next, completion_transport_t, link);
-    stop_waiting(self);
-    aloop__map_clear(loop, &loop->context);
-    aloop__stream_enter_context(loop, &self->transport);
-    deliver_held(self);
-    if (has_held(self))
-      start_waiting(state, self);
-    else if (self->relayed)
-      aloop__stream_update_reading(&self->transport);
-  }
-  if (aloop__list_empty(&state->waiting) || state->delivering) return;
+  for (size_t i = 0; i < count; i++)
+    if (state->waiting[i] != NULL) deliver_waiting(loop, state, i);
+  close_gaps(loop, state);
+  if (state->waiting_count == 0 || state->delivering) return;
   state->delivering = aloop__ready_push(loop, deliver_all, state);
-  while (!state->delivering && !aloop__list_empty(&state->waiting))
-    aloop__stream_end(&ALOOP_CONTAINER_OF(state->waiting.next, completion_transport_t, link)->transport,
-                      ALOOP_ENOMEM);
+  for (size_t i = 0; !state->delivering && i < state->waiting_count; i++)
+    if (state->waiting[i] != NULL) aloop__stream_end(state->waiting[i], ALOOP_ENOMEM);
 }
 
 /* In the next turn, if there is anything to deliver. */
@@ -269,16 +297,14 @@ static int deliver_soon(aloop_t *loop, completion_transport_t *self) {
   aloop__completion_net_t *state = aloop__completion_net(loop);
   if (self->waiting || !has_held(self)) return 0;
   if (!state->delivering) state->delivering = aloop__ready_push(loop, deliver_all, state);
-  if (!state->delivering) return ALOOP_ENOMEM;
-  start_waiting(state, self);
-  return 0;
+  return state->delivering ? start_waiting(loop, self) : ALOOP_ENOMEM;
 }
 
 /* From here on the readiness driver reads, if nothing of ours is left; the last of it leads here again. */
 static int leave(aloop_t *loop, completion_transport_t *self) {
   receive_no_more(loop, self);
   if (self->asked || self->held != NULL) return 0;
-  stop_waiting(self);
+  stop_waiting(loop, self);
   aloop__readiness_take_over(&self->transport);
   return aloop__readiness_read(&self->transport, true);
 }
@@ -392,7 +418,7 @@ static void detach(aloop_transport_t *transport) {
   aloop_t *loop = transport->object.loop;
   if (!aloop__watch_is_claimed(&transport->watch)) return;
   receive_no_more(loop, self);
-  stop_waiting(self);
+  stop_waiting(loop, self);
   drop_held(loop, self);
   aloop__readiness_detach(transport);
 }
@@ -492,7 +518,6 @@ int aloop__completion_open(aloop_t *loop, aloop__completion_net_t **out) {
     aloop__memory_release(loop, state);
     return rc;
   }
-  aloop__list_init(&state->waiting);
   loop->requests = &requests;
   *out = state;
   return 0;
@@ -508,6 +533,7 @@ void aloop__completion_close(aloop_t *loop, aloop__completion_net_t *state) {
   aloop__completion_accepts_close(loop, &state->accepts);
   aloop__completion_datagrams_close(loop, state->dgrams);
   aloop__completion_buffers_close(&state->buffers);
+  aloop__memory_release(loop, state->waiting);
   aloop__memory_release(loop, state);
   loop->requests = NULL;
 }

@@ -7,7 +7,6 @@
 
 #ifdef ALOOP_HAVE_IO_URING
 
-#include "core/list.h"
 #include "net/driver.h"
 #include "net/listener.h"
 #include "poller/ring.h"
@@ -213,9 +212,9 @@ typedef struct aloop__completion_net {
   aloop__completion_accepts_t accepts;
   struct aloop__completion_dgrams *dgrams; /* NULL until first needed */
   uint32_t held_pieces;                    /* that stay in their buffers */
-  aloop__list_t waiting;  /* transports that have something to deliver which came before it was wanted */
-  uint32_t waiting_count; /* at least as many */
-  bool delivering;        /* ... and that is going to happen soon */
+  aloop_transport_t **waiting; /* that have something to deliver which came before it was wanted; NULL: a gap */
+  size_t waiting_count, waiting_room;
+  bool delivering; /* ... and that is going to happen soon */
 } aloop__completion_net_t;
 
 extern const aloop__driver_t aloop__driver_completion;
