@@ -28,7 +28,8 @@ static int64_t wall(void) {
 static void *counting_resize(void *user, void *block, size_t bytes) {
   env_t *env = user;
   long call = __atomic_add_fetch(&env->calls, 1, __ATOMIC_SEQ_CST);
-  if (call == env->fail_at || (env->fail_from != 0 && call >= env->fail_from)) return NULL;
+  long from = __atomic_load_n(&env->fail_from, __ATOMIC_RELAXED);
+  if (call == __atomic_load_n(&env->fail_at, __ATOMIC_RELAXED) || (from != 0 && call >= from)) return NULL;
   void *grown = realloc(block, bytes);
   if (grown != NULL && block == NULL) __atomic_add_fetch(&env->live, 1, __ATOMIC_SEQ_CST);
   return grown;
@@ -205,8 +206,8 @@ int test_setup(void **state) {
 
 int test_teardown(void **state) {
   env_t *env = *state;
-  if (env->fail_at != 0 || env->fail_from != 0) /* else a thread may still be reading them */
-    env->fail_at = env->fail_from = 0;
+  __atomic_store_n(&env->fail_at, 0, __ATOMIC_RELAXED); /* a thread may still be reading them */
+  __atomic_store_n(&env->fail_from, 0, __ATOMIC_RELAXED);
   aloop_free(env->loop);
   int fds = open_fds();
   for (int i = 0; i < 1000 && fds != env->fds && settle(); i++) {
