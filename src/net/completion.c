@@ -9,7 +9,9 @@
  * and they are given back when data_received returns. Completions come in the order of the bytes, also across
  * a pause: bytes that came when nobody wanted them are held, and are delivered before newer ones; small pieces
  * as copies, so that they do not keep a buffer, and all when half of the buffers are kept. With all buffers in
- * use the kernel ends the receive; it is asked again, and by then the turn has given them back.
+ * use the kernel ends the receive. Then the socket is read as the readiness driver does it, and the receive is
+ * asked for again. (Without the reading, ten thousand connections with 16 KiB each took turns of which nearly
+ * all receives came to nothing: 106 us of CPU time for each echo instead of 12.)
  *
  * Sending is what the readiness driver does: at once, and when the socket is full, again when the poller says
  * that it has room. Sends as requests, handed over together and made from the receive buffer without a copy,
@@ -338,11 +340,20 @@ static bool arrived(completion_transport_t *self, const char *data, size_t size,
   return held != NULL && !held->copied;
 }
 
+/* There was no buffer for what is in the socket. Nobody may ask for a receive while that is read, or bytes could
+ * change places. */
+static void receive_at_once(aloop_t *loop, completion_transport_t *self) {
+  aloop__completion_buffers_short(&aloop__completion_net(loop)->buffers);
+  if (self->held != NULL || self->relayed || !aloop__stream_wants_read(&self->transport)) return;
+  self->asked = true;
+  aloop__readiness_socket_readable(loop, &self->transport.watch);
+  self->asked = self->cancelled = false;
+}
+
 /* The end of what arrives, or nothing that matters: the receive was cancelled, or there was no buffer. */
 static void ended(completion_transport_t *self, int result, bool keep) {
   if (result == -ENOBUFS) {
-    aloop__completion_net_t *state = aloop__completion_net(self->transport.object.loop);
-    aloop__completion_buffers_short(&state->buffers);
+    if (!keep) receive_at_once(self->transport.object.loop, self);
     return;
   }
   if (result == -ECANCELED || (result < 0 && aloop__readiness_is_retry(-result))) return;

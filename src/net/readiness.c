@@ -55,8 +55,8 @@ static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *n
   aloop__readiness_read_on(transport, net, filled, receive_now, aloop__readiness_socket_send);
 }
 
-static void readable(aloop_t *loop, void *arg) {
-  aloop_transport_t *transport = ALOOP_CONTAINER_OF(arg, aloop_transport_t, watch);
+void aloop__readiness_socket_readable(aloop_t *loop, void *watch) {
+  aloop_transport_t *transport = ALOOP_CONTAINER_OF(watch, aloop_transport_t, watch);
   aloop__readiness_readable(loop, transport, receive_now, aloop__readiness_socket_send, read_on);
 }
 
@@ -111,8 +111,9 @@ int aloop__readiness_send_eof(aloop_transport_t *transport) {
 
 /* ---- Attaching ------------------------------------------------------------------------------------------- */
 
-static const aloop__watch_ops_t stream_ops = {
-    .name = "transport", .readable = readable, .writable = aloop__readiness_socket_writable};
+static const aloop__watch_ops_t stream_ops = {.name = "transport",
+                                              .readable = aloop__readiness_socket_readable,
+                                              .writable = aloop__readiness_socket_writable};
 
 int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops_t *ops) {
   return aloop__watch_claim(transport->object.loop, &transport->watch, transport->watch.fd, ops);

@@ -67,6 +67,7 @@ void aloop__readiness_give_back(aloop_transport_t *transport, const aloop__adopt
 void aloop__readiness_close(aloop_transport_t *transport);
 int aloop__readiness_send_eof(aloop_transport_t *transport);
 ssize_t aloop__readiness_socket_sendfile(aloop_transport_t *transport, int file, int64_t offset, int64_t count);
+void aloop__readiness_socket_readable(aloop_t *loop, void *watch);
 void aloop__readiness_socket_writable(aloop_t *loop, void *watch);
 
 static inline ssize_t aloop__readiness_socket_send(aloop_transport_t *transport, const struct iovec *iov,

@@ -198,10 +198,49 @@ static void idle_connections_hold_nothing(void **state) {
   for (int i = 0; i < MANY; i++) reset_tape(&tapes[i], peers[i]);
 }
 
-TESTS(T(idle_connections_hold_nothing), T(a_few_are_lent_at_first),
-      T(those_that_find_none_now_and_then_change_nothing), T(many_that_find_none_have_more_lent_up_to_all),
-      T(they_come_back_when_long_few_were_needed), T(a_buffer_goes_back_when_nobody_needs_any_piece_of_it),
-      T(messages_share_a_buffer), T(ends_use_no_buffer_up), T(held_ones_are_replaced))
+static void pause_and_resume(tape_t *tape) {
+  aloop_transport_pause_reading(tape->transport);
+  aloop_transport_resume_reading(tape->transport);
+}
+
+static uint64_t events_of(aloop_t *loop) {
+  aloop_metrics_t metrics = {.size = sizeof metrics};
+  assert_int_equal(aloop_metrics(loop, &metrics), 0);
+  return metrics.events;
+}
+
+/* Far more than all buffers hold comes at once: nobody asks again and again, and no byte changes its place. */
+static void those_that_find_none_are_read_all_the_same(void **state) {
+  enum { MANY = 150, SIZE = 40000 };
+  static tape_t tapes[MANY];
+  static char bytes[SIZE];
+  int peers[MANY];
+  env_t *env = *state;
+  buffers_of(env, true);
+  for (int i = 0; i < MANY; i++) {
+    tapes[i] = (tape_t){.env = env};
+    tapes[i].on[DATA] = tapes[i].on[UPDATED] = i % 3 == 0 ? pause_and_resume : NULL;
+    peers[i] = open_tape(&tapes[i], i % 2 == 0 ? &plain_protocol : &buffered_protocol);
+  }
+  settle(env->loop);
+  pattern(bytes, SIZE, 0);
+  for (int i = 0; i < MANY; i++) assert_int_equal(write(peers[i], bytes, SIZE), SIZE);
+  uint64_t before = events_of(env->loop);
+  for (int i = 0; i < MANY; i++)
+    while (tapes[i].size < SIZE) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(5)) >= 0);
+  assert_in_range(events_of(env->loop) - before, MANY, 3 * MANY);
+  for (int i = 0; i < MANY; i++) {
+    assert_int_equal(tapes[i].size, SIZE);
+    assert_memory_equal(tapes[i].bytes, bytes, SIZE);
+    end_tape(&tapes[i], peers[i]);
+  }
+}
+
+TESTS(T(those_that_find_none_are_read_all_the_same), T(idle_connections_hold_nothing),
+      T(a_few_are_lent_at_first), T(those_that_find_none_now_and_then_change_nothing),
+      T(many_that_find_none_have_more_lent_up_to_all), T(they_come_back_when_long_few_were_needed),
+      T(a_buffer_goes_back_when_nobody_needs_any_piece_of_it), T(messages_share_a_buffer),
+      T(ends_use_no_buffer_up), T(held_ones_are_replaced))
 
 #else
 
