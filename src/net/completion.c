@@ -340,8 +340,8 @@ static bool arrived(completion_transport_t *self, const char *data, size_t size,
   return held != NULL && !held->copied;
 }
 
-/* There was no buffer for what is in the socket. Nobody may ask for a receive while that is read, or bytes could
- * change places. */
+/* There was no buffer for what is in the socket. Nobody may ask for a receive while that is read, or bytes
+ * could change places. */
 static void receive_at_once(aloop_t *loop, completion_transport_t *self) {
   aloop__completion_buffers_short(&aloop__completion_net(loop)->buffers);
   if (self->held != NULL || self->relayed || !aloop__stream_wants_read(&self->transport)) return;
