@@ -52,10 +52,11 @@ typedef struct connection {
 } connection_t;
 
 static struct {
-  long connections, size, depth, requests, port, pid, listener;
+  long connections, size, depth, requests, port, pid, listener, cpu;
   double seconds;
   const char *label, *path;
-} options = {.connections = 50, .size = 64, .depth = 1, .seconds = 1, .listener = -1, .label = "client"};
+} options = {
+    .connections = 50, .size = 64, .depth = 1, .seconds = 1, .listener = -1, .cpu = 1, .label = "client"};
 
 static int poller;
 static char *payload; /* size * (depth + 1) bytes, the same pattern in each request, a line */
@@ -349,7 +350,7 @@ static void parse(int argc, char **argv) {
   } numbers[] = {
       {"--connections", &options.connections}, {"--size", &options.size}, {"--depth", &options.depth},
       {"--requests", &options.requests},       {"--port", &options.port}, {"--pid", &options.pid},
-      {"--listener", &options.listener}};
+      {"--listener", &options.listener},       {"--cpu", &options.cpu}};
   for (int i = 2; i + 1 < argc; i += 2) {
     if (strcmp(argv[i], "--label") == 0) options.label = argv[i + 1];
     if (strcmp(argv[i], "--path") == 0) options.path = argv[i + 1];
@@ -359,9 +360,9 @@ static void parse(int argc, char **argv) {
   }
   if ((options.port == 0 && options.path == NULL) || options.size < 1 || options.connections < 1 ||
       options.depth < 1 || options.depth > DEPTH_MAX) {
-    fprintf(stderr,
-            "usage: bench_client echo|churn|push|pull|file|relay|stream --port N [--pid N]\n"
-            "       [--connections N] [--size N] [--depth N] [--seconds S] [--requests N] [--label TEXT]\n");
+    fprintf(stderr, "usage: bench_client echo|churn|push|pull|file|relay|stream --port N [--pid N]\n"
+                    "       [--connections N] [--size N] [--depth N] [--seconds S] [--requests N] [--label "
+                    "TEXT] [--cpu N]\n");
     exit(2);
   }
 }
@@ -375,7 +376,7 @@ static void prepare_process(void) {
   if (cpus < 2) return;
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(1, &set);
+  CPU_SET((size_t)options.cpu, &set);
   sched_setaffinity(0, sizeof set, &set);
 }
 

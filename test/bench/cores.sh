@@ -36,7 +36,7 @@ run() {
   read -r line <&3
   clients=
   for core in $(seq 0 $((loops - 1))); do
-    taskset -c "$core" "$build/test/bench/bench_client" "$scenario" --port "${line##*:}" --pid "$server" \
+    "$build/test/bench/bench_client" "$scenario" --cpu "$core" --port "${line##*:}" --pid "$server" \
       --connections "${CONNECTIONS:-50}" --size 64 --seconds "${SECONDS_EACH:-1}" >"$folder/client.$core" &
     clients="$clients $!"
   done
