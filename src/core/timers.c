@@ -376,8 +376,10 @@ static void fire(aloop_t *loop, void *arg) {
   uint32_t slot = (uint32_t)(uintptr_t)arg;
   if (loop->tail - loop->head > LOOK_AHEAD) {
     const aloop__entry_t *soon = &loop->ring[(loop->head + LOOK_AHEAD) & loop->mask];
-    if (soon->fn == fire) fetch_slot(timers, (uint32_t)(uintptr_t)soon->arg);
-    if (soon->fn == fire) ALOOP_PREFETCH(&timers->calls[(uint32_t)(uintptr_t)soon->arg]);
+    if (soon->fn == fire) {
+      fetch_slot(timers, (uint32_t)(uintptr_t)soon->arg);
+      ALOOP_PREFETCH(&timers->calls[(uint32_t)(uintptr_t)soon->arg]);
+    }
   }
   aloop__timer_call_t call = timers->calls[slot];
   aloop__timer_t *timer = &timers->slots[slot];
