@@ -23,6 +23,7 @@
 #include "core/memory.h"
 #include "net/completion.h"
 #include "net/datagram.h"
+#include "net/readiness.h"
 
 enum {
   NAME_ROOM = 32, /* of any address of the internet */
@@ -122,7 +123,7 @@ static void fill_in(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, i
 
 /* The receive was cancelled, or there was no buffer. */
 static bool is_nothing(int error) {
-  return error == -ENOBUFS || error == -ECANCELED || error == -EAGAIN || error == -EINTR;
+  return error == -ENOBUFS || error == -ECANCELED || aloop__readiness_is_retry(-error);
 }
 
 static char *buffer_of(const state_t *state, const aloop__ring_done_t *completion) {
