@@ -1,8 +1,12 @@
-# The tables of the README at the top, for table.awk: from the results of "full" and "count" together.
+# The tables of the README at the top, for table.awk: from the results of "full", of TLS and of "count" together.
 
-function counted(key, name) { row(cell_title("count/" key), "count/" key, name, 1, 0) }
+function counted(key, name) { row((key ~ /^echo/ ? "TCP echo, " : "") cell_title("count/" key), "count/" key, name, 1, 0) }
 
 function timed(text, key, name, scale) { row(text, key, name, scale ? scale : 1, 0) }
+
+function with_tls(text, key) { timed(text ", µs of CPU", key, "cpu_ns", 1000) }
+
+function with_tls_bulk(text, key) { timed(text ", µs of CPU per MiB", key, "cpu_ns", 1000) }
 
 END {
   title("instructions per operation")
@@ -59,4 +63,20 @@ END {
   timed("send from memory", "pull/1", "cpu_ns", 1000)
   timed("send a file", "file/1", "cpu_ns", 1000)
   timed("relay", "relay/1", "cpu_ns", 1000)
+
+  peer_count = split("aloop event asio nginx", peer_names, " ")
+  title("TLS 1.3, AES-256-GCM")
+  split("1/64/1 50/64/1 50/64/16 50/16384/1", cells, " ")
+  for (i = 1; i <= 4; i++) with_tls("echo, " cell_title("echo/" cells[i]), "tls-echo/" cells[i])
+  with_tls("page of 1 KiB", "tls-http/50")
+  with_tls("handshake, 1 byte, close", "tls-shake")
+  with_tls("the same, resumed", "tls-resume")
+  with_tls("web server, page of 1 KiB", "web-http/50")
+  with_tls("web server, handshake, page, close", "web-shake")
+  with_tls("web server, the same, resumed", "web-resume")
+  with_tls_bulk("receive and forget", "tls-push")
+  with_tls_bulk("send from memory", "tls-pull")
+  with_tls_bulk("web server, file of 64 MiB", "web-file")
+  timed("idle connection, library, bytes resident", "tls-idle/300", "resident")
+  timed("idle connection, web server, bytes resident", "web-idle/300", "resident")
 }

@@ -116,12 +116,14 @@ run_table() { # name of results
   table $columns
 }
 
-# From the results of "full" and "count".
+# From the results of "full", which ends with TLS, and of "count".
 run_readme() {
   for results in full count; do
     [ -f "$build/bench-$results.txt" ] || { say "there are no results: run.sh $results comes first"; exit 1; }
   done
-  table plain readme.awk "$build/bench-full.txt" "$build/bench-count.txt"
+  with_tls=
+  [ ! -f "$build/bench-tls.txt" ] || with_tls=$build/bench-tls.txt
+  table plain readme.awk "$build/bench-full.txt" "$build/bench-count.txt" ${with_tls:+"$with_tls"}
 }
 
 mode=${1:-full}

@@ -6,7 +6,7 @@
 #                          no peers); 1.00 is as fast, less is faster
 # -v stat=best             the best run of each instead of the median, where others keep the machine busy
 # -v columns=old           for two columns "aloop_old aloop": adds new divided by old
-# -v columns=plain         adds nothing
+# -v columns=plain         adds nothing, as the README has it
 #
 # Which tables is said by a second file: rows.awk has all of them, readme.awk those of the README at the top.
 
@@ -73,7 +73,7 @@ function row(text, key, name, scale, rate,    i, line, value, any) {
   for (i = 1; i <= peer_count; i++) {
     value = result(peer_names[i], key, name)
     if (value != "") { any = 1; value /= scale }
-    line = line " " number(value) " |"
+    line = line (value == "" && columns == "plain" ? " |" : " " number(value) " |")
   }
   if (!any) return
   if (columns != "plain") line = line " " ratio(key, name, rate, "peer") " |"
@@ -112,6 +112,8 @@ BEGIN {
   shown["aloop_uring"] = "on uring"
   shown["aloop_old"] = "old"
   if (columns == "old") shown["aloop"] = "new"
+  if (columns == "plain") shown["raw"] = "bare epoll"
+  if (columns == "plain") shown["uring"] = "bare io_uring"
   count_cells = split("chain: callback, chained|burst: callback, burst of 1000|timers/start: timer, start (10^5)|" \
     "timers/cancel: timer, cancel (10^5)|fire: timer, fire (10^5)|rearm: timer, push back (10^5)|" \
     "restart: timer, stop and start (10^5)|posts/1: post, 1 thread, both sides|posts/4: post, 4 threads, all sides|" \
