@@ -85,11 +85,11 @@ static void copy_piece(aloop_transport_t *transport, aloop__filepart_t *part) {
     return;
   }
   aloop__filepart_account(part, n);
-  bool over = part->left == 0;
   struct iovec piece = {.iov_base = part->copy, .iov_len = (size_t)n};
   aloop__stream_put(transport, &piece, 1);
-  if (transport->object.state >= ALOOP__ENDING || !aloop__outbox_empty(&transport->outbox)) return;
-  if (over)
+  /* pause_writing may have cancelled this sendfile, and begun another. */
+  if ((transport->flags & ALOOP__SENDFILE) == 0 || !aloop__outbox_empty(&transport->outbox)) return;
+  if (transport->extras->sendfile->part.left == 0)
     end(transport, 0);
   else
     await_room(transport);

@@ -377,6 +377,38 @@ static void a_file_is_sent_through_the_fallback(void **state) {
   end_tape(&tape, peer);
 }
 
+static void cancel_sendfile(tape_t *tape) {
+  if (tape->arg != NULL) aloop_future_cancel(tape->arg);
+}
+
+/* TLS takes each piece of the file whole, which is more than the mark; the second one is the last. */
+static void who_is_told_to_pause_may_cancel_a_sendfile(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env, .on[PAUSE] = cancel_sendfile};
+  char name[] = "/tmp/aloop-tls-XXXXXX";
+  int small = 8192;
+  mock_begin();
+  int file = mkstemp(name);
+  assert_true(file >= 0);
+  unlink(name);
+  assert_int_equal(write(file, sent, sizeof sent), sizeof sent);
+  int peer = open_mock_server(&tape, &plain_protocol);
+  int fd = aloop_transport_fd(tape.transport);
+  assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+  assert_int_equal(aloop_transport_set_write_buffer_limits(tape.transport, 8192, 0), 0);
+  aloop_future_t *future = aloop_sendfile(tape.transport, file, 0, 131072, 0);
+  assert_int_equal(tape.calls[PAUSE], 1);
+  tape.arg = future;
+  for (int i = 0; !aloop_future_done(future); i++) {
+    assert_true(i < 100000 && aloop_run_once(env->loop, 0) >= 0);
+    drain(peer, wire, sizeof wire);
+  }
+  assert_int_equal(error_of(env, future, NULL), ALOOP_ECANCELED);
+  assert_int_equal(tape.calls[PAUSE], 2);
+  close(file);
+  end_tape(&tape, peer);
+}
+
 static void what_waits_is_sent_before_the_end(void **state) {
   env_t *env = *state;
   tape_t tape = {.env = env};
@@ -568,5 +600,6 @@ TESTS(T(bytes_may_come_in_pieces_of_any_size), T(a_buffered_protocol_gets_them_i
       T(an_error_of_the_protocol_ends_the_connection), T(many_bytes_go_through_a_full_buffer),
       T(all_that_is_unsent_is_counted_in_one_number), T(many_parts_fill_records),
       T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
-      T(what_waits_is_sent_before_the_end), T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off),
-      T(a_record_may_take_its_time), T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
+      T(who_is_told_to_pause_may_cancel_a_sendfile), T(what_waits_is_sent_before_the_end),
+      T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off), T(a_record_may_take_its_time),
+      T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
