@@ -155,5 +155,5 @@ void aloop__waiters_finish_all(aloop__waiters_t *line, int64_t value) {
 
 void aloop__waiters_fail_all(aloop__waiters_t *line, int error, const char *message) {
   for (size_t left = line->count; left > 0; left--)
-    aloop__future_fail(aloop__waiters_next(line), error, "%s", message);
+    aloop__future_fail(aloop__waiters_next(line), error, message != NULL ? "%s" : NULL, message);
 }

@@ -54,7 +54,7 @@ aloop_future_t *aloop__waiters_next(aloop__waiters_t *line);
 /* From one line to the end of another. */
 void aloop__waiters_move(aloop__waiter_t *waiter, aloop__waiters_t *to);
 
-/* Ends all that stand in line now. */
+/* Ends all that stand in line now. `message` may be NULL. */
 void aloop__waiters_finish_all(aloop__waiters_t *line, int64_t value);
 void aloop__waiters_fail_all(aloop__waiters_t *line, int error, const char *message);
 

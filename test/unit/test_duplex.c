@@ -259,7 +259,10 @@ static void drains_fail_when_the_connection_is_lost(void **state) {
     fill_stream(stream);
     aloop_future_t *waiting = aloop_stream_drain(stream);
     aloop_transport_abort_error(aloop_stream_transport(stream), error ? ALOOP_EIO : 0);
+    aloop_future_ref(waiting);
     assert_int_equal(finish(env->loop, waiting), wanted);
+    assert_string_equal(aloop_future_message(waiting), aloop_strerror(wanted));
+    aloop_future_unref(waiting);
     assert_int_equal(finish(env->loop, aloop_stream_drain(stream)), wanted);
     assert_int_equal(aloop_stream_write(stream, "x", 1), wanted);
     assert_int_equal(aloop_stream_writev(stream, NULL, 0), wanted);
