@@ -64,7 +64,8 @@ typedef struct aloop__tls {
   aloop_handle_t timer;       /* of the handshake, of the shutdown */
   int64_t handshake_timeout;
   int64_t shutdown_timeout;
-  size_t count; /* bytes received in the handshake; what was unsent when the shutdown timer last looked */
+  size_t count;     /* bytes received in the handshake; what was unsent when the shutdown timer last looked */
+  uint32_t answers; /* bytes that the engine has put out while it read, since the carrier is full */
   uint8_t phase;
   uint8_t depth;   /* how many TLS transports are beneath */
   uint8_t queued;  /* how many in `queue` */

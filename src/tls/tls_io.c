@@ -11,8 +11,9 @@
  * write to another transport.
  *
  * Nothing is encrypted while the carrier has unsent bytes. So there is one place where bytes pile up, the
- * outbox of the transport itself, and what the carrier holds besides is never more than one round: that is
- * counted by aloop__stream_unsent, and no more memory is used for it.
+ * outbox of the transport itself, and what the carrier holds besides is never more than one round, and a
+ * little that the engine answers to the peer: that is counted by aloop__stream_unsent, and no more memory is
+ * used for it.
  *
  * While reading is paused the carrier goes on reading until something comes: only then is it paused as well,
  * before a byte is read. Pausing and resuming in between cost no system call. What the engine has not taken
@@ -33,6 +34,9 @@ enum { IN_SIZE = ALOOP__READ_SIZE, OUT_SIZE = 5 * (ALOOP__TLS_RECORD + 64) };
 
 /* An engine that does not take so much is of no use. */
 enum { HELD_MAX = 4 * ALOOP__READ_SIZE };
+
+/* What the engine answers to a peer that takes nothing. */
+enum { ANSWERS_MAX = 16384 };
 
 struct aloop__tls_level {
   size_t used; /* of out */
@@ -181,6 +185,15 @@ static void hand_over(aloop__tls_t *self, const void *data, size_t size) {
   aloop__write_check_high(transport);
 }
 
+/* Sends what the engine has put out while it read. A peer that wants new keys again and again and takes nothing
+ * is sent away, or its answers would fill the memory. */
+static void flush_answers(aloop__tls_t *self) {
+  if (ALOOP_UNLIKELY(self->blocked)) self->answers += (uint32_t)self->level->used;
+  aloop__tls_flush(self);
+  if (ALOOP_UNLIKELY(self->answers > ANSWERS_MAX))
+    aloop__tls_fail(self, ALOOP_ETLS, "the peer wants answers and does not take them");
+}
+
 /* Decrypts and delivers, as long as somebody wants it. */
 static void deliver(aloop__tls_t *self, aloop_tls_wire_t *wire) {
   void *buffer;
@@ -193,7 +206,7 @@ static void deliver(aloop__tls_t *self, aloop_tls_wire_t *wire) {
       return;
     }
     n = decrypt(self, wire, buffer, size, &filled);
-    aloop__tls_flush(self);
+    flush_answers(self);
     if (n == ALOOP_EOF) self->ended = true;
     if (filled > 0 && self->phase == ALOOP__TLS_OPEN) hand_over(self, buffer, filled);
   }
@@ -359,6 +372,7 @@ static void go_on_writing(aloop__tls_t *self) {
 void aloop__tls_unblocked(aloop__tls_t *self) {
   aloop_transport_t *transport = &self->transport;
   self->blocked = false;
+  self->answers = 0;
   if (self->kernel && !aloop__tls_kernel_unblocked(self)) return;
   if (self->phase == ALOOP__TLS_OPEN) aloop__tls_kernel_offer(self);
   aloop__write_check_low(transport);

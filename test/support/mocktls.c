@@ -208,6 +208,10 @@ static int read_record(session_t *session, aloop_tls_wire_t *wire) {
     int rc = update(wire);
     return rc < 0 ? rc : 1;
   }
+  if (letter == 'U') {
+    int rc = emit(wire, 'U', "", 0);
+    return rc < 0 ? rc : 1;
+  }
   if (letter != 'D') return ALOOP_ETLS;
   turn_bits(text, (size_t)n);
   append(&session->plain, &session->plain_size, text, (size_t)n);

@@ -6,7 +6,7 @@
  *     H   the client's hello, with the name it wants       S   the server's answer
  *     F   the client has finished                          D   data, each byte with its bits turned round
  *     E   the end of the stream                            A   the sender refuses to go on
- *     U   the sender wants new keys of a kernel
+ *     U   the sender wants new keys, of a kernel; or a U in answer
  *
  * A client says H, a server S, a client F; then both are shaken.
  */

@@ -409,6 +409,33 @@ static void who_is_told_to_pause_may_cancel_a_sendfile(void **state) {
   end_tape(&tape, peer);
 }
 
+static void a_peer_that_takes_no_answers_is_sent_away(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  mock_begin();
+  int peer = open_mock_server(&tape, &plain_protocol);
+  mock_say(peer, 'U', "");
+  mock_expect(env->loop, peer, 'U', "");
+  size_t room = fill(aloop_transport_fd(tape.transport));
+  for (int i = 0; i < 4000; i++) {
+    mock_say(peer, 'U', "");
+    settle(env->loop);
+  }
+  assert_false(tape.lost);
+  assert_int_equal(drain(peer, wire, room), room);
+  for (int i = 0; i < 4000; i++) mock_expect(env->loop, peer, 'U', "");
+  fill(aloop_transport_fd(tape.transport));
+  for (int i = 0; !tape.lost; i++) {
+    assert_true(i < 10000 && unsent(&tape) < 20000);
+    mock_say(peer, 'U', "");
+    settle(env->loop);
+  }
+  assert_int_equal(tape.error, ALOOP_ETLS);
+  assert_string_equal(aloop_transport_tls_error(tape.transport),
+                      "the peer wants answers and does not take them");
+  release_tape(&tape, peer);
+}
+
 static void what_waits_is_sent_before_the_end(void **state) {
   env_t *env = *state;
   tape_t tape = {.env = env};
@@ -600,6 +627,6 @@ TESTS(T(bytes_may_come_in_pieces_of_any_size), T(a_buffered_protocol_gets_them_i
       T(an_error_of_the_protocol_ends_the_connection), T(many_bytes_go_through_a_full_buffer),
       T(all_that_is_unsent_is_counted_in_one_number), T(many_parts_fill_records),
       T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
-      T(who_is_told_to_pause_may_cancel_a_sendfile), T(what_waits_is_sent_before_the_end),
-      T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off), T(a_record_may_take_its_time),
-      T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
+      T(who_is_told_to_pause_may_cancel_a_sendfile), T(a_peer_that_takes_no_answers_is_sent_away),
+      T(what_waits_is_sent_before_the_end), T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off),
+      T(a_record_may_take_its_time), T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
