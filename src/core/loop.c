@@ -588,8 +588,10 @@ static int end_run(aloop_t *loop, int rc) {
   loop->running = loop->in_turn = false;
   loop->attention &= ~(uint32_t)ALOOP__STOPPING;
   int stop_error = loop->stop_error;
+  if (stop_error == 0) return rc;
   loop->stop_error = 0;
-  return stop_error != 0 ? stop_error : rc;
+  aloop__wake_again(loop);
+  return stop_error;
 }
 
 int aloop_run_forever(aloop_t *loop) {

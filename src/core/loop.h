@@ -268,6 +268,10 @@ int aloop__wake_open(aloop_t *loop);
 void aloop__wake_close(aloop_t *loop);
 void aloop__wake_signal(aloop_t *loop);
 
+/* The events of a poll were left undelivered, perhaps that of a wake-up among them: one that tells of it once
+ * only tells of it again. */
+void aloop__wake_again(aloop_t *loop);
+
 /* Binds the running loop to this thread (NULL: none). Returns the one before. */
 aloop_t *aloop__current_run(aloop_t *loop);
 

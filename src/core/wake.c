@@ -91,3 +91,7 @@ void aloop__wake_write(int fd) {
 void aloop__wake_signal(aloop_t *loop) {
   aloop__wake_write(loop->wake_write);
 }
+
+void aloop__wake_again(aloop_t *loop) {
+  if (has_edges(loop)) aloop__wake_signal(loop);
+}

@@ -59,5 +59,35 @@ static void it_is_no_watch_of_the_users(void **state) {
   assert_int_equal(aloop_remove_reader(env->loop, env->loop->wake.fd), ALOOP_EBUSY);
 }
 
+typedef struct listener {
+  aloop__room_t room;
+  int woken;
+} listener_t;
+
+static void note_woken(aloop_t *loop, aloop__room_t *room) {
+  (void)loop;
+  ((listener_t *)(void *)room)->woken++;
+}
+
+static void stop_now(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_stop_with_error(loop, ALOOP_EPERM);
+}
+
+static void a_signal_is_heard_after_a_stop_that_left_its_event(void **state) {
+  env_t *env = *state;
+  listener_t listener = {.room.woken = note_woken};
+  run_turn(env->loop);
+  aloop__wake_signal(env->loop);
+  aloop_call_soon(env->loop, stop_now, NULL);
+  env->loop->rooms[ALOOP__ROOM_NET] = &listener.room;
+  int rc = aloop_run_once(env->loop, 0);
+  run_turn(env->loop);
+  env->loop->rooms[ALOOP__ROOM_NET] = NULL;
+  assert_int_equal(rc, ALOOP_EPERM);
+  assert_int_equal(listener.woken, 1);
+}
+
 TESTS(T(a_signal_ends_the_next_wait), T(a_signal_is_heard_once), T(very_many_signals_block_nobody),
-      T(a_signal_leaves_errno_alone), T(its_descriptors_are_not_inherited), T(it_is_no_watch_of_the_users))
+      T(a_signal_leaves_errno_alone), T(a_signal_is_heard_after_a_stop_that_left_its_event),
+      T(its_descriptors_are_not_inherited), T(it_is_no_watch_of_the_users))
