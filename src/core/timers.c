@@ -420,8 +420,10 @@ aloop__timer_t *aloop__timers_find(const aloop_t *loop, aloop_handle_t handle) {
   return aloop__timers_slot(&loop->timers, handle);
 }
 
+/* The deque of a loop that is being closed has no entry any more. */
 static void leave_deque(aloop_t *loop, const aloop__timer_t *timer) {
-  if (timer->when < 0) aloop__ready_drop(loop, aloop__ready_at(loop, timer->entry));
+  aloop__entry_t *entry = timer->when < 0 ? aloop__ready_at(loop, timer->entry) : NULL;
+  if (entry != NULL) aloop__ready_drop(loop, entry);
 }
 
 void aloop__timers_cancel(aloop_t *loop, aloop__timer_t *timer) {

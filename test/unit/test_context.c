@@ -313,6 +313,42 @@ static void a_destructor_may_run_while_the_loop_closes(void **state) {
   aloop_var_unref(busy.var);
 }
 
+typedef struct late {
+  aloop_t *loop;
+  aloop_handle_t handle;
+  int destroyed;
+} late_t;
+
+static void cancel_late(void *value) {
+  late_t *late = value;
+  late->destroyed++;
+  aloop_cancel(late->loop, &late->handle);
+}
+
+static void stop_fatally(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_stop_with_error(loop, ALOOP_EPERM);
+}
+
+/* A timer that is due when a fatal stop comes is in the deque as the loop is closed; there its entry is dropped
+ * before the context goes whose value cancels it. */
+static void a_destructor_may_cancel_a_due_timer_while_the_loop_closes(void **state) {
+  env_t *env = *state;
+  busy_t busy = {.loop = env->loop};
+  aloop_var_t *var = new_var();
+  late_t late = {.loop = env->loop};
+  late.handle = aloop_call_at(env->loop, 0, count_busy, &busy);
+  aloop_var_set(env->loop, var, &late, cancel_late, NULL);
+  aloop_call_at(env->loop, 1, count_busy, &busy);
+  aloop_var_set(env->loop, var, NULL, NULL, NULL);
+  aloop_call_soon(env->loop, stop_fatally, NULL);
+  assert_int_equal(aloop_run_once(env->loop, 0), ALOOP_EPERM);
+  aloop_close(env->loop);
+  assert_int_equal(late.destroyed, 1);
+  assert_int_equal(busy.calls, 0);
+  aloop_var_unref(var);
+}
+
 static void a_failed_set_leaves_the_value_to_the_caller(void **state) {
   env_t *env = *state;
   int destroyed = 0;
@@ -513,8 +549,9 @@ TESTS(T(a_variable_has_no_value_at_first), T(setting_replaces_the_value),
       T(a_repeating_timer_starts_afresh_each_time), T(a_value_goes_with_the_last_context_that_holds_it),
       T(cancelling_a_ready_callback_releases_its_context), T(closing_the_loop_releases_all_values),
       T(a_destructor_may_do_anything), T(a_destructor_may_run_at_the_end_of_a_callback),
-      T(a_destructor_may_run_while_the_loop_closes), T(a_failed_set_leaves_the_value_to_the_caller),
-      T(a_token_brings_the_old_value_back), T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token),
-      T(a_token_outlives_its_loop), T(a_context_keeps_what_is_set_in_it),
-      T(a_context_is_entered_once_at_a_time), T(contexts_nest), T(a_context_outlives_its_loop),
-      T(nonsense_is_refused), T(every_allocation_may_fail))
+      T(a_destructor_may_run_while_the_loop_closes),
+      T(a_destructor_may_cancel_a_due_timer_while_the_loop_closes),
+      T(a_failed_set_leaves_the_value_to_the_caller), T(a_token_brings_the_old_value_back),
+      T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token), T(a_token_outlives_its_loop),
+      T(a_context_keeps_what_is_set_in_it), T(a_context_is_entered_once_at_a_time), T(contexts_nest),
+      T(a_context_outlives_its_loop), T(nonsense_is_refused), T(every_allocation_may_fail))
