@@ -138,13 +138,12 @@ int aloop_cancel(aloop_t *loop, aloop_handle_t *handle) {
   if (handle == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "aloop_cancel takes the address of a handle");
   aloop__timer_t *timer = aloop__timers_slot(&loop->timers, *handle);
   aloop__entry_t *entry = timer == NULL ? soon_entry(loop, *handle) : NULL;
+  if (timer == NULL && entry == NULL) return 0;
+  handle->id = (uint64_t)-ALOOP_ECANCELED; /* first: what it lies in may go with the callback's context */
   if (timer != NULL)
     aloop__timers_cancel(loop, timer);
-  else if (entry != NULL)
-    aloop__ready_drop(loop, entry);
   else
-    return 0;
-  handle->id = (uint64_t)-ALOOP_ECANCELED;
+    aloop__ready_drop(loop, entry);
   return 1;
 }
 

@@ -37,6 +37,36 @@ static void cancelling_is_remembered_by_the_handle(void **state) {
   assert_int_equal(aloop_cancel(env->loop, &copy), 0);
 }
 
+/* A request whose handle lies in what goes with the callback's context. */
+typedef struct request {
+  aloop_handle_t handle;
+  uint64_t id; /* at its end */
+} request_t;
+
+static void end_request(void *value) {
+  request_t *request = value;
+  request->id = request->handle.id;
+  request->handle.id = 0; /* as if the memory were somebody else's now */
+}
+
+static void a_handle_may_go_with_the_context_of_its_callback(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  aloop_var_t *var = NULL;
+  assert_int_equal(aloop_var_new("request", &var), 0);
+  for (int timer = 0; timer < 2; timer++) {
+    request_t request = {{0}, 0};
+    aloop_var_set(env->loop, var, &request, end_request, NULL);
+    request.handle =
+        timer ? aloop_call_later(env->loop, 1, count, &calls) : aloop_call_soon(env->loop, count, &calls);
+    aloop_var_set(env->loop, var, NULL, NULL, NULL);
+    assert_int_equal(aloop_cancel(env->loop, &request.handle), 1);
+    assert_int_equal(request.id, (uint64_t)-ALOOP_ECANCELED);
+    assert_int_equal(request.handle.id, 0);
+  }
+  aloop_var_unref(var);
+}
+
 static void a_handle_outlives_its_callback(void **state) {
   env_t *env = *state;
   int calls = 0;
@@ -172,7 +202,8 @@ static void a_host_is_told_between_turns_only(void **state) {
 }
 
 TESTS(T(a_cancelled_callback_never_runs), T(cancelling_is_remembered_by_the_handle),
-      T(a_handle_outlives_its_callback), T(a_stale_handle_never_means_another_callback),
-      T(a_callback_may_cancel_a_later_one_of_its_batch), T(a_callback_may_cancel_itself_in_vain),
-      T(the_empty_handle_is_nothing), T(nonsense_handles_are_harmless), T(null_is_refused_everywhere),
-      T(the_functions_behind_the_macros_work_too), T(a_host_is_told_between_turns_only))
+      T(a_handle_may_go_with_the_context_of_its_callback), T(a_handle_outlives_its_callback),
+      T(a_stale_handle_never_means_another_callback), T(a_callback_may_cancel_a_later_one_of_its_batch),
+      T(a_callback_may_cancel_itself_in_vain), T(the_empty_handle_is_nothing), T(nonsense_handles_are_harmless),
+      T(null_is_refused_everywhere), T(the_functions_behind_the_macros_work_too),
+      T(a_host_is_told_between_turns_only))
