@@ -20,6 +20,7 @@
  */
 #include "core/watch.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 
 #include "core/loop.h"
@@ -46,7 +47,9 @@ static user_watch_t *user_of(aloop__watch_t *watch) {
   return ALOOP_CONTAINER_OF(watch, user_watch_t, watch);
 }
 
+/* A number that is not open is refused before the table is made as long as it is large. */
 static int grow_table(aloop_t *loop, int fd) {
+  if (fcntl(fd, F_GETFD) < 0) return -errno;
   int size = loop->watches_size == 0 ? 16 : loop->watches_size;
   while (size <= fd) size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
   aloop__watch_t **table = aloop__memory_resize(loop, loop->watches, (size_t)size * sizeof *table);
@@ -73,7 +76,8 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
   if (fd < 0) return ALOOP_EBADF;
   if (aloop__watch_find(loop, fd) != NULL) return ALOOP_EBUSY;
   bool listed = watch != &loop->wake;
-  if (listed && fd >= loop->watches_size && grow_table(loop, fd) < 0) return ALOOP_ENOMEM;
+  int rc = listed && fd >= loop->watches_size ? grow_table(loop, fd) : 0;
+  if (rc < 0) return rc;
   *watch = (aloop__watch_t){
       .ops = ops, .fd = fd, .generation = next_generation(loop) & (ALOOP__WATCH_GENERATIONS - 1)};
   if (listed) loop->watches[fd] = watch;

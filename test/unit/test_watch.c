@@ -494,6 +494,17 @@ static void a_high_descriptor_is_fine_but_for_select(void **state) {
   close_both(fds);
 }
 
+static void a_high_number_that_is_not_open_costs_nothing(void **state) {
+  env_t *env = *state;
+  static const int numbers[] = {1 << 22, INT32_MAX};
+  int calls = 0, size = env->loop->watches_size;
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(aloop_add_reader(env->loop, numbers[i], count, &calls), ALOOP_EBADF);
+    assert_int_equal(env->loop->watches_size, size);
+    assert_int_equal(aloop_remove_reader(env->loop, numbers[i]), 0);
+  }
+}
+
 static void a_failed_add_leaves_what_was(void **state) {
   env_t *env = *state;
   int fds[2], calls = 0;
@@ -576,4 +587,5 @@ TESTS(T(an_operation_and_a_callback_share_a_descriptor), T(an_operation_and_a_ca
       T(a_reader_may_turn_into_a_writer), T(removal_after_close_succeeds), T(the_loop_closes_with_watches_on),
       T(nonsense_is_refused), T(a_descriptor_of_the_library_is_refused),
       T(a_regular_file_is_refused_or_always_ready), T(a_high_descriptor_is_fine_but_for_select),
-      T(a_failed_add_leaves_what_was), T(every_allocation_may_fail))
+      T(a_high_number_that_is_not_open_costs_nothing), T(a_failed_add_leaves_what_was),
+      T(every_allocation_may_fail))
