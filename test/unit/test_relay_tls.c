@@ -309,7 +309,22 @@ static void an_end_is_told_again_after_cancelling(void **state) {
   }
 }
 
+static void a_carrier_that_is_lost_ends_the_relay(void **state) {
+  const struct linger now = {.l_onoff = 1, .l_linger = 0};
+  for (int which = ON_A; which <= ON_BOTH; which += 2) {
+    joint_t joint;
+    mock_begin();
+    mock.tcp = true;
+    begin(&joint, *state, which);
+    setsockopt(joint.a.peer, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(joint.a.peer);
+    joint.a.peer = -1;
+    expect_result(&joint, ALOOP_ECONNRESET);
+    finish(&joint, ALOOP_ECONNRESET, 0);
+  }
+}
+
 TESTS(T(bytes_go_both_ways), T(a_full_sink_holds_its_source), T(the_end_of_one_way_is_passed_on),
       T(a_sink_without_half_ends_hears_of_it_at_the_end), T(the_end_of_a_source_without_half_ends_is_the_end),
       T(what_was_read_is_sent_before_that_end), T(a_cut_resets_the_other), T(closing_one_closes_the_other),
-      T(an_end_is_told_again_after_cancelling))
+      T(a_carrier_that_is_lost_ends_the_relay), T(an_end_is_told_again_after_cancelling))
