@@ -36,8 +36,8 @@ const char *const peer_name = "uring";
 #ifndef IORING_SETUP_NO_SQARRAY
 #define IORING_SETUP_NO_SQARRAY (1U << 16)
 #endif
-#define BUFFER_MORE (1U << 4)    /* IORING_CQE_F_BUF_MORE: the next piece comes behind this one */
-#define BUFFER_PIECES ((__u16)2) /* IOU_PBUF_RING_INC */
+#define BUFFER_MORE (1U << 4) /* IORING_CQE_F_BUF_MORE: the next piece comes behind this one */
+#define BUFFER_PIECES 2       /* IOU_PBUF_RING_INC */
 
 /* ---- The ring -------------------------------------------------------------------------------------------- */
 
@@ -122,6 +122,14 @@ static struct io_uring_sqe *ring_request(ring_t *ring, int operation, uint64_t n
 
 /* ---- Buffers for what comes ------------------------------------------------------------------------------ */
 
+/* struct io_uring_buf_reg, whose `flags` are padding in older headers. */
+typedef struct group {
+  uint64_t ring;
+  uint32_t entries;
+  uint16_t name, flags;
+  uint64_t reserved[3];
+} group_t;
+
 typedef struct pool {
   struct io_uring_buf_ring *shared;
   char *bytes;
@@ -153,9 +161,8 @@ static void pool_open(pool_t *pool, const ring_t *ring, uint16_t count, uint32_t
   pool->at = bench_alloc(count * sizeof *pool->at);
   pool->used = bench_alloc(count * sizeof *pool->used);
   pool->over = bench_alloc(count * sizeof *pool->over);
-  struct io_uring_buf_reg registration = {.ring_addr = (uintptr_t)at, .ring_entries = count};
-  registration.pad = in_pieces ? BUFFER_PIECES : 0; /* named "flags" in newer headers */
-  if (enroll(ring, IORING_REGISTER_PBUF_RING, &registration, 1) != 0) bench_die("IORING_REGISTER_PBUF_RING");
+  group_t group = {.ring = (uintptr_t)at, .entries = count, .flags = in_pieces ? BUFFER_PIECES : 0};
+  if (enroll(ring, IORING_REGISTER_PBUF_RING, &group, 1) != 0) bench_die("IORING_REGISTER_PBUF_RING");
   for (uint16_t i = 0; i < count; i++) pool_give(pool, i);
   pool_publish(pool);
 }
