@@ -9,8 +9,10 @@
  * took 7 to 15 percent more CPU time (an echo of 64 bytes, 64 and 1 at a time).
  *
  * The buffers are the endpoints' own, because a datagram may have 64 KiB, and no more than one call of recvmmsg
- * fills elsewhere: 4 as long as that does, 32 at most. When all are in use the kernel ends the receive; it is
- * asked again. Unix datagrams, which have no largest size, are received through the poller.
+ * fills elsewhere: 4 as long as that does, 32 at most. When all are in use the kernel ends the receive. Then a
+ * batch or two are received from the socket as the readiness driver does it, and the receive is asked for
+ * again. (Without that, ten thousand endpoints with a datagram each asked 52 times for each: 32 us of CPU time
+ * instead of 2.) Unix datagrams, which have no largest size, are received through the poller.
  *
  * There is no pause. A request keeps its socket open, so a cancel is handed over at once: when the endpoint is
  * closed its port is free.
@@ -135,19 +137,22 @@ static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__rin
   aloop_t *loop = endpoint->object.loop;
   aloop__dgrams_t *dgrams = aloop__dgrams_of(loop);
   int filled = 0, error = 0;
+  bool lacked = false;
   for (unsigned i = 0; i < count; i++) {
     if (batch[i].flags & IORING_CQE_F_BUFFER)
       fill_in(endpoint, dgrams, filled++, buffer_of(state, &batch[i]));
     else
       error = batch[i].result;
-    if (batch[i].result == -ENOBUFS) aloop__completion_buffers_short(&state->buffers);
+    lacked |= batch[i].result == -ENOBUFS;
     if ((batch[i].flags & IORING_CQE_F_MORE) == 0) endpoint->flags &= (uint16_t)~ALOOP__DGRAM_ASKED;
   }
+  if (ALOOP_UNLIKELY(lacked)) aloop__completion_buffers_short(&state->buffers);
   if (endpoint->state != ALOOP__OPEN) return;
   if (ALOOP_UNLIKELY(endpoint->context != NULL)) loop->context = aloop__map_ref(endpoint->context);
   size_t size = (size_t)state->buffers.shape.count * state->buffers.stride;
   if (filled > 0) aloop__dgram_deliver(endpoint, filled, state->buffers.memory, size);
   if (error < 0 && !is_nothing(error)) aloop__dgram_failed(endpoint, error);
+  if (ALOOP_UNLIKELY(lacked) && endpoint->state == ALOOP__OPEN) aloop__dgram_receive_some(endpoint);
   if (endpoint->state != ALOOP__OPEN) return;
   int rc = aloop__completion_receive(endpoint, true);
   if (rc < 0) aloop__datagram_end(endpoint, rc);

@@ -122,6 +122,9 @@ static inline int aloop__datagram_enter(const aloop_datagram_t *endpoint) {
 /* The descriptor is readable: receives and delivers. */
 void aloop__dgram_readable(aloop_datagram_t *endpoint);
 
+/* The same, whether it is or not; only half as many calls, because others have brought something before. */
+void aloop__dgram_receive_some(aloop_datagram_t *endpoint);
+
 /* Delivers so many datagrams, which are described in `in` and `in_parts` and lie in `memory`. */
 void aloop__dgram_deliver(aloop_datagram_t *endpoint, int count, const char *memory, size_t size);
 

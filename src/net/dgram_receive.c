@@ -212,9 +212,9 @@ static void receive_alone(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   aloop__dgram_uncork(endpoint);
 }
 
-static ALOOP_NOINLINE void receive_batches(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
+static ALOOP_NOINLINE void receive_batches(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int calls) {
   size_t size = 0;
-  for (int i = 0; i < BATCHES_PER_TURN && size < ALOOP__READ_BUDGET && is_open(endpoint); i++) {
+  for (int i = 0; i < calls && size < ALOOP__READ_BUDGET && is_open(endpoint); i++) {
     int asked = endpoint->ask;
     int came = receive(endpoint, dgrams, asked);
     if (came < 0) {
@@ -233,5 +233,9 @@ void aloop__dgram_readable(aloop_datagram_t *endpoint) {
   if (endpoint->ask == 1 && !more_wanted)
     receive_alone(endpoint, aloop__dgrams_of(endpoint->object.loop));
   else
-    receive_batches(endpoint, aloop__dgrams_of(endpoint->object.loop));
+    receive_batches(endpoint, aloop__dgrams_of(endpoint->object.loop), BATCHES_PER_TURN);
+}
+
+void aloop__dgram_receive_some(aloop_datagram_t *endpoint) {
+  receive_batches(endpoint, aloop__dgrams_of(endpoint->object.loop), BATCHES_PER_TURN / 2);
 }

@@ -43,7 +43,7 @@ static void expect_numbers(const post_t *post, size_t count) {
   }
 }
 
-/* More than there are buffers: the receive ends and is asked for again. */
+/* More than there are buffers: the receive ends, the rest is read, and it is asked for again. */
 static void more_than_the_buffers_come_in_order(void **state) {
   enum { MANY = 3 * ALOOP__DGRAM_BATCH };
   post_t post = {.env = *state};
@@ -56,6 +56,44 @@ static void more_than_the_buffers_come_in_order(void **state) {
   expect_numbers(&post, MANY);
   assert_int_equal(post.errors_count, 0);
   end_post(&post, peer);
+}
+
+static uint64_t events_of(aloop_t *loop) {
+  aloop_metrics_t metrics = {.size = sizeof metrics};
+  assert_int_equal(aloop_metrics(loop, &metrics), 0);
+  return metrics.events;
+}
+
+static void end_at_five(post_t *post, const void *data, size_t size, const struct sockaddr *address,
+                        socklen_t address_size) {
+  (void)data, (void)size, (void)address_size;
+  assert_non_null(address);
+  if (post->datagrams == 5) aloop_datagram_abort(post->endpoint);
+}
+
+/* Far more than all buffers hold comes at once: nobody asks again and again, no datagram changes its place, and
+ * those who end in the middle of it hear nothing more. */
+static void those_that_find_no_buffer_are_received_all_the_same(void **state) {
+  enum { MANY = 120, EACH = 8 };
+  static post_t posts[MANY];
+  int peers[MANY];
+  env_t *env = *state;
+  use_completions(env);
+  for (int i = 0; i < MANY; i++) {
+    posts[i] = (post_t){.env = env, .on_data = i % 10 == 0 ? end_at_five : NULL};
+    open_udp(&posts[i], i % 2 == 0 ? &single_protocol : &batch_protocol);
+    peers[i] = client_of(&posts[i]);
+  }
+  settle(env->loop);
+  for (int i = 0; i < MANY; i++) send_numbers(peers[i], EACH);
+  uint64_t before = events_of(env->loop);
+  for (int i = 0; i < MANY; i++) await_datagrams(&posts[i], i % 10 == 0 ? 5 : EACH);
+  assert_in_range(events_of(env->loop) - before, 1, MANY * EACH);
+  for (int i = 0; i < MANY; i++) {
+    expect_numbers(&posts[i], posts[i].datagrams);
+    assert_int_equal(posts[i].errors_count, 0);
+    end_post(&posts[i], peers[i]);
+  }
 }
 
 static void those_of_one_turn_are_one_batch(void **state) {
@@ -137,9 +175,10 @@ static void a_child_goes_on_with_its_endpoint(void **state) {
   end_post(&post, peer);
 }
 
-TESTS(T(more_than_the_buffers_come_in_order), T(those_of_one_turn_are_one_batch),
-      T(a_closed_endpoint_leaves_its_port_at_once), T(a_late_datagram_reaches_nobody),
-      T(another_ring_loses_no_datagram), T(a_child_goes_on_with_its_endpoint))
+TESTS(T(those_that_find_no_buffer_are_received_all_the_same), T(more_than_the_buffers_come_in_order),
+      T(those_of_one_turn_are_one_batch), T(a_closed_endpoint_leaves_its_port_at_once),
+      T(a_late_datagram_reaches_nobody), T(another_ring_loses_no_datagram),
+      T(a_child_goes_on_with_its_endpoint))
 
 #else
 
