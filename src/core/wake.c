@@ -57,6 +57,15 @@ int aloop__wake_pair(int fds[2]) {
 }
 #endif
 
+/* Nobody may write to a number that is somebody else's by then: a post in the child of a fork that has not got
+ * new descriptors yet. */
+static void close_ends(aloop_t *loop, int fd) {
+  aloop__watch_stop(loop, &loop->wake);
+  close(fd);
+  if (loop->wake_write != fd) close(loop->wake_write);
+  loop->wake_write = -1;
+}
+
 int aloop__wake_open(aloop_t *loop) {
   int fds[2];
   int rc = aloop__wake_pair(fds);
@@ -66,18 +75,12 @@ int aloop__wake_open(aloop_t *loop) {
   uint32_t edges = has_edges(loop) ? ALOOP_EDGES : 0;
   if (rc == 0) rc = aloop__watch_set(loop, &loop->wake, ALOOP_READABLE | edges);
   if (rc == 0) return 0;
-  aloop__watch_stop(loop, &loop->wake);
-  close(fds[0]);
-  if (fds[1] != fds[0]) close(fds[1]);
+  close_ends(loop, fds[0]);
   return rc;
 }
 
 void aloop__wake_close(aloop_t *loop) {
-  int fd = loop->wake.fd;
-  if (fd < 0) return;
-  aloop__watch_stop(loop, &loop->wake);
-  close(fd);
-  if (loop->wake_write != fd) close(loop->wake_write);
+  if (loop->wake.fd >= 0) close_ends(loop, loop->wake.fd);
 }
 
 void aloop__wake_write(int fd) {

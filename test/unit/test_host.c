@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -213,6 +214,37 @@ static void expect_of_child(env_t *env, int (*in_child)(env_t *env, void *arg), 
   int status = -1;
   assert_int_equal(waitpid(child, &status, 0), child);
   assert_int_equal(status, 0);
+}
+
+/* The old wake-up descriptor is closed when there can be no new one; its number may be anybody's then. */
+static int post_without_descriptors(env_t *env, void *arg) {
+  const int *fds = arg;
+  struct rlimit limit, none;
+  char bytes[16];
+  int copies[2], calls = 0;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1;
+  none = limit;
+  none.rlim_cur = 0;
+  setrlimit(RLIMIT_NOFILE, &none);
+  int rc = aloop_after_fork(env->loop);
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (rc != ALOOP_EMFILE) return 2;
+  for (int i = 0; i < 2; i++) copies[i] = dup(fds[1]);
+  if (aloop_call_soon_threadsafe(env->loop, count, &calls) != 0) return 3;
+  if (read(fds[0], bytes, sizeof bytes) > 0) return 4;
+  for (int i = 0; i < 2; i++) close(copies[i]);
+  if (aloop_after_fork(env->loop) != 0) return 5;
+  for (int i = 0; i < 3; i++) aloop_run_once(env->loop, 0);
+  return calls == 1 ? 0 : 6;
+}
+
+static void a_child_that_gets_no_descriptors_writes_to_no_other(void **state) {
+  env_t *env = *state;
+  int fds[2];
+  make_pipe(fds);
+  expect_of_child(env, post_without_descriptors, fds);
+  close(fds[0]);
+  close(fds[1]);
 }
 
 static int free_loop(env_t *env, void *arg) {
@@ -420,7 +452,8 @@ TESTS(T(a_host_hears_of_io), T(a_host_hears_of_timers), T(a_host_hears_of_each_p
       T(no_post_to_a_hosted_loop_is_lost), T(a_host_may_take_over_from_a_run),
       T(what_a_child_stops_goes_on_in_the_parent), T(what_a_child_watches_before_it_goes_on_is_its_own),
       T(a_child_keeps_everything_even_if_memory_is_short_at_first),
-      T(a_child_does_not_wait_for_posters_that_stayed_behind), T(the_next_timeout_is_exact),
+      T(a_child_does_not_wait_for_posters_that_stayed_behind),
+      T(a_child_that_gets_no_descriptors_writes_to_no_other), T(the_next_timeout_is_exact),
       T(the_hook_tells_of_what_is_due_sooner), T(the_hook_is_silent_inside_a_turn), T(nonsense_is_refused),
       T(without_a_fork_there_is_nothing_to_do), T(in_a_child_the_loop_must_be_told),
       T(parent_and_child_keep_what_was_scheduled_and_watched), T(a_callback_may_fork),
