@@ -254,10 +254,13 @@ int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn
     return aloop__misuse(loop, ALOOP_EOTHERLOOP, "a context is run by the loop that made it");
   if (context->entered) return aloop__misuse(loop, ALOOP_EBUSY, "the context is already entered");
   aloop__map_t *outer = loop->context;
+  aloop__loop_hold(loop); /* fn may give up the loop, and the context */
   aloop__context_enter(context);
   fn(loop, arg);
   aloop__context_leave(context);
   loop->context = outer;
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) aloop__map_clear(loop, &loop->context);
+  aloop__loop_drop(loop);
   return 0;
 }
 

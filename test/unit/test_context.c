@@ -476,6 +476,44 @@ static void contexts_nest(void **state) {
   aloop_context_unref(outer.context);
 }
 
+static void close_loop(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_close(loop);
+}
+
+static void free_loop(aloop_t *loop, void *arg) {
+  entry_t *entry = arg;
+  aloop_context_unref(entry->context);
+  aloop_free(loop);
+}
+
+static void the_loop_may_be_closed_in_a_context(void **state) {
+  env_t *env = *state;
+  int destroyed = 0;
+  aloop_var_t *var = new_var();
+  entry_t entry = {0};
+  aloop_var_set(env->loop, var, &destroyed, count_destroy, NULL);
+  aloop_context_copy(env->loop, &entry.context);
+  assert_int_equal(aloop_context_run(env->loop, entry.context, close_loop, NULL), 0);
+  aloop_context_unref(entry.context);
+  assert_int_equal(destroyed, 1);
+  aloop_var_unref(var);
+}
+
+static void the_loop_may_be_freed_in_a_context(void **state) {
+  env_t *env = *state;
+  int destroyed = 0;
+  aloop_var_t *var = new_var();
+  entry_t entry = {0};
+  aloop_var_set(env->loop, var, &destroyed, count_destroy, NULL);
+  aloop_context_copy(env->loop, &entry.context);
+  assert_int_equal(aloop_context_run(env->loop, entry.context, free_loop, &entry), 0);
+  env->loop = NULL;
+  assert_int_equal(destroyed, 1);
+  assert_int_equal(env->live, 0);
+  aloop_var_unref(var);
+}
+
 static void a_context_outlives_its_loop(void **state) {
   env_t *env = *state;
   int destroyed = 0;
@@ -554,4 +592,5 @@ TESTS(T(a_variable_has_no_value_at_first), T(setting_replaces_the_value),
       T(a_failed_set_leaves_the_value_to_the_caller), T(a_token_brings_the_old_value_back),
       T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token), T(a_token_outlives_its_loop),
       T(a_context_keeps_what_is_set_in_it), T(a_context_is_entered_once_at_a_time), T(contexts_nest),
+      T(the_loop_may_be_closed_in_a_context), T(the_loop_may_be_freed_in_a_context),
       T(a_context_outlives_its_loop), T(nonsense_is_refused), T(every_allocation_may_fail))
