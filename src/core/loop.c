@@ -215,6 +215,7 @@ int aloop_close(aloop_t *loop) {
   if (loop->running || loop->in_turn)
     return aloop__misuse(loop, ALOOP_ERUNNING, "a running loop cannot be closed");
   if (loop->guard & ALOOP__GUARD_CLOSED) return 0;
+  aloop__loop_hold(loop); /* what ends may free it */
   loop->guard |= ALOOP__GUARD_CLOSED;
   aloop__ready_set_limit(loop);
   aloop__mailbox_close(loop);
@@ -233,6 +234,7 @@ int aloop_close(aloop_t *loop) {
   loop->poller->close(loop->poller_state);
   loop->poller_state = NULL;
   take_down(loop);
+  aloop__loop_drop(loop);
   return 0;
 }
 

@@ -93,6 +93,23 @@ static void closing_drops_callbacks_uncalled(void **state) {
   assert_int_equal(calls, 0);
 }
 
+static void free_all(aloop_future_t *future, void *arg) {
+  (void)arg;
+  aloop_t *loop = aloop_future_loop(future);
+  aloop_future_unref(future);
+  aloop_free(loop);
+}
+
+static void what_closing_ends_may_free_the_loop(void **state) {
+  env_t *env = *state;
+  aloop_t *loop = env->loop;
+  aloop_future_t *future = aloop_future_new(loop);
+  assert_int_equal(aloop_future_on_cancel(future, free_all, NULL), 0);
+  assert_int_equal(aloop_close(loop), 0);
+  env->loop = NULL;
+  assert_int_equal(env->live, 0);
+}
+
 static void close_inside(aloop_t *loop, void *arg) {
   *(int *)arg = aloop_close(loop);
   aloop_free(loop); /* does nothing either */
@@ -583,14 +600,14 @@ static void most_turns_of_a_chain_do_not_poll(void **state) {
 }
 
 TESTS(T(a_new_loop_is_idle), T(closing_again_is_a_no_op), T(a_closed_loop_refuses_everything),
-      T(closing_drops_callbacks_uncalled), T(a_running_loop_cannot_be_closed), T(null_is_refused_everywhere),
-      T(unknown_options_are_refused), T(options_of_an_older_header_are_enough),
-      T(making_a_loop_may_run_out_of_memory), T(stop_ends_the_run_after_the_batch),
-      T(what_the_last_batch_adds_waits_for_the_next_run), T(a_stop_before_the_run_gives_one_turn),
-      T(a_stop_before_the_run_still_looks_at_io), T(io_and_timers_can_stop_the_run),
-      T(a_fatal_stop_leaves_the_rest_queued), T(turns_that_do_not_poll_end_as_all_do),
-      T(a_fatal_stop_leaves_io_to_the_next_poll), T(a_reader_can_stop_hard),
-      T(a_fatal_stop_before_the_run_ends_it_at_once), T(a_fatal_stop_needs_an_error),
+      T(closing_drops_callbacks_uncalled), T(what_closing_ends_may_free_the_loop),
+      T(a_running_loop_cannot_be_closed), T(null_is_refused_everywhere), T(unknown_options_are_refused),
+      T(options_of_an_older_header_are_enough), T(making_a_loop_may_run_out_of_memory),
+      T(stop_ends_the_run_after_the_batch), T(what_the_last_batch_adds_waits_for_the_next_run),
+      T(a_stop_before_the_run_gives_one_turn), T(a_stop_before_the_run_still_looks_at_io),
+      T(io_and_timers_can_stop_the_run), T(a_fatal_stop_leaves_the_rest_queued),
+      T(turns_that_do_not_poll_end_as_all_do), T(a_fatal_stop_leaves_io_to_the_next_poll),
+      T(a_reader_can_stop_hard), T(a_fatal_stop_before_the_run_ends_it_at_once), T(a_fatal_stop_needs_an_error),
       T(one_loop_runs_in_a_thread_at_a_time), T(a_timeout_limits_the_wait), T(a_turn_counts_its_callbacks),
       T(a_turn_has_an_order), T(posts_run_after_what_was_scheduled), T(nested_callbacks_wait_for_the_next_turn),
       T(io_is_looked_at_while_callbacks_keep_coming), T(io_is_looked_at_when_callbacks_become_slow),
