@@ -63,7 +63,7 @@ int aloop_after_fork(aloop_t *loop) {
   if (rc == 0) rc = aloop__loop_rebuild(loop);
   if (rc < 0) return rc;
   loop->fork_generation = aloop__current_forks();
-  loop->running = loop->in_turn = false;
+  aloop__loop_set_running(loop, false);
   return 0;
 }
 

@@ -43,7 +43,7 @@ enum { BATCH = 256, STRIDE_MAX = 64, STALE_POLLS_MAX = 64 };
 int aloop__loop_thread(aloop_t *loop) {
   if (ALOOP_UNLIKELY(loop == NULL)) return aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
   if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_DEBUG) == 0)) return 0;
-  if (!loop->running || pthread_equal(loop->thread, pthread_self())) return 0;
+  if (!aloop__loop_is_running(loop) || pthread_equal(loop->thread, pthread_self())) return 0;
   return aloop__misuse(loop, ALOOP_ENOTLOOPTHREAD,
                        "called from a thread that does not run this loop; use aloop_call_soon_threadsafe");
 }
@@ -56,7 +56,7 @@ int aloop__loop_enter(aloop_t *loop) {
 }
 
 void aloop__loop_armed(aloop_t *loop) {
-  if (loop->hook != NULL && !loop->in_turn) loop->hook(loop, loop->hook_arg);
+  if (loop->hook != NULL && !aloop__loop_is_running(loop)) loop->hook(loop, loop->hook_arg);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------------------ */
@@ -212,7 +212,7 @@ static void drop_ready(aloop_t *loop) {
 int aloop_close(aloop_t *loop) {
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
-  if (loop->running || loop->in_turn)
+  if (aloop__loop_is_running(loop))
     return aloop__misuse(loop, ALOOP_ERUNNING, "a running loop cannot be closed");
   if (loop->guard & ALOOP__GUARD_CLOSED) return 0;
   aloop__loop_hold(loop); /* what ends may free it */
@@ -567,16 +567,15 @@ static int begin_run(aloop_t *loop) {
   if (loop->fork_generation != aloop__current_forks_seen())
     return aloop__misuse(loop, ALOOP_ECHILD,
                          "the loop was made before fork; call aloop_after_fork in the child");
-  if (loop->running) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
+  if (aloop__loop_is_running(loop)) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
   aloop_t *other = aloop__current_run(loop);
   if (other != NULL) {
     aloop__current_run(other);
     return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
   }
-  loop->running = true;
   loop->thread = pthread_self();
+  aloop__loop_set_running(loop, true);
   loop->run_started = aloop__clock_ticks();
-  loop->in_turn = true;
   return 0;
 }
 
@@ -587,7 +586,7 @@ static int end_run(aloop_t *loop, int rc) {
    * seen by aloop_next_timeout. */
   if (aloop__mailbox_in_use(&loop->mailbox)) aloop__mailbox_sleep(loop);
   loop->run_ticks += aloop__clock_ticks() - loop->run_started;
-  loop->running = loop->in_turn = false;
+  aloop__loop_set_running(loop, false);
   loop->attention &= ~(uint32_t)ALOOP__STOPPING;
   int stop_error = loop->stop_error;
   if (stop_error == 0) return rc;
@@ -648,5 +647,5 @@ int aloop_stop_with_error(aloop_t *loop, int error) {
 
 bool aloop_is_running(const aloop_t *loop) {
   if (loop == NULL) aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
-  return loop != NULL && loop->running;
+  return loop != NULL && aloop__loop_is_running(loop);
 }

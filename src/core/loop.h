@@ -97,14 +97,13 @@ struct aloop {
   const aloop_poll_event_t *batch_end; /* behind the last event to deliver */
   int stop_error;                      /* < 0: leave at once with it */
   uint32_t attention;                  /* reasons not to wait: ALOOP__STOPPING... */
-  bool running;
-  bool in_turn;
-  uint32_t stalled;    /* objects to resume */
-  uint32_t stale_run;  /* polls in a row with stale events that no stopped watch explains */
-  uint64_t stale_poll; /* the last of them */
-  uint64_t stop_poll;  /* the last poll before a watch was stopped */
-  uint64_t poll_ticks; /* when the kernel was last asked for I/O */
-  uint64_t poll_turn;  /* ... after so many turns */
+  atomic_bool running;                 /* written by the loop's thread; any may ask */
+  uint32_t stalled;                    /* objects to resume */
+  uint32_t stale_run;                  /* polls in a row with stale events that no stopped watch explains */
+  uint64_t stale_poll;                 /* the last of them */
+  uint64_t stop_poll;                  /* the last poll before a watch was stopped */
+  uint64_t poll_ticks;                 /* when the kernel was last asked for I/O */
+  uint64_t poll_turn;                  /* ... after so many turns */
 
   const aloop_poller_t *poller;
   const char *poller_reason; /* why it is not the one that was asked for, or NULL */
@@ -238,6 +237,14 @@ static inline void aloop__loop_interrupt(aloop_t *loop) {
   loop->look_up = 0;
 }
 
+static inline bool aloop__loop_is_running(const aloop_t *loop) {
+  return atomic_load_explicit(&loop->running, memory_order_relaxed);
+}
+
+static inline void aloop__loop_set_running(aloop_t *loop, bool running) {
+  atomic_store_explicit(&loop->running, running, memory_order_relaxed);
+}
+
 /* How many callbacks have run, the running one included. */
 static inline uint64_t aloop__loop_callbacks(const aloop_t *loop) {
   return loop->head + loop->beside_head;
@@ -248,7 +255,7 @@ void aloop__loop_armed(aloop_t *loop);
 
 /* Whether loop->now was read from the clock in this callback. */
 static inline bool aloop__loop_time_is_fresh(const aloop_t *loop) {
-  return loop->in_turn && loop->now_age == aloop__loop_callbacks(loop) + 1;
+  return aloop__loop_is_running(loop) && loop->now_age == aloop__loop_callbacks(loop) + 1;
 }
 
 /* loop->now, read from the clock if it was not yet in this callback. */

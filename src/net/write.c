@@ -160,8 +160,8 @@ void aloop__row_flush(aloop_transport_t *transport) {
 /* Whether a write of this callback was the last one, and nothing else waits. */
 static bool follows(const aloop_transport_t *transport, const aloop__row_t *row) {
   const aloop_t *loop = transport->object.loop;
-  return row->last == transport && row->callback == aloop__loop_callbacks(loop) && loop->in_turn &&
-         (transport->flags & (ALOOP__SHUT | ALOOP__WRITE_PAUSED)) == 0 &&
+  return row->last == transport && row->callback == aloop__loop_callbacks(loop) &&
+         aloop__loop_is_running(loop) && (transport->flags & (ALOOP__SHUT | ALOOP__WRITE_PAUSED)) == 0 &&
          aloop__outbox_empty(&transport->outbox);
 }
 

@@ -7,6 +7,7 @@
 #include "harness.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 static void note_running(aloop_t *loop, void *arg) {
@@ -117,6 +118,27 @@ static void adjust_by_rules(void *user, aloop_options_t *options) {
   options->poller = "virtual";
 }
 
+static void be_stopped(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_stop(loop);
+}
+
+/* Stops the loop once it runs, and sees it end. */
+static void *watch_run(void *loop) {
+  while (!aloop_is_running(loop)) sched_yield();
+  aloop_call_soon_threadsafe(loop, be_stopped, NULL);
+  while (aloop_is_running(loop)) sched_yield();
+  return NULL;
+}
+
+static void another_thread_may_ask_whether_a_loop_runs(void **state) {
+  env_t *env = *state;
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, watch_run, env->loop), 0);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  pthread_join(thread, NULL);
+}
+
 static void a_policy_decides(void **state) {
   env_t *env = *state;
   rules_t rules = {0};
@@ -165,5 +187,6 @@ static void there_is_always_a_policy(void **state) {
 }
 
 TESTS(T(no_loop_runs_at_first), T(the_running_loop_is_known_inside), T(a_thread_can_have_a_loop_set),
-      T(a_freed_loop_is_set_no_longer), T(each_thread_has_its_own), T(a_policy_decides),
-      T(a_policy_may_leave_members_out), T(there_is_always_a_policy))
+      T(a_freed_loop_is_set_no_longer), T(each_thread_has_its_own),
+      T(another_thread_may_ask_whether_a_loop_runs), T(a_policy_decides), T(a_policy_may_leave_members_out),
+      T(there_is_always_a_policy))
