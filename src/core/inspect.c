@@ -131,7 +131,7 @@ static void dump_timers(aloop_t *loop, const writer_t *out) {
 static void dump_watch(const writer_t *out, aloop__watch_t *watch) {
   char text[160];
   aloop__watch_describe(watch, text, sizeof text);
-  say(out, text, aloop__watch_origin(watch, watch->interest));
+  say(out, text, aloop__watch_origin(watch, aloop__watch_interest(watch)));
 }
 
 static void dump_watches(aloop_t *loop, const writer_t *out) {

@@ -229,7 +229,7 @@ int aloop_close(aloop_t *loop) {
   aloop__timers_close(loop);
   aloop__watch_close(loop);
   aloop__map_clear(loop, &loop->context);
-  loop->wake.interest = 0; /* the poller goes too, and need not be told */
+  aloop__watch_note(&loop->wake, 0); /* the poller goes too, and need not be told */
   aloop__wake_close(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = NULL;
@@ -365,16 +365,31 @@ ALOOP_INLINE void run_ready(aloop_t *loop, uint64_t end) {
   if (ALOOP_UNLIKELY(head != end)) run_carefully(loop, end);
 }
 
-/* Calls one side of a watch if it still wants that. Returns false if the watch is gone. */
+/* The watch of an event where it is not one that waits for this direction and no other; NULL: nobody wants it.
+ * Returns false if it is gone. */
+static ALOOP_NOINLINE bool find_watch(const aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction,
+                                      aloop__watch_t **found) {
+  aloop__watch_t *watch = aloop__watch_find(loop, event->fd);
+  *found = NULL;
+  if (watch == NULL || aloop__watch_generation(watch) != event->token) return false;
+  if (aloop__watch_interest(watch) & direction) *found = watch;
+  return true;
+}
+
+/* Calls one side of a watch if it still wants that; it is looked up only now, so that whatever stopped it
+ * meanwhile counts. Returns false if the watch is gone. */
 ALOOP_INLINE bool deliver(aloop_t *loop, const aloop_poll_event_t *event, uint32_t direction, bool timed) {
-  aloop__watch_t *watch = aloop__watch_of_event(loop->watches, loop->watches_size, event);
-  if (ALOOP_UNLIKELY(watch == NULL)) {
-    if (event->fd != loop->wake.fd || event->token != loop->wake.generation) return false;
-    watch = &loop->wake;
+  uint32_t fd = (uint32_t)event->fd;
+  aloop__watch_t *watch = fd < (uint32_t)loop->watches_size ? loop->watches[fd] : NULL;
+  if (ALOOP_UNLIKELY(watch == NULL) ||
+      ALOOP_UNLIKELY((watch->state ^ event->token) != direction << ALOOP__WATCH_INTEREST_AT)) {
+    aloop__watch_t *other;
+    bool known = find_watch(loop, event, direction, &other);
+    if (other == NULL) return known;
+    watch = other;
   }
-  if (ALOOP_UNLIKELY((watch->interest & direction) == 0)) return true;
+  loop->beside_head++; /* before the function is looked up, which saves a register */
   aloop_callback_fn fn = direction == ALOOP_READABLE ? watch->ops->readable : watch->ops->writable;
-  loop->beside_head++;
   if (ALOOP_UNLIKELY(timed)) {
     call_timed(loop, fn, watch, aloop__watch_origin(watch, direction));
     return true;

@@ -78,8 +78,7 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
   bool listed = watch != &loop->wake;
   int rc = listed && fd >= loop->watches_size ? grow_table(loop, fd) : 0;
   if (rc < 0) return rc;
-  *watch = (aloop__watch_t){
-      .ops = ops, .fd = fd, .generation = next_generation(loop) & (ALOOP__WATCH_GENERATIONS - 1)};
+  *watch = (aloop__watch_t){.ops = ops, .fd = fd, .state = next_generation(loop)};
   if (listed) loop->watches[fd] = watch;
   loop->watches_count++;
   return 0;
@@ -88,25 +87,27 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
 /* Tells the poller, but not the one that the child of a fork has inherited: it is the parent's (host.c). */
 static int tell_poller(aloop_t *loop, const aloop__watch_t *watch, uint32_t token, uint32_t interest) {
   if (ALOOP_UNLIKELY(loop->fork_generation != aloop__current_forks_seen())) return 0;
-  return loop->poller->update(loop->poller_state, watch->fd, token, watch->interest, interest);
+  return loop->poller->update(loop->poller_state, watch->fd, token, aloop__watch_interest(watch), interest);
 }
 
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest) {
-  if (watch->interest == interest) return 0;
-  int rc = tell_poller(loop, watch, watch->generation, interest);
+  uint32_t before = aloop__watch_interest(watch);
+  if (before == interest) return 0;
+  int rc = tell_poller(loop, watch, aloop__watch_generation(watch), interest);
   /* Wanting less cannot fail: at worst the descriptor was closed behind our back. */
-  if (rc < 0 && (interest & ~watch->interest) != 0) return rc;
-  watch->interest = interest & 7;
+  if (rc < 0 && (interest & ~before) != 0) return rc;
+  aloop__watch_note(watch, interest);
   return 0;
 }
 
 /* Registers what is watched once more, under a new generation: the descriptor may have been closed behind our
  * back and mean another file by now, and what still comes for the old one shall be told apart. */
 static int renew(aloop_t *loop, aloop__watch_t *watch) {
-  uint32_t generation = next_generation(loop);
-  int rc = tell_poller(loop, watch, generation, watch->interest);
+  uint32_t generation = next_generation(loop), interest = aloop__watch_interest(watch);
+  int rc = tell_poller(loop, watch, generation, interest);
   if (rc < 0) return rc;
-  watch->generation = generation & (ALOOP__WATCH_GENERATIONS - 1);
+  watch->state = generation;
+  aloop__watch_note(watch, interest);
   loop->stop_poll = loop->polls;
   return 0;
 }
@@ -117,7 +118,7 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
   if (watch != &loop->wake) loop->watches[watch->fd] = NULL;
   loop->watches_count--;
   loop->stop_poll = loop->polls;
-  watch->generation = 0;
+  watch->state = 0;
   watch->fd = -1;
 }
 
@@ -131,8 +132,9 @@ static void report_lost(aloop_t *loop, int fd, int error) {
 
 /* Out of memory is the only error. */
 static int register_again(aloop_t *loop, void *poller_state, const aloop__watch_t *watch) {
-  if (watch == NULL || watch->interest == 0) return 0;
-  int rc = loop->poller->update(poller_state, watch->fd, watch->generation, 0, watch->interest);
+  uint32_t interest = watch != NULL ? aloop__watch_interest(watch) : 0;
+  if (interest == 0) return 0;
+  int rc = loop->poller->update(poller_state, watch->fd, aloop__watch_generation(watch), 0, interest);
   if (rc < 0 && rc != ALOOP_ENOMEM) report_lost(loop, watch->fd, rc);
   return rc == ALOOP_ENOMEM ? rc : 0;
 }
@@ -180,7 +182,7 @@ static const char *conflict(const aloop_t *loop, int fd, uint32_t direction, boo
   aloop__watch_t *watch = aloop__watch_find(loop, fd);
   if (watch == NULL) return NULL;
   if (!watch->ops->user) return "the descriptor belongs to a live transport or server";
-  if ((watch->interest & direction) == 0) return NULL;
+  if ((aloop__watch_interest(watch) & direction) == 0) return NULL;
   if (callback_of(user_of(watch), direction)->operation)
     return "another operation waits for this direction of the descriptor; wait for it or cancel it first";
   return operation ? "add_reader or add_writer watches this direction of the descriptor; remove it first"
@@ -210,7 +212,7 @@ static int open_user(aloop_t *loop, int fd, user_watch_t **out) {
 }
 
 static void close_user_if_idle(aloop_t *loop, user_watch_t *user) {
-  if (user->watch.interest != 0) return;
+  if (aloop__watch_interest(&user->watch) != 0) return;
   aloop__watch_stop(loop, &user->watch);
   release_user(loop, user);
 }
@@ -220,9 +222,9 @@ static int install(aloop_t *loop, int fd, uint32_t direction, user_callback_t ca
   user_watch_t *user = NULL;
   int rc = open_user(loop, fd, &user);
   if (rc < 0) return rc;
-  bool replace = (user->watch.interest & direction) != 0;
-  rc = replace ? renew(loop, &user->watch)
-               : aloop__watch_set(loop, &user->watch, user->watch.interest | direction);
+  uint32_t interest = aloop__watch_interest(&user->watch);
+  rc = (interest & direction) != 0 ? renew(loop, &user->watch)
+                                   : aloop__watch_set(loop, &user->watch, interest | direction);
   if (rc < 0) {
     close_user_if_idle(loop, user);
     return rc;
@@ -237,7 +239,7 @@ static int install(aloop_t *loop, int fd, uint32_t direction, user_callback_t ca
 
 /* Takes the callback of a direction away. */
 static void take_away(aloop_t *loop, user_watch_t *user, uint32_t direction) {
-  aloop__watch_set(loop, &user->watch, user->watch.interest & ~direction);
+  aloop__watch_set(loop, &user->watch, aloop__watch_interest(&user->watch) & ~direction);
   user_callback_t *callback = callback_of(user, direction);
   aloop__map_t *context = callback->context;
   callback->context = NULL;
@@ -278,7 +280,7 @@ static int remove_user(aloop_t *loop, int fd, uint32_t direction) {
   const char *rule = conflict(loop, fd, direction, false);
   if (rule != NULL) return aloop__misuse(loop, ALOOP_EBUSY, rule);
   aloop__watch_t *watch = aloop__watch_find(loop, fd);
-  if (watch == NULL || (watch->interest & direction) == 0) return 0;
+  if (watch == NULL || (aloop__watch_interest(watch) & direction) == 0) return 0;
   take_away(loop, user_of(watch), direction);
   return 1;
 }
@@ -322,9 +324,10 @@ const char *aloop__watch_origin(aloop__watch_t *watch, uint32_t direction) {
 }
 
 void aloop__watch_describe(aloop__watch_t *watch, char *text, size_t size) {
-  const char *what = watch->interest == 0                ? "nothing"
-                     : watch->interest == ALOOP_READABLE ? "readable"
-                     : watch->interest == ALOOP_WRITABLE ? "writable"
-                                                         : "readable and writable";
+  uint32_t interest = aloop__watch_interest(watch);
+  const char *what = interest == 0                ? "nothing"
+                     : interest == ALOOP_READABLE ? "readable"
+                     : interest == ALOOP_WRITABLE ? "writable"
+                                                  : "readable and writable";
   snprintf(text, size, "%s fd %d, waiting for %s", watch->ops->name, watch->fd, what);
 }

@@ -14,8 +14,8 @@
  * event is an error, which is for both directions. */
 enum { ALOOP__COMPLETED = 1 << 30 };
 
-/* Tokens are smaller than that. */
-enum { ALOOP__WATCH_GENERATIONS = 1 << 29 };
+/* Tokens are smaller than that; above them lies what is watched. */
+enum { ALOOP__WATCH_INTEREST_AT = 29, ALOOP__WATCH_GENERATIONS = 1 << ALOOP__WATCH_INTEREST_AT };
 
 typedef struct aloop__watch aloop__watch_t;
 
@@ -29,12 +29,26 @@ typedef struct aloop__watch_ops {
 struct aloop__watch {
   const aloop__watch_ops_t *ops;
   int fd;
-  uint32_t interest : 3;    /* ALOOP_READABLE | ALOOP_WRITABLE as the poller knows it; 0: not registered */
-  uint32_t generation : 29; /* 0: the descriptor is not claimed */
+  uint32_t state; /* generation and interest in one word, so that one comparison with an event tells both */
 };
 
+/* 0: the descriptor is not claimed. */
+static inline uint32_t aloop__watch_generation(const aloop__watch_t *watch) {
+  return watch->state & (ALOOP__WATCH_GENERATIONS - 1);
+}
+
+/* ALOOP_READABLE, ALOOP_WRITABLE and ALOOP_EDGES as the poller knows them; 0: not registered. */
+static inline uint32_t aloop__watch_interest(const aloop__watch_t *watch) {
+  return watch->state >> ALOOP__WATCH_INTEREST_AT;
+}
+
+/* Notes what the poller has been told, or will not be asked any more. */
+static inline void aloop__watch_note(aloop__watch_t *watch, uint32_t interest) {
+  watch->state = aloop__watch_generation(watch) | interest << ALOOP__WATCH_INTEREST_AT;
+}
+
 static inline bool aloop__watch_is_claimed(const aloop__watch_t *watch) {
-  return watch->generation != 0;
+  return aloop__watch_generation(watch) != 0;
 }
 
 /* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, ALOOP_ENOMEM; ALOOP_EBADF
@@ -59,14 +73,6 @@ void aloop__watch_wait_end(aloop_t *loop, int fd, uint32_t direction);
 
 /* The watch of a descriptor, or NULL. */
 aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);
-
-/* Delivers an event that the poller reported. The watch is looked up only now, so that whatever stopped it
- * meanwhile counts. */
-static inline aloop__watch_t *aloop__watch_of_event(aloop__watch_t *const *table, int table_size,
-                                                    const aloop_poll_event_t *event) {
-  aloop__watch_t *watch = (uint32_t)event->fd < (uint32_t)table_size ? table[event->fd] : NULL;
-  return watch != NULL && watch->generation == event->token ? watch : NULL;
-}
 
 /* Registers every watch again with a fresh poller. One that cannot be is reported; an error means that
  * memory is short. */

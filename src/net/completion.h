@@ -21,7 +21,8 @@ enum {
 };
 
 static inline uint64_t aloop__completion_name(unsigned kind, uint8_t arming, const aloop__watch_t *watch) {
-  return ((uint64_t)watch->generation << 32) | ((uint64_t)(uint32_t)watch->fd << ALOOP__COMPLETION_FD_AT) |
+  return ((uint64_t)aloop__watch_generation(watch) << 32) |
+         ((uint64_t)(uint32_t)watch->fd << ALOOP__COMPLETION_FD_AT) |
          ((uint64_t)arming << ALOOP__COMPLETION_ARMING_AT) | kind;
 }
 
@@ -33,7 +34,7 @@ static inline uint8_t aloop__completion_arming(uint64_t name) {
 static inline aloop__watch_t *aloop__completion_watch(const aloop_t *loop, uint64_t name) {
   uint32_t fd = (uint32_t)name >> ALOOP__COMPLETION_FD_AT;
   aloop__watch_t *watch = fd < (uint32_t)loop->watches_size ? loop->watches[fd] : NULL;
-  return watch != NULL && watch->generation == (uint32_t)(name >> 32) ? watch : NULL;
+  return watch != NULL && aloop__watch_generation(watch) == (uint32_t)(name >> 32) ? watch : NULL;
 }
 
 static inline aloop__ring_t *aloop__completion_of(const aloop_t *loop) {

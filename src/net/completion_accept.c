@@ -81,11 +81,12 @@ static void hold(aloop_t *loop, const aloop__watch_t *watch, int fd) {
     accepts->held = grown;
     accepts->held_room = room;
   }
-  accepts->held[accepts->held_count++] = (aloop__completion_held_fd_t){fd, watch->fd, watch->generation};
+  accepts->held[accepts->held_count++] =
+      (aloop__completion_held_fd_t){fd, watch->fd, aloop__watch_generation(watch)};
 }
 
 static bool is_for(const aloop__completion_held_fd_t *held, const aloop__watch_t *watch) {
-  return held->listener_fd == watch->fd && held->token == watch->generation;
+  return held->listener_fd == watch->fd && held->token == aloop__watch_generation(watch);
 }
 
 static bool holds_for(const aloop__completion_accepts_t *accepts, const aloop__watch_t *watch) {
@@ -163,12 +164,12 @@ int aloop__completion_listen_again(aloop_t *loop, aloop__watch_t *watch) {
   listener->armed = false;
   listener->arming++;
   if (!is_polled(watch)) {
-    int rc = listener->accepting
-                 ? loop->poller->update(loop->poller_state, watch->fd, watch->generation, 0, ALOOP_READABLE)
-                 : 0;
+    uint32_t token = aloop__watch_generation(watch);
+    int rc =
+        listener->accepting ? loop->poller->update(loop->poller_state, watch->fd, token, 0, ALOOP_READABLE) : 0;
     if (rc < 0) return rc;
     watch->ops = &aloop__readiness_listener_ops;
-    watch->interest = listener->accepting ? ALOOP_READABLE : 0;
+    aloop__watch_note(watch, listener->accepting ? ALOOP_READABLE : 0);
   }
   return listener->accepting ? offer_soon(loop, listener) : 0;
 }

@@ -28,7 +28,7 @@ static aloop_datagram_t *of_object(const aloop__object_t *object) {
 }
 
 int aloop__datagram_watch(aloop_datagram_t *endpoint, uint32_t direction, bool on) {
-  uint32_t interest = endpoint->watch.interest & ~direction;
+  uint32_t interest = aloop__watch_interest(&endpoint->watch) & ~direction;
   return aloop__watch_set(endpoint->object.loop, &endpoint->watch, interest | (on ? direction : 0u));
 }
 

@@ -42,6 +42,10 @@ ssize_t aloop__readiness_send_error(void) {
   return aloop__readiness_is_retry(errno) ? ALOOP_EAGAIN : -errno;
 }
 
+ALOOP_NOINLINE ssize_t aloop__readiness_other_result(ssize_t n) {
+  return aloop__readiness_result(n);
+}
+
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
 void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
@@ -61,7 +65,7 @@ void aloop__readiness_socket_readable(aloop_t *loop, void *watch) {
 }
 
 int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on) {
-  uint32_t interest = transport->watch.interest & ~direction;
+  uint32_t interest = aloop__watch_interest(&transport->watch) & ~direction;
   return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? direction : 0u));
 }
 

@@ -39,6 +39,9 @@ static inline ssize_t aloop__readiness_result(ssize_t n) {
   return ALOOP_LIKELY(n >= 0) ? n : aloop__readiness_send_error();
 }
 
+/* The same where it is not what was offered. */
+ssize_t aloop__readiness_other_result(ssize_t n);
+
 /* A read brought no bytes: EOF, nothing yet, or an error (in errno). */
 void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n);
 
@@ -72,8 +75,11 @@ void aloop__readiness_socket_writable(aloop_t *loop, void *watch);
 
 static inline ssize_t aloop__readiness_socket_send(aloop_transport_t *transport, const struct iovec *iov,
                                                    int count) {
-  if (ALOOP_LIKELY(count == 1))
-    return aloop__readiness_result(send(transport->watch.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+  if (ALOOP_LIKELY(count == 1)) {
+    /* Whoever called asks whether all of it was taken; asked here first, nothing else has to be. */
+    ssize_t n = send(transport->watch.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+    return ALOOP_LIKELY(n == (ssize_t)iov->iov_len) ? n : aloop__readiness_other_result(n);
+  }
   struct msghdr message = {.msg_iov = (struct iovec *)iov};
   message.msg_iovlen = (unsigned char)count;
   return aloop__readiness_result(sendmsg(transport->watch.fd, &message, MSG_NOSIGNAL));
@@ -120,6 +126,7 @@ ALOOP_INLINE bool aloop__readiness_read_shared(aloop_transport_t *transport, alo
 ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled,
                                            aloop__receive_fn receive, aloop__send_fn send) {
   size_t budget = ALOOP__READ_BUDGET;
+  aloop__stream_enter_context(transport->object.loop, transport);
   if (filled) {
     aloop__stream_received(transport, &net->cork, net->read_buffer, ALOOP__READ_SIZE, send);
     budget -= ALOOP__READ_SIZE;
@@ -144,17 +151,16 @@ ALOOP_INLINE void aloop__readiness_readable(aloop_t *loop, aloop_transport_t *tr
                                             aloop__read_on_fn read_on) {
   aloop__net_t *net = aloop__net_of(loop);
   if (ALOOP_UNLIKELY(transport->flags & ALOOP__UNUSUAL)) {
-    aloop__stream_enter_context(loop, transport);
     read_on(transport, net, false);
     return;
   }
   ssize_t n = receive(transport, net->read_buffer, ALOOP__READ_SIZE);
-  if (ALOOP_UNLIKELY(n <= 0))
-    aloop__readiness_received_none(transport, n);
-  else if (ALOOP_UNLIKELY(n == ALOOP__READ_SIZE))
-    read_on(transport, net, true);
-  else
+  if (ALOOP_LIKELY((size_t)n - 1 < ALOOP__READ_SIZE - 1)) /* some bytes, and fewer than there is room for */
     aloop__stream_deliver(transport, &net->cork, net->read_buffer, (size_t)n, send);
+  else if (n <= 0)
+    aloop__readiness_received_none(transport, n);
+  else
+    read_on(transport, net, true);
 }
 
 /* ---- Writing --------------------------------------------------------------------------------------------- */

@@ -378,7 +378,8 @@ static void writable(aloop_t *loop, void *arg) {
   if (aloop__relay_of(transport) != relay || sink->other->piped > 0) return;
   transport->flags &= ~(uint32_t)ALOOP__PIPED;
   if (!aloop__outbox_empty(&transport->outbox)) return;
-  int rc = aloop__watch_set(loop, &transport->watch, transport->watch.interest & ~(uint32_t)ALOOP_WRITABLE);
+  uint32_t interest = aloop__watch_interest(&transport->watch) & ~(uint32_t)ALOOP_WRITABLE;
+  int rc = aloop__watch_set(loop, &transport->watch, interest);
   if (rc < 0)
     aloop__stream_end(transport, rc);
   else
