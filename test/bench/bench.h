@@ -38,8 +38,8 @@ int64_t peer_chain(long count) __attribute__((weak));
 /* `rounds` times: `size` callbacks are scheduled, then all of them run. */
 int64_t peer_burst(long size, long rounds) __attribute__((weak));
 
-/* On one loop, `rounds` times: starts `count` timers of these delays (ns), cancels them in the order they were
- * started, turns once. The times of each round go to inserts[] and cancels[]. */
+/* On one loop, `rounds` times: starts `count` timers of these delays (ns) and turns once, cancels them in the order
+ * they were started and turns once. The times of each round go to inserts[] and cancels[]. */
 void peer_timers(long count, const int64_t *delays, long rounds, int64_t *inserts, int64_t *cancels)
     __attribute__((weak));
 

@@ -105,6 +105,7 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
     long left = count;
     int64_t start = bench_cpu();
     start_timers(timers, delays, left);
+    context.poll();
     int64_t middle = bench_cpu();
     for (auto &timer : timers) timer.cancel();
     context.run();

@@ -120,6 +120,7 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
   for (long round = 0; round < rounds; round++) {
     int64_t start = bench_cpu();
     start_timers(loop, timers, count, delays);
+    ev_run(loop, EVRUN_NOWAIT);
     int64_t middle = bench_cpu();
     for (long i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
     ev_run(loop, EVRUN_NOWAIT);

@@ -117,6 +117,7 @@ void peer_timers(long count, const int64_t *delays, long rounds, int64_t *insert
   for (long round = 0; round < rounds; round++) {
     int64_t start = bench_cpu();
     start_timers(timers, count, delays);
+    uv_run(loop, UV_RUN_NOWAIT);
     int64_t middle = bench_cpu();
     for (long i = 0; i < count; i++) uv_timer_stop(&timers[i]);
     uv_run(loop, UV_RUN_NOWAIT);
