@@ -98,6 +98,11 @@ void aloop__stream_end(aloop_transport_t *transport, int error) {
   if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
 }
 
+void aloop__stream_end_by_user(aloop_transport_t *transport, int error) {
+  aloop__row_flush(transport);
+  aloop__stream_end(transport, error);
+}
+
 /* ---- The beginning -------------------------------------------------------------------------------------- */
 
 /* The factory. False: the connection is refused. */
@@ -368,12 +373,11 @@ void aloop__stream_received_eof(aloop_transport_t *transport) {
   int rc = 0;
   if (transport->table->eof_received != NULL)
     rc = transport->table->eof_received(transport, transport->protocol);
-  if (rc < 0) {
-    aloop__row_flush(transport);
-    aloop__stream_end(transport, rc);
-  } else if (rc == 0 || ((transport->flags & ALOOP__NO_WRITE) && aloop__relay_of(transport) == NULL)) {
+  bool reads_only = (transport->flags & ALOOP__NO_WRITE) != 0 && aloop__relay_of(transport) == NULL;
+  if (rc < 0)
+    aloop__stream_end_by_user(transport, rc);
+  else if (rc == 0 || reads_only)
     aloop_transport_close(transport);
-  }
 }
 
 void aloop__stream_drained(aloop_transport_t *transport) {
@@ -450,8 +454,7 @@ void aloop_transport_close(aloop_transport_t *transport) {
 
 void aloop_transport_abort_error(aloop_transport_t *transport, int error) {
   if (aloop__stream_enter(transport) < 0) return;
-  aloop__row_flush(transport);
-  aloop__stream_end(transport, error < 0 ? error : 0);
+  aloop__stream_end_by_user(transport, error < 0 ? error : 0);
 }
 
 void aloop_transport_abort(aloop_transport_t *transport) {

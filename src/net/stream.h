@@ -152,6 +152,9 @@ void aloop__stream_sent(aloop_transport_t *transport, size_t size);
 /* The one exit: no more I/O from here on; connection_lost(error) is queued. Later calls do nothing. */
 void aloop__stream_end(aloop_transport_t *transport, int error);
 
+/* The same when the user wants it: what he wrote before is tried first (a row of writes, write.c). */
+void aloop__stream_end_by_user(aloop_transport_t *transport, int error);
+
 /* The context of its callbacks, or NULL. */
 static inline aloop__map_t *aloop__stream_context(const aloop_transport_t *transport) {
   return transport->extras != NULL ? transport->extras->context : NULL;

@@ -255,9 +255,7 @@ void aloop__cork_close(aloop_transport_t *transport) {
 void aloop__cork_end(aloop_transport_t *transport, int rc) {
   aloop__cork_t *cork = cork_of(transport);
   if (cork->parts > 0) send_parts(transport, cork);
-  if (rc >= 0) return;
-  aloop__row_flush(transport);
-  aloop__stream_end(transport, rc);
+  if (rc < 0) aloop__stream_end_by_user(transport, rc);
 }
 
 void aloop__cork_end_sent(aloop_transport_t *transport, ssize_t n) {
