@@ -40,8 +40,9 @@ static aloop_transport_t *of_object(const aloop__object_t *object) {
 /* The waiter's connect came to nothing before connection_made. */
 void aloop__stream_fail_waiter(aloop_transport_t *transport, int error, const char *message) {
   aloop_future_t *waiter = transport->waiter;
+  if (waiter == NULL) return;
   transport->waiter = NULL;
-  if (waiter != NULL && !aloop_future_done(waiter)) aloop_future_set_error(waiter, error, message);
+  if (!aloop_future_done(waiter)) aloop_future_set_error(waiter, error, message);
   aloop_future_unref(waiter);
 }
 
@@ -86,7 +87,7 @@ bool aloop__stream_stop(aloop_transport_t *transport, int error) {
   aloop_t *loop = transport->object.loop;
   aloop__cork_drop(transport);
   transport->driver->detach(transport);
-  aloop__stream_stop_timeouts(transport);
+  if (transport->extras != NULL) aloop__stream_stop_timeouts(transport);
   aloop__outbox_clear(loop, &transport->outbox);
   if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_lost(transport, error < 0 ? error : ALOOP_ECLOSED);
   return true;
@@ -369,7 +370,6 @@ int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t
 
 void aloop__stream_received_eof(aloop_transport_t *transport) {
   transport->flags |= ALOOP__EOF_RECEIVED;
-  aloop__stream_update_reading(transport);
   int rc = 0;
   if (transport->table->eof_received != NULL)
     rc = transport->table->eof_received(transport, transport->protocol);
@@ -378,6 +378,7 @@ void aloop__stream_received_eof(aloop_transport_t *transport) {
     aloop__stream_end_by_user(transport, rc);
   else if (rc == 0 || reads_only)
     aloop_transport_close(transport);
+  aloop__stream_update_reading(transport); /* last: as a rule it has ended */
 }
 
 void aloop__stream_drained(aloop_transport_t *transport) {
@@ -443,9 +444,9 @@ void aloop__stream_close(aloop_transport_t *transport) {
   transport->object.state = ALOOP__CLOSING;
   transport->flags |= ALOOP__SHUT;
   if (transport->driver->closing != NULL) transport->driver->closing(transport);
-  aloop__stream_update_reading(transport);
   aloop__cork_flush(transport);
   aloop__stream_drained(transport);
+  aloop__stream_update_reading(transport); /* of one that still has bytes to send */
 }
 
 void aloop_transport_close(aloop_transport_t *transport) {
