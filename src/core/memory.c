@@ -14,7 +14,7 @@
 
 static void *default_resize(void *user, void *block, size_t bytes) {
   (void)user;
-  return realloc(block, bytes);
+  return block != NULL ? realloc(block, bytes) : malloc(bytes); /* malloc asks less */
 }
 
 static void default_release(void *user, void *block) {

@@ -72,12 +72,18 @@ static uint32_t next_generation(aloop_t *loop) {
   return loop->generation;
 }
 
+/* The descriptor lies beyond the table. */
+static ALOOP_NOINLINE int claim_beyond(aloop_t *loop, aloop__watch_t *watch, int fd,
+                                       const aloop__watch_ops_t *ops) {
+  int rc = grow_table(loop, fd);
+  return rc < 0 ? rc : aloop__watch_claim(loop, watch, fd, ops);
+}
+
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops) {
   if (fd < 0) return ALOOP_EBADF;
   if (aloop__watch_find(loop, fd) != NULL) return ALOOP_EBUSY;
   bool listed = watch != &loop->wake;
-  int rc = listed && fd >= loop->watches_size ? grow_table(loop, fd) : 0;
-  if (rc < 0) return rc;
+  if (listed && ALOOP_UNLIKELY(fd >= loop->watches_size)) return claim_beyond(loop, watch, fd, ops);
   *watch = (aloop__watch_t){.ops = ops, .fd = fd, .state = next_generation(loop)};
   if (listed) loop->watches[fd] = watch;
   loop->watches_count++;

@@ -158,17 +158,16 @@ void aloop__listener_failed(aloop__listener_t *listener, int error) {
 
 /* Most kernels let an accepted socket inherit TCP_NODELAY from the listening one, which saves a call for
  * each. */
-static void set_nodelay(aloop__listener_t *listener, int fd) {
+static ALOOP_NOINLINE void set_nodelay(aloop__listener_t *listener, int fd) {
   int on = 0;
   socklen_t size = sizeof on;
-  if (listener->nodelay_inherited) return;
   listener->nodelay_inherited = getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &size) == 0 && on != 0;
   if (!listener->nodelay_inherited) aloop__stream_set_nodelay(fd);
 }
 
 bool aloop__accept_take(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
   aloop_t *loop = server->object.loop;
-  if (loop->context == NULL) loop->context = aloop__map_ref(server->context);
+  if (server->context != NULL && loop->context == NULL) loop->context = aloop__map_ref(server->context);
   if (aloop__layer_new(loop, driver, fd, server->table, server->arg, server, NULL, &server->layer,
                        server->object.origin) == NULL)
     return false;
@@ -191,7 +190,7 @@ bool aloop__accept_place(aloop_server_t *server, const aloop__driver_t *driver, 
 
 bool aloop__listener_accepted(aloop__listener_t *listener, int fd) {
   aloop_server_t *server = listener->server;
-  set_nodelay(listener, fd);
+  if (!listener->nodelay_inherited) set_nodelay(listener, fd);
   if (!aloop__accept_place(server, listener->driver, fd)) {
     aloop__listener_failed(listener, ALOOP_ENOMEM);
     return false;

@@ -79,32 +79,31 @@ static void close_state(void *state) {
   aloop__poller_free(&allocator, self);
 }
 
-static int control(const epoll_t *self, int operation, int fd, uint32_t token, uint32_t events) {
-  mark_t mark = {fd, token};
-  struct epoll_event event = {
-      .events = (events & ALOOP_READABLE ? (uint32_t)EPOLLIN : 0) |
-                (events & ALOOP_WRITABLE ? (uint32_t)EPOLLOUT : 0) |
-                (events & ALOOP_EDGES ? (uint32_t)EPOLLET : 0),
-  };
-  memcpy(&event.data, &mark, sizeof mark);
-  if (epoll_ctl(self->fd, operation, fd, &event) == 0) return 0;
+/* An operation has failed: what was closed behind our back needs another one, or none. */
+static ALOOP_NOINLINE int update_otherwise(const epoll_t *self, int operation, struct epoll_event *event) {
+  mark_t mark;
+  memcpy(&mark, &event->data, sizeof mark);
+  int other = operation == EPOLL_CTL_ADD && errno == EEXIST   ? EPOLL_CTL_MOD
+              : operation == EPOLL_CTL_MOD && errno == ENOENT ? EPOLL_CTL_ADD
+                                                              : 0;
+  if (other != 0 && epoll_ctl(self->fd, other, mark.fd, event) == 0) return 0;
+  bool gone = errno == ENOENT || errno == EBADF || errno == EPERM;
+  if (operation == EPOLL_CTL_DEL && gone) return 0;
   return errno == ENOSPC ? ALOOP_ENOMEM : -errno; /* the user's share of memory for watches is used up */
-}
-
-/* An operation that has failed: what was closed behind our back needs another one, or none. */
-static ALOOP_NOINLINE int update_otherwise(const epoll_t *self, int operation, int error, int fd,
-                                           uint32_t token, uint32_t after) {
-  if (operation == EPOLL_CTL_ADD && error == -EEXIST) return control(self, EPOLL_CTL_MOD, fd, token, after);
-  if (operation == EPOLL_CTL_MOD && error == -ENOENT) return control(self, EPOLL_CTL_ADD, fd, token, after);
-  bool gone = error == -ENOENT || error == -EBADF || error == -EPERM;
-  return operation == EPOLL_CTL_DEL && gone ? 0 : error;
 }
 
 static int update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
   const epoll_t *self = state;
   int operation = after == 0 ? EPOLL_CTL_DEL : before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-  int error = control(self, operation, fd, token, after);
-  return ALOOP_LIKELY(error == 0) ? 0 : update_otherwise(self, operation, error, fd, token, after);
+  mark_t mark = {fd, token};
+  struct epoll_event event = {
+      .events = (after & ALOOP_READABLE ? (uint32_t)EPOLLIN : 0) |
+                (after & ALOOP_WRITABLE ? (uint32_t)EPOLLOUT : 0) |
+                (after & ALOOP_EDGES ? (uint32_t)EPOLLET : 0),
+  };
+  memcpy(&event.data, &mark, sizeof mark);
+  int rc = epoll_ctl(self->fd, operation, fd, &event);
+  return ALOOP_LIKELY(rc == 0) ? 0 : update_otherwise(self, operation, &event);
 }
 
 /* The rest of wait_ready for a finite timeout; apart, so that the common case saves fewer registers. */
