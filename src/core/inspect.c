@@ -42,7 +42,8 @@ int aloop_set_slow_callback_duration(aloop_t *loop, int64_t duration) {
 /* Callbacks in the deque that are still going to run, timers that are due aside. */
 static uint64_t count_ready(const aloop_t *loop) {
   uint64_t count = 0;
-  for (uint64_t at = loop->head; at != loop->tail; at++) count += loop->ring[at & loop->mask].fn != NULL;
+  for (uint64_t at = loop->head; at != loop->tail; at++)
+    count += aloop__entry_waits(&loop->ring[at & loop->mask]);
   return count;
 }
 
@@ -106,7 +107,7 @@ static void say(const writer_t *out, const char *what, const char *origin) {
 static void dump_ready(const aloop_t *loop, const writer_t *out) {
   for (uint64_t at = loop->head; at != loop->tail; at++) {
     const aloop__entry_t *entry = &loop->ring[at & loop->mask];
-    if (entry->fn != NULL) say(out, "callback ready", aloop__timers_origin(loop, entry));
+    if (aloop__entry_waits(entry)) say(out, "callback ready", aloop__timers_origin(loop, entry));
   }
 }
 

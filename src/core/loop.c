@@ -205,7 +205,7 @@ static void drop_ready(aloop_t *loop) {
   while (loop->head != loop->tail) {
     aloop__entry_t *entry = &loop->ring[loop->head++ & loop->mask];
     loop->beside_head--;
-    if (entry->fn != NULL) aloop__ready_drop(loop, entry);
+    if (aloop__entry_waits(entry)) aloop__ready_drop(loop, entry);
   }
 }
 
@@ -324,9 +324,7 @@ static ALOOP_NOINLINE void run_carefully(aloop_t *loop, uint64_t end) {
   while (loop->head != end && loop->stop_error == 0) {
     aloop__entry_t entry = loop->ring[loop->head & loop->mask];
     loop->context = aloop__ready_take_context(loop, loop->head++);
-    if (entry.fn == NULL) {
-      loop->beside_head--;
-    } else if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG)) {
+    if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_DEBUG) && aloop__entry_waits(&entry)) {
       call_timed(loop, entry.fn, entry.arg, aloop__timers_origin(loop, &entry));
     } else {
       entry.fn(loop, entry.arg);
@@ -340,21 +338,16 @@ ALOOP_INLINE bool is_plain(const aloop_t *loop) {
   return ALOOP_LIKELY(loop->contexts == NULL) && ALOOP_LIKELY((loop->guard & ALOOP__GUARD_DEBUG) == 0);
 }
 
-/* The same with the least of ceremony: at least one entry, and as many as nothing interrupts. Returns the head.
- */
+/* The same with the least of ceremony: at least one entry, and as many as nothing interrupts. No callback has a
+ * context before the first one is opened, which interrupts. Returns the head. */
 ALOOP_INLINE uint64_t run_plainly(aloop_t *loop, uint64_t head, uint64_t end) {
   loop->run_end = end;
   do {
     const aloop__entry_t *entry = &loop->ring[head & loop->mask];
-    aloop_callback_fn fn = entry->fn;
     loop->head = ++head;
-    if (ALOOP_UNLIKELY(fn == NULL)) {
-      loop->beside_head--;
-      continue;
-    }
-    fn(loop, entry->arg);
-    leave_context(loop);
+    entry->fn(loop, entry->arg);
   } while (head != loop->run_end);
+  leave_context(loop);
   return head;
 }
 

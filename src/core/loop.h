@@ -22,7 +22,7 @@
 #include "core/timers.h"
 #include "core/watch.h"
 
-/* One callback to be called. A cancelled entry keeps its place with fn NULL. */
+/* One callback to be called. A cancelled entry keeps its place, with aloop__ready_skip. */
 typedef struct aloop__entry {
   aloop_callback_fn fn;
   void *arg;
@@ -154,6 +154,13 @@ struct aloop {
   uint64_t born_ticks;
   uint64_t *lag; /* ALOOP_LAG_BUCKETS of them; NULL until the first timer */
 };
+
+/* What a cancelled entry calls. */
+void aloop__ready_skip(aloop_t *loop, void *arg);
+
+static inline bool aloop__entry_waits(const aloop__entry_t *entry) {
+  return entry->fn != aloop__ready_skip;
+}
 
 /* Doubles the ring. Returns ALOOP_ENOMEM with everything as it was. */
 int aloop__ready_grow(aloop_t *loop);

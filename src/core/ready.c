@@ -15,7 +15,14 @@
  *
  * Whether a push is common is one comparison: `limit` is where the ring is known to have room up to; 0 while
  * something is to be done for each callback (the guard). It is moved on when it is reached and not with each
- * callback that runs.
+ * callback that runs. Whether an entry was cancelled is not asked either: such a one calls a function that does
+ * next to nothing.
+ *
+ * A callback that is scheduled and run in a burst of 1000 costs 45 instructions, and half as much time again as
+ * a ring that is compiled into the program. The call through a shared library, its two checks and the origin
+ * make that: a bare ring with these takes 6.2 to 6.5 ns where ours takes 6.8 to 7.3 and the compiled one 4.1.
+ * Walking along the ring by a pointer, up to its end, was tried: 42 instructions, no time saved in bursts, and
+ * chains of callbacks a sixth slower.
  *
  * Callbacks of the library (I/O, timers, futures) and of the user share this one deque, because their order is
  * a promise.
@@ -26,6 +33,11 @@
 #include <string.h>
 
 enum { FIRST_SIZE = 16 };
+
+void aloop__ready_skip(aloop_t *loop, void *arg) {
+  (void)arg;
+  loop->beside_head--;
+}
 
 void aloop__ready_set_limit(aloop_t *loop) {
   loop->limit = loop->guard != 0 ? 0 : loop->head + loop->mask + 1;
@@ -79,7 +91,7 @@ bool aloop__ready_push_slowly(aloop_t *loop, aloop_callback_fn fn, void *arg, al
 }
 
 aloop__map_t *aloop__ready_withdraw(aloop_t *loop, aloop__entry_t *entry) {
-  entry->fn = NULL;
+  entry->fn = aloop__ready_skip;
   return aloop__ready_take_context(loop, (uint64_t)(entry - loop->ring));
 }
 

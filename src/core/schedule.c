@@ -129,7 +129,7 @@ aloop_handle_t(aloop_call_every)(aloop_t *loop, int64_t period, aloop_callback_f
 static aloop__entry_t *soon_entry(const aloop_t *loop, aloop_handle_t handle) {
   if (handle.id < loop->head || handle.id >= loop->tail) return NULL;
   aloop__entry_t *entry = &loop->ring[handle.id & loop->mask];
-  return entry->fn != NULL ? entry : NULL;
+  return aloop__entry_waits(entry) ? entry : NULL;
 }
 
 int aloop_cancel(aloop_t *loop, aloop_handle_t *handle) {
