@@ -6,6 +6,12 @@
  * running into it is a fault, and not somebody else's data changed. The kernel gives memory page by page when
  * it is touched, so a coroutine that needs little costs a page or two, whatever its size.
  *
+ * The guard has a page more, so that stacks do not lie powers of two apart. Else the entries of page tables for
+ * their topmost pages, which the CPU reads to find them, would share an eighth of its second cache: switching
+ * among 10 000 coroutines, each with its lines and its page, took a sixth longer. Now it takes 15 ns; the least
+ * assembly among as many stacks, with no control block, takes 10.7 to 14.7. Twice as many colors (coroutine.c)
+ * bring nothing.
+ *
  * Many stacks share a mapping, each next mapping of a size being as large as all before it, up to 64 MiB. Where
  * the kernel has guards that are no mappings of their own (Linux 6.13) the number of stacks is limited by
  * memory only. Elsewhere each guard is cut out of the mapping by mprotect, and the kernel's limit for mappings
@@ -62,6 +68,11 @@ static size_t class_size(int class) {
   return (size_t)ALOOP__STACK_MIN << class;
 }
 
+/* From one stack to the next. */
+static size_t spacing(const aloop__stacks_t *stacks, int class) {
+  return class_size(class) + stacks->page;
+}
+
 static aloop__stack_t *stack_of(aloop__list_t *link) {
   return ALOOP_CONTAINER_OF(link, aloop__stack_t, link);
 }
@@ -86,8 +97,9 @@ static void unmap(aloop__stacks_t *stacks, aloop__stack_map_t *map) {
     stacks->pooled--;
   }
   if (stacks->classes[map->class].at == map) stacks->classes[map->class].at = NULL;
-  munmap(map->base, map->count * class_size(map->class));
-  stacks->reserved -= map->count * class_size(map->class);
+  size_t bytes = map->count * spacing(stacks, map->class);
+  munmap(map->base, bytes);
+  stacks->reserved -= bytes;
   aloop__list_remove(&map->link);
   aloop__memory_release(stacks->loop, map);
 }
@@ -105,14 +117,14 @@ static char *reserve(size_t bytes) {
 
 /* A new mapping, of fewer stacks if address space is short. NULL: out of memory. */
 static aloop__stack_map_t *map_new(aloop__stacks_t *stacks, int class) {
-  size_t size = class_size(class), count = stacks->classes[class].next_count;
+  size_t size = class_size(class), step = spacing(stacks, class), count = stacks->classes[class].next_count;
   while (count > 1 && count * size > map_max) count /= 2;
   aloop__stack_map_t *map = aloop__memory_new(stacks->loop, sizeof *map + count * sizeof map->stacks[0]);
   if (map == NULL) return NULL;
-  char *base = reserve(count * size);
+  char *base = reserve(count * step);
   while (base == NULL && count > 1) {
     count /= 2;
-    base = reserve(count * size);
+    base = reserve(count * step);
   }
   if (base == NULL) {
     aloop__memory_release(stacks->loop, map);
@@ -123,7 +135,7 @@ static aloop__stack_map_t *map_new(aloop__stacks_t *stacks, int class) {
   aloop__list_append(&stacks->maps, &map->link);
   stacks->classes[class].at = map;
   stacks->classes[class].next_count = count * size < map_max ? count * 2 : count;
-  stacks->reserved += count * size;
+  stacks->reserved += count * step;
   return map;
 }
 
@@ -148,15 +160,15 @@ static int carve(aloop__stacks_t *stacks, int class, aloop__stack_t **out) {
   aloop__stack_map_t *map = stacks->classes[class].at;
   if (map == NULL) map = map_new(stacks, class);
   if (map == NULL) return ALOOP_ENOMEM;
-  size_t size = class_size(class);
-  size_t guard = size / GUARD_SHARE > stacks->page ? size / GUARD_SHARE : stacks->page;
-  char *base = map->base + map->used * size;
+  size_t step = spacing(stacks, class), share = class_size(class) / GUARD_SHARE;
+  size_t guard = (share > stacks->page ? share : stacks->page) + step - class_size(class);
+  char *base = map->base + map->used * step;
   int rc = install_guard(map, base, guard);
   if (rc < 0) return rc;
   stacks->light_guards = map->light_guards;
   aloop__stack_t *stack = &map->stacks[map->used++];
   if (map->used == map->count) stacks->classes[class].at = NULL;
-  *stack = (aloop__stack_t){.low = base + guard, .top = base + size, .map = map};
+  *stack = (aloop__stack_t){.low = base + guard, .top = base + step, .map = map};
   aloop__list_init(&stack->link);
   stack->registered = aloop__fibers_note_stack(stack->low, stack->top);
   *out = stack;
@@ -289,9 +301,9 @@ const aloop__stack_t *aloop__stacks_find(const aloop__stacks_t *stacks, const vo
   uintptr_t wanted = (uintptr_t)address;
   for (const aloop__list_t *at = stacks->maps.next; at != &stacks->maps; at = at->next) {
     const aloop__stack_map_t *map = ALOOP_CONTAINER_OF(at, const aloop__stack_map_t, link);
-    uintptr_t base = (uintptr_t)map->base, size = class_size(map->class);
-    if (wanted < base || wanted >= base + map->used * size) continue;
-    const aloop__stack_t *stack = &map->stacks[(wanted - base) / size];
+    uintptr_t base = (uintptr_t)map->base, step = spacing(stacks, map->class);
+    if (wanted < base || wanted >= base + map->used * step) continue;
+    const aloop__stack_t *stack = &map->stacks[(wanted - base) / step];
     return wanted < (uintptr_t)stack->low ? stack : NULL;
   }
   return NULL;
