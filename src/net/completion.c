@@ -195,7 +195,14 @@ static inline size_t deliver(aloop_transport_t *transport, const char *data, siz
   return size;
 }
 
+/* A buffered protocol is asked for memory first, as by the readiness driver: it may find that it wants nothing
+ * now (TLS, while its own reader rests). Then the end waits. */
 static void deliver_end(aloop_transport_t *transport, int end) {
+  void *buffer;
+  size_t room;
+  int rc = transport->table->get_buffer != NULL ? aloop__stream_get_buffer(transport, &buffer, &room) : 1;
+  if (rc < 0) aloop__stream_end(transport, rc);
+  if (rc <= 0) return;
   if (end == ALOOP_EOF)
     aloop__stream_received_eof(transport);
   else

@@ -138,6 +138,33 @@ static void a_pause_in_the_middle_keeps_the_rest(void **state) {
   }
 }
 
+static void pause_at_once(tape_t *tape) {
+  aloop_transport_pause_reading(tape->transport);
+}
+
+/* The carrier reads on until something comes; that may be its end. */
+static void a_pause_holds_back_what_came_before_the_peer_left(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env, .offer = 2, .on[UPDATED] = pause_at_once};
+  mock_begin();
+  mock.tcp = true;
+  int peer = open_mock_server(&tape, &buffered_protocol);
+  mock_say(peer, 'D', "abcdef");
+  mock_say(peer, 'E', "");
+  while (tape.size == 0) assert_true(aloop_run_once(env->loop, ALOOP_MILLIS(1)) >= 0);
+  close(peer);
+  for (int i = 0; !tape.lost; i++) {
+    assert_true(i < 1000);
+    aloop_run_once(env->loop, i % 100 == 0 ? ALOOP_MILLIS(1) : 0);
+    if (i % 100 == 99) aloop_transport_resume_reading(tape.transport);
+  }
+  assert_int_equal(tape.size, 6);
+  assert_memory_equal(tape.bytes, "abcdef", 6);
+  assert_true(tape.eof);
+  assert_int_equal(tape.error, 0);
+  release_tape(&tape, -1);
+}
+
 static void pausing_inside_connection_made_is_honoured(void **state) {
   env_t *env = *state;
   int peer;
@@ -621,12 +648,12 @@ static void tls_goes_over_tls(void **state) {
 
 TESTS(T(bytes_may_come_in_pieces_of_any_size), T(a_buffered_protocol_gets_them_in_its_own_memory),
       T(several_records_are_one_delivery), T(a_pause_holds_back_what_has_come_and_the_end),
-      T(a_pause_in_the_middle_keeps_the_rest), T(pausing_inside_connection_made_is_honoured),
-      T(an_answer_leaves_as_one_record), T(parts_of_an_answer_are_joined),
-      T(a_row_of_writes_leaves_as_two_records), T(a_row_of_writes_is_sent_before_the_end),
-      T(an_error_of_the_protocol_ends_the_connection), T(many_bytes_go_through_a_full_buffer),
-      T(all_that_is_unsent_is_counted_in_one_number), T(many_parts_fill_records),
-      T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
+      T(a_pause_in_the_middle_keeps_the_rest), T(a_pause_holds_back_what_came_before_the_peer_left),
+      T(pausing_inside_connection_made_is_honoured), T(an_answer_leaves_as_one_record),
+      T(parts_of_an_answer_are_joined), T(a_row_of_writes_leaves_as_two_records),
+      T(a_row_of_writes_is_sent_before_the_end), T(an_error_of_the_protocol_ends_the_connection),
+      T(many_bytes_go_through_a_full_buffer), T(all_that_is_unsent_is_counted_in_one_number),
+      T(many_parts_fill_records), T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
       T(who_is_told_to_pause_may_cancel_a_sendfile), T(a_peer_that_takes_no_answers_is_sent_away),
       T(what_waits_is_sent_before_the_end), T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off),
       T(a_record_may_take_its_time), T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
