@@ -138,6 +138,7 @@ static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__rin
   aloop__dgrams_t *dgrams = aloop__dgrams_of(loop);
   int filled = 0, error = 0;
   bool lacked = false;
+  dgrams->in_count = 0; /* its headers point elsewhere from now on */
   for (unsigned i = 0; i < count; i++) {
     if (batch[i].flags & IORING_CQE_F_BUFFER)
       fill_in(endpoint, dgrams, filled++, buffer_of(state, &batch[i]));

@@ -73,6 +73,9 @@ typedef struct aloop__dgrams {
   struct sockaddr_storage locals[ALOOP__DGRAM_BATCH];
   aloop__control_t controls[ALOOP__DGRAM_BATCH];
   aloop_message_t messages[ALOOP__DGRAM_BATCH];
+  unsigned in_count; /* so many of `in` are laid out for such slots, ready to be received into; 0: none */
+  bool in_controls;
+  size_t in_slot;
   char *buffer;       /* ALOOP__DGRAM_BATCH slots; where nothing is received its pages are never touched */
   const char *memory; /* what is being delivered lies somewhere here */
   size_t memory_size;

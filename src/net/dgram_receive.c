@@ -55,18 +55,28 @@ void aloop__dgrams_close(aloop_t *loop, aloop__dgrams_t *dgrams) {
   aloop__memory_release(loop, dgrams);
 }
 
-/* Everything that a receive changes is set anew. */
-static void prepare(aloop__dgrams_t *dgrams, unsigned count, size_t slot, bool controls) {
+/* What no receive changes; only where slots of another size, or control messages, were used last. */
+static ALOOP_NOINLINE void lay_out(aloop__dgrams_t *dgrams, unsigned count, size_t slot, bool controls) {
   for (unsigned i = 0; i < count; i++) {
     struct msghdr *header = &dgrams->in[i].msg_hdr;
     dgrams->in_parts[i] = (struct iovec){.iov_base = dgrams->buffer + i * slot, .iov_len = slot};
-    header->msg_name = &dgrams->from[i];
-    header->msg_namelen = sizeof dgrams->from[i];
-    header->msg_iov = &dgrams->in_parts[i];
+    *header = (struct msghdr){.msg_name = &dgrams->from[i],
+                              .msg_iov = &dgrams->in_parts[i],
+                              .msg_control = controls ? &dgrams->controls[i] : NULL};
     header->msg_iovlen = 1;
-    header->msg_flags = 0;
-    header->msg_control = controls ? &dgrams->controls[i] : NULL;
-    header->msg_controllen = controls ? sizeof dgrams->controls[i] : 0;
+  }
+  dgrams->in_count = count;
+  dgrams->in_slot = slot;
+  dgrams->in_controls = controls;
+}
+
+/* Everything that a receive changes is set anew. */
+static void prepare(aloop__dgrams_t *dgrams, unsigned count, size_t slot, bool controls) {
+  if (count > dgrams->in_count || slot != dgrams->in_slot || controls != dgrams->in_controls)
+    lay_out(dgrams, count, slot, controls);
+  for (unsigned i = 0; i < count; i++) {
+    dgrams->in[i].msg_hdr.msg_namelen = sizeof dgrams->from[i];
+    dgrams->in[i].msg_hdr.msg_controllen = controls ? sizeof dgrams->controls[i] : 0;
   }
 }
 
@@ -83,16 +93,16 @@ static int receive(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, in
 
 /* ---- Delivering ----------------------------------------------------------------------------------------- */
 
-static inline aloop_message_t message_of(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int i) {
+static inline void describe(const aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int i,
+                            aloop_message_t *message) {
   aloop__mmsg_t *in = &dgrams->in[i];
   bool named = in->msg_hdr.msg_namelen > 0;
-  aloop_message_t message = {.data = dgrams->in_parts[i].iov_base,
-                             .size = in->msg_len,
-                             .address = named ? in->msg_hdr.msg_name : NULL,
-                             .address_size = in->msg_hdr.msg_namelen};
-  if (ALOOP_UNLIKELY(aloop__dgram_wants_controls(endpoint)))
-    aloop__control_read(&in->msg_hdr, &message, &dgrams->locals[i], endpoint->port);
-  return message;
+  *message = (aloop_message_t){.data = dgrams->in_parts[i].iov_base,
+                               .size = in->msg_len,
+                               .address = named ? in->msg_hdr.msg_name : NULL,
+                               .address_size = in->msg_hdr.msg_namelen};
+  if (in->msg_hdr.msg_controllen > 0)
+    aloop__control_read(&in->msg_hdr, message, &dgrams->locals[i], endpoint->port);
 }
 
 static bool is_whole(const aloop__dgrams_t *dgrams, int i) {
@@ -125,7 +135,8 @@ static void deliver_cut(aloop_datagram_t *endpoint, const aloop_message_t *messa
 
 static void deliver_each(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
   for (int i = 0; i < count && is_open(endpoint); i++) {
-    aloop_message_t message = message_of(endpoint, dgrams, i);
+    aloop_message_t message;
+    describe(endpoint, dgrams, i, &message);
     if (!is_whole(dgrams, i))
       aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
     else if (message.segment > 0)
@@ -138,7 +149,7 @@ static void deliver_each(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, in
 static void deliver_all(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int count) {
   size_t whole = 0;
   for (int i = 0; i < count; i++)
-    if (is_whole(dgrams, i)) dgrams->messages[whole++] = message_of(endpoint, dgrams, i);
+    if (ALOOP_LIKELY(is_whole(dgrams, i))) describe(endpoint, dgrams, i, &dgrams->messages[whole++]);
   if (whole > 0) endpoint->table->datagrams_received(endpoint, endpoint->protocol, dgrams->messages, whole);
   for (size_t i = whole; i < (size_t)count; i++) aloop__datagram_report(endpoint, ALOOP_EMSGSIZE);
 }
