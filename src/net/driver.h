@@ -99,7 +99,8 @@ extern const aloop__driver_t aloop__driver_unix;      /* passes descriptors alon
 extern const aloop__driver_t aloop__driver_seqpacket; /* ... and keeps messages apart */
 
 enum {
-  ALOOP__READ_SIZE = 65536,    /* the shared read buffer: one recv */
+  ALOOP__READ_SIZE = 262144,   /* the shared read buffer: one recv, and all of a turn's */
+  ALOOP__READ_HINT = 65536,    /* what get_buffer is told */
   ALOOP__READ_BUDGET = 262144, /* bytes per descriptor and turn */
   ALOOP__CORK_SIZE = 16384,    /* gathered small writes */
   ALOOP__CORK_PARTS = 32
@@ -130,7 +131,8 @@ typedef struct aloop__net {
   aloop__cork_t cork;
   aloop__row_t row;
   int spare_fd;                     /* given up for a moment when the process is out of descriptors; -1: none */
-  char *read_buffer;                /* ALOOP__READ_SIZE */
+  char *read_buffer;                /* ALOOP__READ_SIZE, from the beginning of a page on */
+  void *read_memory;                /* ... in this block */
   char *cork_buffer;                /* ALOOP__CORK_SIZE */
   char *packet_buffer;              /* of seqpacket.c; NULL until first needed */
   struct aloop__dgrams *dgrams;     /* datagram.h; NULL until first needed */

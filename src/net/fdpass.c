@@ -173,8 +173,8 @@ static inline ssize_t receive_now(aloop_transport_t *transport, void *buffer, si
   return -1;
 }
 
-static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled) {
-  aloop__readiness_read_on(transport, net, filled, receive_now, send_now);
+static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net) {
+  aloop__readiness_read_on(transport, net, receive_now, send_now);
 }
 
 /* ---- Events ---------------------------------------------------------------------------------------------- */

@@ -3,11 +3,13 @@
  * The readiness driver: transports and listeners over a poller that tells when a descriptor may be read or
  * written.
  *
- * Reading: one recv into the loop's shared buffer per event; only a read that filled the buffer is followed by
- * another, up to a budget per turn, so a short read costs no extra call to learn that nothing is left, and one
- * busy connection cannot starve the rest. Writing: a send is tried at once; only when the socket is full is the
- * watch widened to writability, and narrowed again when the outbox is empty. Accepting: accept4 until it would
- * block or the budget is used up.
+ * Reading: one recv into the loop's shared buffer per event. The buffer is as large as a connection's budget
+ * for a turn, so one busy connection cannot starve the rest, and no extra call is made to learn that nothing is
+ * left. (With a quarter of it and up to four reads, as before, a bulk transfer took 6 % more CPU, echo of 16
+ * KiB 16 deep up to 27 %, and each full pipe, which has 64 KiB, a read in vain.) Only a protocol's own, smaller
+ * buffer is filled more than once. Writing: a send is tried at once; only when the socket is full is the watch
+ * widened to writability, and narrowed again when the outbox is empty. Accepting: accept4 until it would block
+ * or the budget is used up.
  *
  * What does not depend on sockets is in readiness.h, for the drivers of other descriptors.
  */
@@ -55,8 +57,8 @@ void aloop__readiness_received_none(aloop_transport_t *transport, ssize_t n) {
     aloop__stream_end(transport, -errno);
 }
 
-static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled) {
-  aloop__readiness_read_on(transport, net, filled, receive_now, aloop__readiness_socket_send);
+static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net) {
+  aloop__readiness_read_on(transport, net, receive_now, aloop__readiness_socket_send);
 }
 
 void aloop__readiness_socket_readable(aloop_t *loop, void *watch) {

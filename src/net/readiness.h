@@ -21,7 +21,7 @@
 
 typedef ssize_t (*aloop__receive_fn)(aloop_transport_t *, void *, size_t); /* as read(2): -1 and errno */
 typedef ssize_t (*aloop__send_fn)(aloop_transport_t *, const struct iovec *, int);
-typedef void (*aloop__read_on_fn)(aloop_transport_t *, aloop__net_t *, bool);
+typedef void (*aloop__read_on_fn)(aloop_transport_t *, aloop__net_t *);
 
 enum { ALOOP__FLUSH_PARTS = 64 };
 
@@ -108,59 +108,43 @@ ALOOP_INLINE bool aloop__readiness_read_buffered(aloop_transport_t *transport, a
   return aloop__stream_wants_read(transport);
 }
 
-/* One read into the shared buffer. Returns whether it was filled: there may be more. */
-ALOOP_INLINE bool aloop__readiness_read_shared(aloop_transport_t *transport, aloop__net_t *net,
+/* One read into the shared buffer, which is all of a turn's budget. */
+ALOOP_INLINE void aloop__readiness_read_shared(aloop_transport_t *transport, aloop__net_t *net,
                                                aloop__receive_fn receive, aloop__send_fn send) {
   ssize_t n = receive(transport, net->read_buffer, ALOOP__READ_SIZE);
-  if (ALOOP_UNLIKELY(n <= 0)) {
+  if (n <= 0)
     aloop__readiness_received_none(transport, n);
-    return false;
-  }
-  aloop__stream_received(transport, &net->cork, net->read_buffer, (size_t)n, send);
-  return n == ALOOP__READ_SIZE;
+  else
+    aloop__stream_received(transport, &net->cork, net->read_buffer, (size_t)n, send);
 }
 
-/* All of a turn's reading where it is not the usual one. The protocol may change between two reads. `filled`: a
- * first one has filled the shared buffer, and is still to be delivered. A driver wraps it in a function of its
- * own, which is not inline. */
-ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled,
+/* All of a turn's reading where it is not the usual one. The protocol may change between two reads. A driver
+ * wraps it in a function of its own, which is not inline. */
+ALOOP_INLINE void aloop__readiness_read_on(aloop_transport_t *transport, aloop__net_t *net,
                                            aloop__receive_fn receive, aloop__send_fn send) {
   size_t budget = ALOOP__READ_BUDGET;
   aloop__stream_enter_context(transport->object.loop, transport);
-  if (filled) {
-    aloop__stream_received(transport, &net->cork, net->read_buffer, ALOOP__READ_SIZE, send);
-    budget -= ALOOP__READ_SIZE;
-  }
   bool more = aloop__stream_wants_read(transport);
-  while (more) {
-    if (transport->table->get_buffer != NULL) {
-      more = aloop__readiness_read_buffered(transport, net, &budget, receive, send);
-    } else {
-      more = budget >= ALOOP__READ_SIZE && aloop__readiness_read_shared(transport, net, receive, send) &&
-             aloop__stream_wants_read(transport);
-      budget -= more ? ALOOP__READ_SIZE : 0;
-    }
-  }
+  while (more && transport->table->get_buffer != NULL)
+    more = aloop__readiness_read_buffered(transport, net, &budget, receive, send);
+  if (more && budget == ALOOP__READ_BUDGET) aloop__readiness_read_shared(transport, net, receive, send);
 }
 
-/* The usual reading is one read, with room to spare, for a protocol without a buffer and a transport without
- * extras. No reference is needed: the loop's own lasts until the queued connection_lost ran, which is never
- * inside this call. */
+/* The usual reading is one read for a protocol without a buffer and a transport without extras. No reference is
+ * needed: the loop's own lasts until the queued connection_lost ran, which is never inside this call. */
 ALOOP_INLINE void aloop__readiness_readable(aloop_t *loop, aloop_transport_t *transport,
                                             aloop__receive_fn receive, aloop__send_fn send,
                                             aloop__read_on_fn read_on) {
   aloop__net_t *net = aloop__net_of(loop);
   if (ALOOP_UNLIKELY(transport->flags & ALOOP__UNUSUAL)) {
-    read_on(transport, net, false);
+    read_on(transport, net);
     return;
   }
   ssize_t n = receive(transport, net->read_buffer, ALOOP__READ_SIZE);
-  if (ALOOP_LIKELY((size_t)n - 1 < ALOOP__READ_SIZE - 1)) /* some bytes, and fewer than there is room for */
+  if (ALOOP_LIKELY(n > 0))
     aloop__stream_deliver(transport, &net->cork, net->read_buffer, (size_t)n, send);
-  else if (n <= 0)
-    aloop__readiness_received_none(transport, n);
   else
-    read_on(transport, net, true);
+    aloop__readiness_received_none(transport, n);
 }
 
 /* ---- Writing --------------------------------------------------------------------------------------------- */

@@ -360,7 +360,7 @@ int aloop__stream_get_buffer(aloop_transport_t *transport, void **buffer, size_t
   const aloop_protocol_t *table = transport->table;
   void *protocol = transport->protocol;
   *size = 0;
-  int rc = table->get_buffer(transport, protocol, ALOOP__READ_SIZE, buffer, size);
+  int rc = table->get_buffer(transport, protocol, ALOOP__READ_HINT, buffer, size);
   if (rc < 0) return rc;
   /* It may have paused or ended the connection, or handed it to a protocol that has other memory. */
   if (!aloop__stream_wants_read(transport) || transport->table != table || transport->protocol != protocol)

@@ -132,8 +132,8 @@ static ssize_t send_parts(aloop_transport_t *transport, const struct iovec *iov,
   return pipe->calls->send(pipe, iov, count);
 }
 
-static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled) {
-  aloop__readiness_read_on(transport, net, filled, receive, send_parts);
+static ALOOP_NOINLINE void read_on(aloop_transport_t *transport, aloop__net_t *net) {
+  aloop__readiness_read_on(transport, net, receive, send_parts);
 }
 
 /* A write end is "readable". */

@@ -200,8 +200,8 @@ static ssize_t send_parts(aloop_transport_t *transport, const struct iovec *iov,
   return pipe->calls != NULL ? pipe->calls->send(pipe, iov, count) : ALOOP_EAGAIN;
 }
 
-static void read_on(aloop_transport_t *transport, aloop__net_t *net, bool filled) {
-  aloop__readiness_read_on(transport, net, filled, receive, send_parts);
+static void read_on(aloop_transport_t *transport, aloop__net_t *net) {
+  aloop__readiness_read_on(transport, net, receive, send_parts);
 }
 
 static void serve_reading(aloop_t *loop, aloop_transport_t *transport) {

@@ -30,10 +30,10 @@
 #include "net/write.h"
 #include "tls/tls.h"
 
-enum { IN_SIZE = ALOOP__READ_SIZE, OUT_SIZE = 5 * (ALOOP__TLS_RECORD + 64) };
+enum { IN_SIZE = 65536, OUT_SIZE = 5 * (ALOOP__TLS_RECORD + 64) };
 
 /* An engine that does not take so much is of no use. */
-enum { HELD_MAX = 4 * ALOOP__READ_SIZE };
+enum { HELD_MAX = 4 * IN_SIZE };
 
 /* What the engine answers to a peer that takes nothing. */
 enum { ANSWERS_MAX = 16384 };
@@ -170,7 +170,7 @@ static int find_place(aloop__tls_t *self, void **buffer, size_t *size) {
   aloop_transport_t *transport = &self->transport;
   if (transport->table->get_buffer == NULL) {
     *buffer = aloop__net_of(transport->object.loop)->read_buffer;
-    *size = ALOOP__READ_SIZE;
+    *size = IN_SIZE;
     return 1;
   }
   int rc = aloop__stream_get_buffer(transport, buffer, size);
