@@ -90,7 +90,7 @@ aloop_handle_t aloop_call_later_from(aloop_t *loop, int64_t delay, aloop_callbac
       ALOOP_UNLIKELY(!aloop__loop_time_is_fresh(loop)) || ALOOP_UNLIKELY((uint64_t)delay > ALOOP__NEVER / 2) ||
       ALOOP_UNLIKELY(loop->now > ALOOP__NEVER / 2))
     return call_later_slowly(loop, delay, fn, arg, origin);
-  return aloop__timers_add(loop, loop->now + delay, 0, fn, arg, origin);
+  return aloop__timers_add_usual(loop, loop->now + delay, fn, arg, origin);
 }
 
 aloop_handle_t aloop_call_at_from(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,

@@ -213,17 +213,14 @@ static bool is_full(const aloop__timers_t *timers) {
   return timers->free == ALOOP__NO_SLOT && timers->used == timers->capacity;
 }
 
-/* A slot that was used before; there is one. */
-static inline uint32_t take_free(aloop__timers_t *timers) {
-  uint32_t slot = timers->free;
-  timers->free = timers->slots[slot].next_free;
-  return slot;
-}
-
 /* A slot nobody uses; there is one. */
 static uint32_t take_slot(aloop__timers_t *timers) {
-  if (timers->free != ALOOP__NO_SLOT) return take_free(timers);
-  uint32_t slot = timers->used++;
+  uint32_t slot = timers->free;
+  if (slot != ALOOP__NO_SLOT) {
+    timers->free = timers->slots[slot].next_free;
+    return slot;
+  }
+  slot = timers->used++;
   timers->slots[slot].generation = 0;
   timers->places[slot] = ALOOP__NO_PLACE;
   return slot;
@@ -245,14 +242,19 @@ static ALOOP_NOINLINE void advance(aloop__timers_t *timers, uint32_t at, aloop__
     place(timers, at, &key);
 }
 
-/* Sets the deadline of a timer that is to wait, and sees to it that the heap has a key that is not later. */
-static inline void wait_until(aloop__timers_t *timers, uint32_t slot, int64_t when) {
-  aloop__timer_t *timer = &timers->slots[slot];
-  uint32_t at = timers->places[slot], order = timers->order++;
-  timer->when = when;
-  timer->order = order;
-  aloop__timer_key_t key = {when, order, slot};
-  if (ALOOP_LIKELY(at == ALOOP__NO_PLACE))
+/* Sets the deadline of a timer that is to wait. Returns its key. */
+static inline aloop__timer_key_t set_deadline(aloop__timers_t *timers, uint32_t slot, int64_t when) {
+  uint32_t order = timers->order++;
+  timers->slots[slot].when = when;
+  timers->slots[slot].order = order;
+  return (aloop__timer_key_t){when, order, slot};
+}
+
+/* The same, and sees to it that the heap has a key that is not later. */
+static void wait_until(aloop__timers_t *timers, uint32_t slot, int64_t when) {
+  uint32_t at = timers->places[slot];
+  aloop__timer_key_t key = set_deadline(timers, slot, when);
+  if (at == ALOOP__NO_PLACE)
     place(timers, timers->heap_size++, &key);
   else if (when < timers->heap[at].when)
     advance(timers, at, key);
@@ -281,24 +283,27 @@ void aloop__timers_close(aloop_t *loop) {
   aloop__timers_init(timers);
 }
 
-ALOOP_INLINE aloop_handle_t put(aloop__timers_t *timers, uint32_t slot, int64_t when, aloop_callback_fn fn,
-                                void *arg, const char *origin) {
-  timers->calls[slot] = (aloop__timer_call_t){fn, arg, origin};
-  timers->live++;
-  wait_until(timers, slot, when);
+static inline aloop_handle_t handle_of(const aloop__timers_t *timers, uint32_t slot) {
   return (aloop_handle_t){ALOOP__TIMER_BIT | (uint64_t)timers->slots[slot].generation << 32 | slot};
 }
 
-/* Everything unusual, out of line so that the usual saves no registers. */
-static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, int64_t when, int64_t period,
-                                                aloop_callback_fn fn, void *arg, const char *origin) {
+static inline void set_call(aloop__timers_t *timers, uint32_t slot, aloop_callback_fn fn, void *arg,
+                            const char *origin) {
+  timers->calls[slot] = (aloop__timer_call_t){fn, arg, origin};
+  timers->live++;
+}
+
+aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
+                                 const char *origin) {
   aloop__timers_t *timers = &loop->timers;
   bool extra = period != 0 || loop->context != NULL;
   if ((is_full(timers) && grow(loop) < 0) ||
       (extra && timers->extras == NULL && !grow_extras(loop, timers->capacity)))
     return (aloop_handle_t){(uint64_t)-ALOOP_ENOMEM};
   uint32_t slot = take_slot(timers);
-  aloop_handle_t handle = put(timers, slot, when, fn, arg, origin);
+  set_call(timers, slot, fn, arg, origin);
+  wait_until(timers, slot, when);
+  aloop_handle_t handle = handle_of(timers, slot);
   if (extra) {
     timers->extras[slot] = (aloop__timer_extra_t){aloop__map_ref(loop->context), period};
     timers->slots[slot].generation |= HAS_EXTRA;
@@ -307,13 +312,29 @@ static ALOOP_NOINLINE aloop_handle_t put_slowly(aloop_t *loop, int64_t when, int
   return handle;
 }
 
-aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
-                                 const char *origin) {
+/* The key that a new timer has found is too late. */
+static ALOOP_NOINLINE aloop_handle_t advance_new(aloop__timers_t *timers, uint32_t slot) {
+  const aloop__timer_t *timer = &timers->slots[slot];
+  advance(timers, timers->places[slot], (aloop__timer_key_t){timer->when, timer->order, slot});
+  return handle_of(timers, slot);
+}
+
+/* Nothing is called here that returns, and what was given is put away first: so no registers are saved. */
+aloop_handle_t aloop__timers_add_usual(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,
+                                       const char *origin) {
   aloop__timers_t *timers = &loop->timers;
-  if (ALOOP_UNLIKELY(timers->free == ALOOP__NO_SLOT) || ALOOP_UNLIKELY(loop->context != NULL) ||
-      ALOOP_UNLIKELY(period != 0) || ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_HOOK))
-    return put_slowly(loop, when, period, fn, arg, origin);
-  return put(timers, take_free(timers), when, fn, arg, origin);
+  uint32_t slot = timers->free;
+  if (ALOOP_UNLIKELY(slot == ALOOP__NO_SLOT) || ALOOP_UNLIKELY(loop->context != NULL))
+    return aloop__timers_add(loop, when, 0, fn, arg, origin);
+  set_call(timers, slot, fn, arg, origin);
+  timers->free = timers->slots[slot].next_free;
+  uint32_t at = timers->places[slot];
+  aloop__timer_key_t key = set_deadline(timers, slot, when);
+  if (ALOOP_LIKELY(at == ALOOP__NO_PLACE))
+    place(timers, timers->heap_size++, &key);
+  else if (ALOOP_UNLIKELY(when < timers->heap[at].when))
+    return advance_new(timers, slot);
+  return handle_of(timers, slot);
 }
 
 /* Whether the top of the heap is the key of a timer as it is now. */

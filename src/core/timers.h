@@ -69,6 +69,10 @@ void aloop__timers_close(aloop_t *loop);
 aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, aloop_callback_fn fn, void *arg,
                                  const char *origin);
 
+/* The same for a timer that runs once, on a loop without a guard. */
+aloop_handle_t aloop__timers_add_usual(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg,
+                                       const char *origin);
+
 /* The earliest deadline, or ALOOP__NEVER. */
 int64_t aloop__timers_next(aloop_t *loop);
 
