@@ -419,7 +419,7 @@ static ALOOP_NOINLINE void deliver_other(aloop_t *loop, const aloop_poll_event_t
   enum { BOTH = ALOOP_READABLE | ALOOP_WRITABLE };
   uint32_t events = event->events;
   bool found = true, timed = (loop->guard & ALOOP__GUARD_DEBUG) != 0;
-  if (ALOOP_LIKELY(events == ALOOP__COMPLETED)) {
+  if (ALOOP_LIKELY(events == ALOOP__COMPLETED) && ALOOP_LIKELY(loop->requests != NULL)) {
     complete(loop, event);
     return;
   }

@@ -138,6 +138,65 @@ static void null_is_refused_everywhere(void **state) {
   assert_string_equal(aloop_poller_name(NULL), "");
 }
 
+/* A poller of the program's that says of one descriptor what it is told to say. */
+typedef struct sayer {
+  aloop_poll_event_t event;
+} sayer_t;
+
+static int sayer_open(void *arg, const aloop_allocator_t *allocator, void **state) {
+  (void)allocator;
+  *state = arg;
+  return 0;
+}
+
+static void sayer_close(void *state) {
+  (void)state;
+}
+
+static int sayer_update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
+  sayer_t *sayer = state;
+  (void)before;
+  (void)after;
+  sayer->event.fd = fd;
+  sayer->event.token = token;
+  return 0;
+}
+
+static int sayer_wait(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
+  const sayer_t *sayer = state;
+  (void)capacity;
+  (void)timeout;
+  events[0] = sayer->event;
+  return 1;
+}
+
+static const aloop_poller_t sayer_table = {.size = sizeof sayer_table,
+                                           .name = "sayer",
+                                           .open = sayer_open,
+                                           .close = sayer_close,
+                                           .update = sayer_update,
+                                           .wait = sayer_wait};
+
+static void a_poller_may_say_error_with_any_bit(void **state) {
+  env_t *env = *state;
+  sayer_t sayer = {{0}};
+  int reads = 0, writes = 0;
+  env_loop(env, (aloop_options_t){.poller_table = &sayer_table, .poller_arg = &sayer, .debug = -1});
+  assert_int_equal(aloop_add_reader(env->loop, 2, count, &reads), 0);
+  assert_int_equal(aloop_add_writer(env->loop, 2, count, &writes), 0);
+  run_turn(env->loop);
+  int calls = reads = writes = 0;
+  for (uint32_t bit = 0; bit < 32; bit++) {
+    sayer.event.events = UINT32_C(1) << bit;
+    run_turn(env->loop);
+    if (sayer.event.events == ALOOP_READABLE || sayer.event.events == ALOOP_WRITABLE) continue;
+    calls++;
+  }
+  assert_int_equal(reads, calls + 1);
+  assert_int_equal(writes, calls + 1);
+  aloop_close(env->loop); /* before the sayer goes */
+}
+
 static void unknown_options_are_refused(void **state) {
   env_t *env = *state;
   aloop_t *loop = NULL;
@@ -601,13 +660,14 @@ static void most_turns_of_a_chain_do_not_poll(void **state) {
 
 TESTS(T(a_new_loop_is_idle), T(closing_again_is_a_no_op), T(a_closed_loop_refuses_everything),
       T(closing_drops_callbacks_uncalled), T(what_closing_ends_may_free_the_loop),
-      T(a_running_loop_cannot_be_closed), T(null_is_refused_everywhere), T(unknown_options_are_refused),
-      T(options_of_an_older_header_are_enough), T(making_a_loop_may_run_out_of_memory),
-      T(stop_ends_the_run_after_the_batch), T(what_the_last_batch_adds_waits_for_the_next_run),
-      T(a_stop_before_the_run_gives_one_turn), T(a_stop_before_the_run_still_looks_at_io),
-      T(io_and_timers_can_stop_the_run), T(a_fatal_stop_leaves_the_rest_queued),
-      T(turns_that_do_not_poll_end_as_all_do), T(a_fatal_stop_leaves_io_to_the_next_poll),
-      T(a_reader_can_stop_hard), T(a_fatal_stop_before_the_run_ends_it_at_once), T(a_fatal_stop_needs_an_error),
+      T(a_running_loop_cannot_be_closed), T(null_is_refused_everywhere), T(a_poller_may_say_error_with_any_bit),
+      T(unknown_options_are_refused), T(options_of_an_older_header_are_enough),
+      T(making_a_loop_may_run_out_of_memory), T(stop_ends_the_run_after_the_batch),
+      T(what_the_last_batch_adds_waits_for_the_next_run), T(a_stop_before_the_run_gives_one_turn),
+      T(a_stop_before_the_run_still_looks_at_io), T(io_and_timers_can_stop_the_run),
+      T(a_fatal_stop_leaves_the_rest_queued), T(turns_that_do_not_poll_end_as_all_do),
+      T(a_fatal_stop_leaves_io_to_the_next_poll), T(a_reader_can_stop_hard),
+      T(a_fatal_stop_before_the_run_ends_it_at_once), T(a_fatal_stop_needs_an_error),
       T(one_loop_runs_in_a_thread_at_a_time), T(a_timeout_limits_the_wait), T(a_turn_counts_its_callbacks),
       T(a_turn_has_an_order), T(posts_run_after_what_was_scheduled), T(nested_callbacks_wait_for_the_next_turn),
       T(io_is_looked_at_while_callbacks_keep_coming), T(io_is_looked_at_when_callbacks_become_slow),
