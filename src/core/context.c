@@ -77,14 +77,22 @@ void aloop_var_unref(aloop_var_t *var) {
   if (var != NULL && atomic_fetch_sub(&var->refs, 1) == 1) free(var);
 }
 
+/* Back to the context that program code was called from. If it has closed the loop, there is none any more. */
+static void go_back(aloop_t *loop, aloop__map_t *outer, uint32_t guard_before) {
+  loop->context = outer;
+  if (ALOOP_UNLIKELY((loop->guard ^ guard_before) & ALOOP__GUARD_CLOSED))
+    aloop__map_clear(loop, &loop->context);
+}
+
 /* A destructor runs in an empty context; what it sets ends with it. */
 static void box_unref(aloop_t *loop, box_t *box) {
   if (box == NULL || --box->refs > 0) return;
   aloop__map_t *outer = loop->context;
+  uint32_t guard = loop->guard;
   loop->context = NULL;
   if (box->destroy != NULL) box->destroy(box->value);
   aloop__map_clear(loop, &loop->context);
-  loop->context = outer;
+  go_back(loop, outer, guard);
   aloop__memory_release(loop, box);
 }
 
@@ -254,12 +262,12 @@ int aloop_context_run(aloop_t *loop, aloop_context_t *context, aloop_callback_fn
     return aloop__misuse(loop, ALOOP_EOTHERLOOP, "a context is run by the loop that made it");
   if (context->entered) return aloop__misuse(loop, ALOOP_EBUSY, "the context is already entered");
   aloop__map_t *outer = loop->context;
+  uint32_t guard = loop->guard;
   aloop__loop_hold(loop); /* fn may give up the loop, and the context */
   aloop__context_enter(context);
   fn(loop, arg);
   aloop__context_leave(context);
-  loop->context = outer;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) aloop__map_clear(loop, &loop->context);
+  go_back(loop, outer, guard);
   aloop__loop_drop(loop);
   return 0;
 }

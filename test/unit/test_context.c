@@ -313,6 +313,23 @@ static void a_destructor_may_run_while_the_loop_closes(void **state) {
   aloop_var_unref(busy.var);
 }
 
+static void close_from_value(void *loop) {
+  aloop_close(loop);
+}
+
+static void a_destructor_may_close_the_loop(void **state) {
+  env_t *env = *state;
+  int destroyed = 0;
+  aloop_var_t *var = new_var(), *other = new_var();
+  aloop_var_set(env->loop, other, &destroyed, count_destroy, NULL);
+  aloop_var_set(env->loop, var, env->loop, close_from_value, NULL);
+  assert_int_equal(aloop_var_set(env->loop, var, NULL, NULL, NULL), 0);
+  assert_true(aloop_is_closed(env->loop));
+  assert_int_equal(destroyed, 1);
+  aloop_var_unref(var);
+  aloop_var_unref(other);
+}
+
 typedef struct late {
   aloop_t *loop;
   aloop_handle_t handle;
@@ -588,7 +605,7 @@ TESTS(T(a_variable_has_no_value_at_first), T(setting_replaces_the_value),
       T(cancelling_a_ready_callback_releases_its_context), T(closing_the_loop_releases_all_values),
       T(a_destructor_may_do_anything), T(a_destructor_may_run_at_the_end_of_a_callback),
       T(a_destructor_may_run_while_the_loop_closes),
-      T(a_destructor_may_cancel_a_due_timer_while_the_loop_closes),
+      T(a_destructor_may_cancel_a_due_timer_while_the_loop_closes), T(a_destructor_may_close_the_loop),
       T(a_failed_set_leaves_the_value_to_the_caller), T(a_token_brings_the_old_value_back),
       T(a_token_keeps_the_old_value), T(a_failed_reset_leaves_the_token), T(a_token_outlives_its_loop),
       T(a_context_keeps_what_is_set_in_it), T(a_context_is_entered_once_at_a_time), T(contexts_nest),
