@@ -55,12 +55,6 @@ static aloop_job_t closed_mark;
 
 /* ---- The end of a job, in its loop ----------------------------------------------------------------------- */
 
-static void destroy_arg(aloop_job_t *job) {
-  aloop_destroy_fn destroy = job->destroy;
-  job->destroy = NULL;
-  if (destroy != NULL) destroy(job->arg);
-}
-
 /* While a job has a future its executor lives. */
 static void keep_executor(aloop__jobs_t *jobs, aloop_job_t *job, aloop_executor_t *executor) {
   aloop__use_t *use = jobs->uses, *end = jobs->uses + ALOOP__USES, *spare = NULL;
@@ -75,16 +69,15 @@ static void keep_executor(aloop__jobs_t *jobs, aloop_job_t *job, aloop_executor_
   use->jobs++;
 }
 
-static void forget_executor(aloop_job_t *job) {
+/* Returns the executor if nobody here needs it any more: a reference. */
+static aloop_executor_t *leave_executor(aloop_job_t *job) {
   aloop_executor_t *executor = job->executor;
   aloop__use_t *use = job->use;
   job->executor = NULL;
-  if (executor == NULL) return;
-  if (use != NULL) {
-    if (--use->jobs > 0) return;
-    use->executor = NULL;
-  }
-  aloop_executor_unref(executor);
+  if (executor == NULL || use == NULL) return executor;
+  if (--use->jobs > 0) return NULL;
+  use->executor = NULL;
+  return executor;
 }
 
 /* The block goes back to the loop that made it. */
@@ -99,11 +92,15 @@ static void give_block(aloop__jobs_t *jobs, aloop_job_t *job) {
   jobs->spares_count++;
 }
 
-/* The job is done, or is not going to be. The program's code may be called. */
+/* The job is done, or is not going to be. Its argument's destructor and the executor's are called last: they may do
+ * anything, and close the loop. */
 static void end_job(aloop__jobs_t *jobs, aloop_job_t *job) {
-  forget_executor(job);
-  destroy_arg(job);
+  aloop_executor_t *executor = leave_executor(job);
+  aloop_destroy_fn destroy = job->destroy;
+  void *arg = job->arg;
   give_block(jobs, job);
+  if (destroy != NULL) destroy(arg);
+  aloop_executor_unref(executor);
 }
 
 static void end_future(aloop_job_t *job) {
@@ -165,7 +162,7 @@ static void free_inbox(aloop__inbox_t *inbox) {
 /* Nobody is there to hear of it. */
 static void end_orphan(aloop_job_t *job) {
   aloop__inbox_t *inbox = job->inbox;
-  destroy_arg(job);
+  if (job->destroy != NULL) job->destroy(job->arg);
   aloop__executor_free_block(job);
   pthread_mutex_lock(&inbox->lock);
   bool last = --inbox->out == 0;
@@ -293,7 +290,7 @@ static void take_back(aloop_future_t *future, void *arg) {
   if (taken)
     end_job(aloop__jobs_of(loop), job);
   else
-    forget_executor(job);
+    aloop_executor_unref(leave_executor(job));
 }
 
 /* In the child: whoever was at the jobs did not come along. */

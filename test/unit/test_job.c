@@ -604,16 +604,52 @@ static void what_ended_before_the_fork_is_heard_in_the_child(void **state) {
   aloop_executor_unref(executor);
 }
 
-TESTS(T(a_job_returns_its_number), T(a_job_fails_with_its_code), T(an_owned_argument_becomes_the_object),
-      T(the_argument_of_a_failed_job_is_destroyed), T(every_job_of_a_flood_ends),
-      T(a_waiting_job_is_taken_back), T(a_running_job_goes_on_unheard), T(a_running_job_outlives_its_loop),
-      T(ending_the_future_otherwise_takes_the_job_back), T(an_argument_that_is_not_owned_is_left_alone),
-      T(a_taken_object_is_the_callers), T(closing_drops_jobs_that_wait),
-      T(a_job_that_ended_unheard_goes_with_the_loop), T(a_job_of_a_closed_loop_can_be_dropped),
-      T(a_job_that_has_run_is_not_taken_back), T(a_flood_is_heard_in_parts),
-      T(jobs_end_in_the_order_in_which_they_finished), T(cancelling_at_any_moment_destroys_once),
-      T(loops_in_two_threads_share_a_pool), T(an_end_needs_no_memory_to_be_told),
-      T(lack_of_memory_loses_nothing), T(mistakes_are_explained), T(a_closed_loop_refuses),
-      T(numbers_that_are_no_codes_are_out_of_range), T(the_dump_counts_jobs), T(in_a_child_jobs_under_way_end),
-      T(in_a_child_the_default_pool_is_made_anew), T(a_child_may_free_the_loop_at_once),
-      T(what_ended_before_the_fork_is_heard_in_the_child))
+typedef struct closer {
+  aloop_t *loop;
+  int destroyed;
+} closer_t;
+
+static int64_t do_nothing(void *arg) {
+  (void)arg;
+  return 0;
+}
+
+static void close_from_argument(void *arg) {
+  closer_t *closer = arg;
+  closer->destroyed++;
+  aloop_close(closer->loop);
+}
+
+static void the_end_of_an_argument_may_close_the_loop(void **state) {
+  env_t *env = *state;
+  gate_t gate;
+  gate_init(&gate);
+  aloop_executor_t *pool = make_pool(1);
+  closer_t closer = {.loop = env->loop};
+  aloop_future_t *busy = aloop_run_in_executor(env->loop, pool, pass_gate, &gate);
+  const aloop_job_options_t options = {
+      .size = sizeof options, .fn = do_nothing, .arg = &closer, .destroy = close_from_argument};
+  gate_await(&gate, 1);
+  aloop_future_t *waiting = aloop_submit(env->loop, pool, &options);
+  assert_int_equal(aloop_future_cancel(waiting), 1);
+  assert_int_equal(closer.destroyed, 1);
+  assert_true(aloop_is_closed(env->loop));
+  gate_open(&gate);
+  aloop_future_unref(busy);
+  aloop_future_unref(waiting);
+  end_pool(pool);
+}
+
+TESTS(T(the_end_of_an_argument_may_close_the_loop), T(a_job_returns_its_number), T(a_job_fails_with_its_code),
+      T(an_owned_argument_becomes_the_object), T(the_argument_of_a_failed_job_is_destroyed),
+      T(every_job_of_a_flood_ends), T(a_waiting_job_is_taken_back), T(a_running_job_goes_on_unheard),
+      T(a_running_job_outlives_its_loop), T(ending_the_future_otherwise_takes_the_job_back),
+      T(an_argument_that_is_not_owned_is_left_alone), T(a_taken_object_is_the_callers),
+      T(closing_drops_jobs_that_wait), T(a_job_that_ended_unheard_goes_with_the_loop),
+      T(a_job_of_a_closed_loop_can_be_dropped), T(a_job_that_has_run_is_not_taken_back),
+      T(a_flood_is_heard_in_parts), T(jobs_end_in_the_order_in_which_they_finished),
+      T(cancelling_at_any_moment_destroys_once), T(loops_in_two_threads_share_a_pool),
+      T(an_end_needs_no_memory_to_be_told), T(lack_of_memory_loses_nothing), T(mistakes_are_explained),
+      T(a_closed_loop_refuses), T(numbers_that_are_no_codes_are_out_of_range), T(the_dump_counts_jobs),
+      T(in_a_child_jobs_under_way_end), T(in_a_child_the_default_pool_is_made_anew),
+      T(a_child_may_free_the_loop_at_once), T(what_ended_before_the_fork_is_heard_in_the_child))
