@@ -10,8 +10,9 @@
 
 #include "aloop.h"
 
-/* Beside ALOOP_READABLE and ALOOP_WRITABLE: the end of a request, for loop->requests. What else is set in an event
- * is an error, which is for both directions, and so is this bit from a poller that was asked for nothing. */
+/* Beside ALOOP_READABLE and ALOOP_WRITABLE: the end of a request, for loop->requests. What else is set in an
+ * event is an error, which is for both directions, and so is this bit from a poller that was asked for nothing.
+ */
 enum { ALOOP__COMPLETED = 1 << 30 };
 
 /* Tokens are smaller than that; above them lies what is watched. */

@@ -92,8 +92,8 @@ static void give_block(aloop__jobs_t *jobs, aloop_job_t *job) {
   jobs->spares_count++;
 }
 
-/* The job is done, or is not going to be. Its argument's destructor and the executor's are called last: they may do
- * anything, and close the loop. */
+/* The job is done, or is not going to be. Its argument's destructor and the executor's are called last:
+ * they may do anything, and close the loop. */
 static void end_job(aloop__jobs_t *jobs, aloop_job_t *job) {
   aloop_executor_t *executor = leave_executor(job);
   aloop_destroy_fn destroy = job->destroy;
