@@ -369,6 +369,22 @@ static void pausing_inside_get_buffer_holds(void **state) {
   end_tape(&tape, peer);
 }
 
+static void a_connection_that_closes_slowly_reads_no_more(void **state) {
+  static char bytes[4 << 20]; /* more than a socket takes */
+  env_t *env = *state;
+  tape_t tape = {.env = env};
+  int peer = open_tape(&tape, &plain_protocol);
+  assert_int_equal(aloop_transport_write(tape.transport, bytes, sizeof bytes), 0);
+  assert_true(aloop_transport_get_write_buffer_size(tape.transport) > 0);
+  aloop_transport_close(tape.transport);
+  settle(env->loop);
+  say(peer, "unread");
+  assert_int_equal(aloop_run_once(env->loop, 0), 0); /* nobody is called: the loop would sleep */
+  aloop_transport_abort(tape.transport);
+  end_tape(&tape, peer);
+  assert_null(strchr(tape.events, 'D'));
+}
+
 static void resuming_a_closing_connection_does_nothing(void **state) {
   env_t *env = *state;
   tape_t tape = {.env = env};
@@ -654,11 +670,12 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(eof_is_told_once_though_reading_is_resumed), T(eof_waits_while_reading_is_paused),
       T(pausing_inside_connection_made_holds), T(pausing_and_resuming_twice_is_once),
       T(pausing_inside_data_received_holds_back_the_rest), T(pausing_inside_get_buffer_holds),
-      T(resuming_a_closing_connection_does_nothing), T(an_error_of_a_callback_ends_the_connection),
-      T(an_end_inside_a_failing_callback_comes_first), T(a_buffer_without_room_is_an_error),
-      T(a_buffered_protocol_reads_into_its_memory), T(protocols_switch_inside_callbacks),
-      T(a_switch_inside_get_buffer_loses_no_byte), T(a_buffer_of_the_old_protocol_is_not_used),
-      T(a_new_protocol_gets_the_end), T(a_table_without_size_is_refused), T(an_empty_table_reads_and_closes),
+      T(a_connection_that_closes_slowly_reads_no_more), T(resuming_a_closing_connection_does_nothing),
+      T(an_error_of_a_callback_ends_the_connection), T(an_end_inside_a_failing_callback_comes_first),
+      T(a_buffer_without_room_is_an_error), T(a_buffered_protocol_reads_into_its_memory),
+      T(protocols_switch_inside_callbacks), T(a_switch_inside_get_buffer_loses_no_byte),
+      T(a_buffer_of_the_old_protocol_is_not_used), T(a_new_protocol_gets_the_end),
+      T(a_table_without_size_is_refused), T(an_empty_table_reads_and_closes),
       T(a_factory_that_fails_refuses_the_connection), T(the_waiter_learns_after_connection_made),
       T(a_cancelled_connection_is_dropped_unseen), T(closing_the_loop_first_fails_the_waiter),
       T(the_descriptor_belongs_to_the_transport), T(a_connection_is_small))
