@@ -392,9 +392,9 @@ ALOOP_API aloop_handle_t aloop_call_at(aloop_t *loop, int64_t when, aloop_callba
  * missed because the loop was busy are skipped) until cancelled. [loop] */
 ALOOP_API aloop_handle_t aloop_call_every(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg);
 
-/* loop.call_soon_threadsafe: as call_soon, from any thread, in the order of each thread's calls; wakes the loop
- * if it sleeps. Lock-free. `arg` must stay valid until fn ran or the loop is closed. Errors: ALOOP_ECLOSED,
- * ALOOP_ENOMEM (also with two million posts waiting). [any], until aloop_free begins. */
+/* loop.call_soon_threadsafe: as call_soon, from any thread, in the order of the calls, whichever threads make
+ * them; wakes the loop if it sleeps. Lock-free. `arg` must stay valid until fn ran or the loop is closed.
+ * Errors: ALOOP_ECLOSED, ALOOP_ENOMEM (also with two million posts waiting). [any], until aloop_free begins. */
 ALOOP_API int aloop_call_soon_threadsafe(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
 /* The same with the place of the call written out, for language bindings, as all calls with _from. `origin` is

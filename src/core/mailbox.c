@@ -23,16 +23,17 @@
  * a loop that is as fast as its posters does not walk right behind them: a claim is a locked instruction, which
  * waits for the lines of all stores before it, so both sides would stand still at every cell. When posts come
  * faster than it can fall asleep, it takes them once in a microsecond or less. (Cells alone, measured: 85 ns
- * per post on each side if the loop looks all the time, 27 if once in a microsecond. It would be 5 if claims
- * were plain stores; but then a second poster would have to wait for the first.)
+ * per post on each side if the loop looks all the time, 27 if once in a microsecond. It would be 4 if claims
+ * were plain stores, into a ring for each thread; but a thread that posts after another one has told it that it
+ * has posted could be served before it. asyncio's order of calls is one for all threads, and so is that of the
+ * numbers.)
  *
  * Directory and pages are made by the first post, so loops that nobody posts to stay small. Until then SLEEPING
  * is set from the start, which costs the first post one wake-up and spares such loops two atomic operations per
  * sleep.
  *
  * The loop takes 256 posts a turn at most: a flood does not keep it from I/O, and the deque stays small enough
- * for the cache. What is left out: fairness between posters, and any promise about the order between two
- * threads.
+ * for the cache. What is left out: fairness between posters.
  */
 #include "core/mailbox.h"
 

@@ -314,6 +314,57 @@ static void each_producer_keeps_its_order(void **state) {
   }
 }
 
+/* Two threads that post by turns, a few or many in a row, and agree by a lock on whose turn it is. */
+typedef struct turns {
+  aloop_t *loop;
+  pthread_mutex_t lock;
+  int posted; /* with the lock */
+  int arrived;
+  int numbers[EACH];
+} turns_t;
+
+static void in_turn(aloop_t *loop, void *arg) {
+  int number = *(int *)arg;
+  turns_t *turns = ALOOP_CONTAINER_OF((int *)arg - number, turns_t, numbers);
+  assert_int_equal(number, turns->arrived++);
+  if (turns->arrived == EACH) aloop_stop(loop);
+}
+
+/* Returns whether there are more to come, or -1. */
+static int post_a_few(turns_t *turns) {
+  int many = turns->posted % 7 == 0 ? MANY : turns->posted % 50 + 1;
+  for (; many > 0 && turns->posted < EACH; many--)
+    if (aloop_call_soon_threadsafe(turns->loop, in_turn, &turns->numbers[turns->posted++]) < 0) return -1;
+  return turns->posted < EACH;
+}
+
+static void *take_turns(void *arg) {
+  turns_t *turns = arg;
+  int more;
+  do {
+    pthread_mutex_lock(&turns->lock);
+    more = post_a_few(turns);
+    pthread_mutex_unlock(&turns->lock);
+    sched_yield();
+  } while (more > 0);
+  return more < 0 ? arg : NULL;
+}
+
+static void what_happened_before_in_another_thread_is_called_before(void **state) {
+  env_t *env = *state;
+  static turns_t turns = {.lock = PTHREAD_MUTEX_INITIALIZER};
+  pthread_t threads[2];
+  turns.loop = env->loop;
+  for (int i = 0; i < EACH; i++) turns.numbers[i] = i;
+  for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&threads[i], NULL, take_turns, &turns), 0);
+  assert_int_equal(aloop_run_forever(env->loop), 0);
+  for (int i = 0; i < 2; i++) {
+    void *failed;
+    pthread_join(threads[i], &failed);
+    assert_null(failed);
+  }
+}
+
 /* Ping-pong: each post meets a loop that sleeps or is about to. */
 typedef struct pong {
   aloop_t *loop;
@@ -465,5 +516,6 @@ TESTS(T(posts_keep_their_order_across_pages), T(a_post_before_the_first_run_arri
       T(a_callback_may_post_to_its_own_loop), T(nonsense_is_refused), T(after_close_posts_are_refused),
       T(lack_of_memory_is_told_to_the_poster), T(every_allocation_may_fail), T(two_million_posts_may_wait),
       T(a_post_has_no_context), T(each_sleep_costs_one_wake_up), T(a_busy_loop_is_not_woken),
-      T(each_producer_keeps_its_order), T(no_wake_up_is_lost), T(posting_may_race_closing),
-      T(every_moment_is_a_moment_to_close), T(loops_in_two_threads_do_not_meet))
+      T(each_producer_keeps_its_order), T(what_happened_before_in_another_thread_is_called_before),
+      T(no_wake_up_is_lost), T(posting_may_race_closing), T(every_moment_is_a_moment_to_close),
+      T(loops_in_two_threads_do_not_meet))
