@@ -1407,9 +1407,9 @@ ALOOP_API aloop_t *aloop_transport_loop(const aloop_transport_t *transport);
 /* Transport.write, writelines: sends what the socket takes and copies the rest to the write buffer; may call
  * pause_writing. Small writes (up to 4 KiB) that follow another one to this transport in the same callback are
  * gathered and leave together, as the turn ends or earlier. No data is a no-op. Returns 0. Errors:
- * ALOOP_ECLOSED (closing or lost), ALOOP_EPIPE (after write_eof), ALOOP_EBUSY (a sendfile is under way),
- * ALOOP_ENOBUFS (over the hard cap, nothing was taken), ALOOP_ENOMEM (nothing was taken). A failing socket is
- * no error here: connection_lost reports it. [loop] */
+ * ALOOP_ECLOSED (closing or lost), ALOOP_EPIPE (after write_eof), ALOOP_EBUSY (a sendfile or relay is under
+ * way), ALOOP_ENOBUFS (over the hard cap, nothing was taken), ALOOP_ENOMEM (nothing was taken), ALOOP_ENOTSUP
+ * (a read pipe). A failing socket is no error here: connection_lost reports it. [loop] */
 ALOOP_API int aloop_transport_write(aloop_transport_t *transport, const void *data, size_t size);
 ALOOP_API int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov, int count);
 
@@ -1420,7 +1420,7 @@ ALOOP_API int aloop_transport_write_owned(aloop_transport_t *transport, const vo
                                           aloop_destroy_fn release, void *arg);
 
 /* Transport.write_eof, can_write_eof: half-closes once the write buffer is sent; again, or after close: a
- * no-op. Errors: ALOOP_EBUSY (sendfile). [loop] */
+ * no-op. Errors: ALOOP_EBUSY (sendfile, relay), ALOOP_ENOTSUP (a read pipe; TLS before 1.3). [loop] */
 ALOOP_API int aloop_transport_write_eof(aloop_transport_t *transport);
 ALOOP_API bool aloop_transport_can_write_eof(const aloop_transport_t *transport);
 
@@ -1950,7 +1950,8 @@ ALOOP_API int aloop_transport_take_fd(aloop_transport_t *transport);
  * ALOOP_ETLS_TRUNCATED. close sends what is unsent and the end of the stream, and does not wait for the
  * peer's: connection_lost follows, with ALOOP_ETIMEDOUT if the peer takes nothing at all for the shutdown
  * timeout. Before TLS 1.3 a stream has no half ends: can_write_eof is false, write_eof ALOOP_ENOTSUP, and
- * eof_received cannot keep the connection. */
+ * eof_received cannot keep the connection. A peer that goes on asking for new keys and takes no answers is cut
+ * off (ALOOP_ETLS). */
 
 enum { ALOOP_TLS_CLIENT = 0, ALOOP_TLS_SERVER = 1 };
 enum { ALOOP_TLS_1_2 = 0x0303, ALOOP_TLS_1_3 = 0x0304 };
