@@ -136,11 +136,14 @@ static ALOOP_NOINLINE void arm_due(uring_t *self) {
   }
 }
 
+/* Not by POLL_REMOVE: that leaves a request alone that is about to be answered (EALREADY), and if the answer is
+ * not its end, it stays armed and keeps its file open for good. */
 static void disarm(uring_t *self, int fd) {
   slot_t *slot = &self->slots[fd];
   struct io_uring_sqe *request = aloop__ring_request(&self->ring);
   if (request != NULL) {
-    request->opcode = IORING_OP_POLL_REMOVE;
+    request->opcode = IORING_OP_ASYNC_CANCEL;
+    request->fd = -1;
     request->addr = name_of(fd, slot->sequence);
     request->flags = IOSQE_CQE_SKIP_SUCCESS;
     request->user_data = ALOOP__RING_SILENT;

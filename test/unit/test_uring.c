@@ -38,6 +38,29 @@ static void a_descriptor_that_is_no_longer_watched_can_be_closed_at_once(void **
   close(fds[1]);
 }
 
+/* The request of a writer whose peer has ended one way stays armed, and is about to be answered. */
+static void nor_does_a_request_that_is_about_to_be_answered_keep_it_open(void **state) {
+  env_t *env = *state;
+  char bytes[65536];
+  int fds[2], calls = 0;
+  use_ring(env);
+  make_socketpair(fds);
+  fill(fds[0]);
+  assert_int_equal(shutdown(fds[1], SHUT_WR), 0);
+  assert_int_equal(aloop_add_writer(env->loop, fds[0], count, &calls), 0);
+  for (int i = 0; i < 5; i++) aloop_run_once(env->loop, 0);
+  assert_int_equal(calls, 0);
+  while (drain(fds[1], bytes, sizeof bytes) > 0) continue;
+  assert_int_equal(aloop_remove_writer(env->loop, fds[0]), 1);
+  close(fds[0]);
+  aloop_run_once(env->loop, 0);
+  struct pollfd peer = {.fd = fds[1], .events = POLLIN};
+  assert_int_equal(poll(&peer, 1, 1000), 1);
+  assert_int_equal(recv(fds[1], bytes, 1, 0), 0);
+  assert_int_equal(calls, 0);
+  close(fds[1]);
+}
+
 static void turns_that_find_nothing_make_no_system_call(void **state) {
   env_t *env = *state;
   int calls = 0;
@@ -137,6 +160,7 @@ static void a_host_may_take_over_when_there_are_connections(void **state) {
 }
 
 TESTS(T(a_descriptor_that_is_no_longer_watched_can_be_closed_at_once),
+      T(nor_does_a_request_that_is_about_to_be_answered_keep_it_open),
       T(turns_that_find_nothing_make_no_system_call), T(a_loop_may_go_from_thread_to_thread),
       T(connections_go_from_thread_to_thread_without_losing_a_byte),
       T(a_host_may_take_over_when_there_are_connections))
