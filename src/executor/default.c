@@ -48,10 +48,10 @@ int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor) {
                          "a default executor runs jobs of this process; a process pool does not");
   aloop__jobs_t *jobs = aloop__jobs_open(loop);
   if (jobs == NULL) return ALOOP_ENOMEM;
-  aloop_executor_ref(executor);
-  aloop__default_close(jobs);
-  jobs->executor = executor;
-  jobs->shut = false;
+  aloop_executor_t *before = jobs->executor;
+  jobs->executor = aloop_executor_ref(executor);
+  jobs->own = jobs->shut = false;
+  aloop_executor_unref(before); /* last: the program's own may do anything as it ends */
   return 0;
 }
 

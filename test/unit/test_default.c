@@ -182,9 +182,33 @@ static void closing_forgets_a_wait_for_the_end(void **state) {
   while (counted.destroyed == 0) sched_yield();
 }
 
-TESTS(T(it_is_made_on_first_use), T(another_can_be_set), T(shutting_down_waits_for_jobs),
-      T(shutting_down_waits_no_longer_than_told), T(with_no_executor_shutting_down_is_done_at_once),
-      T(a_job_that_runs_long_is_left_alone), T(a_shared_executor_outlives_a_loop),
-      T(shutting_down_a_shared_executor_is_for_all), T(a_new_default_takes_the_place_of_a_dead_one),
-      T(setting_the_same_executor_again_is_fine), T(the_wait_for_the_end_can_be_given_up),
-      T(closing_forgets_a_wait_for_the_end))
+static int take_nothing(void *state, aloop_job_t *job, int lane) {
+  (void)state;
+  (void)job;
+  (void)lane;
+  return ALOOP_EAGAIN;
+}
+
+static void close_at_the_end(void *loop) {
+  aloop_close(loop);
+}
+
+static const aloop_executor_table_t closer = {
+    .size = sizeof closer, .name = "closer", .submit = take_nothing, .destroy = close_at_the_end};
+
+static void the_end_of_an_executor_may_close_the_loop(void **state) {
+  env_t *env = *state;
+  aloop_executor_t *executor;
+  assert_int_equal(aloop_executor_new(&closer, env->loop, &executor), 0);
+  assert_int_equal(aloop_set_default_executor(env->loop, executor), 0);
+  aloop_executor_unref(executor);
+  assert_int_equal(aloop_set_default_executor(env->loop, NULL), 0);
+  assert_true(aloop_is_closed(env->loop));
+}
+
+TESTS(T(the_end_of_an_executor_may_close_the_loop), T(it_is_made_on_first_use), T(another_can_be_set),
+      T(shutting_down_waits_for_jobs), T(shutting_down_waits_no_longer_than_told),
+      T(with_no_executor_shutting_down_is_done_at_once), T(a_job_that_runs_long_is_left_alone),
+      T(a_shared_executor_outlives_a_loop), T(shutting_down_a_shared_executor_is_for_all),
+      T(a_new_default_takes_the_place_of_a_dead_one), T(setting_the_same_executor_again_is_fine),
+      T(the_wait_for_the_end_can_be_given_up), T(closing_forgets_a_wait_for_the_end))
