@@ -296,7 +296,7 @@ ALOOP_API bool aloop_is_closed(const aloop_t *loop);
 
 /* Closes the loop if needed and gives up the caller's claim; the memory goes when the last object made on the
  * loop is released. NULL is fine. Must not be called while the loop runs (debug mode reports it; the call does
- * nothing). [loop] */
+ * nothing), nor by the destructor of a variable's value; what aloop_close ends may call it. [loop] */
 ALOOP_API void aloop_free(aloop_t *loop);
 
 /* loop.run_forever: runs turns until aloop_stop; called before, that gives exactly one turn that does not wait.
@@ -357,8 +357,9 @@ ALOOP_API int aloop_set_policy(const aloop_policy_t *policy);
 ALOOP_API const aloop_policy_t *aloop_get_policy(void);
 
 /* Makes a loop usable in the child of a fork: new poller and wake-up descriptor, watches registered again,
- * callbacks and timers kept. Until then running it gives ALOOP_ECHILD. A no-op where no fork happened. Errors:
- * as aloop_new. [loop] */
+ * callbacks and timers kept. Until then running it gives ALOOP_ECHILD. A no-op where no fork happened. After a
+ * fork inside a callback the loop does not run in the child: run it from there, and do not return to the
+ * parent's run. Errors: as aloop_new; the loop can then be told again, or freed. [loop] */
 ALOOP_API int aloop_after_fork(aloop_t *loop);
 
 /* For hosting this loop in another: a descriptor that is readable when a turn would find I/O (ALOOP_ENOTSUP if
