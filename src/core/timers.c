@@ -15,11 +15,12 @@
  *   heap than one key per slot; and nothing when the last timer goes.
  * - Moving a deadline back (the idle timeout of a busy connection) is O(1): only the slot changes. The key in
  *   the heap is then too early; it is put right when that moment comes, because key <= true deadline always
- *   holds. With few timers this costs 7 ns, and 4.5 noting a number in an array, which is all that a program does
- *   that knows its timers to be alive. With 100 000 that are used at random it is 17 ns to 4.5: handles and slots
- *   are 2.4 MB, more than the second cache. The least program with such handles and slots, and no call in
- *   between, takes 9 to 10; it has half of the 59 instructions, so more of its waits for memory overlap.
- *   Generations in an array of their own would save it 1 or 2 ns, but only while no old deadline is looked at.
+ *   holds. With few timers this costs 7 ns, and 4.5 noting a number in an array, which is all that a program
+ *   does that knows its timers to be alive. With 100 000 that are used at random it is 17 ns to 4.5: handles
+ *   and slots are 2.4 MB, more than the second cache. The least program with such handles and slots, and no
+ *   call in between, takes 9 to 10; it has half of the 59 instructions, so more of its waits for memory
+ *   overlap. Generations in an array of their own would save it 1 or 2 ns, but only while no old deadline is
+ *   looked at.
  * - A due timer leaves the heap and waits in the ready deque like any callback; cancelling it there drops the
  *   deque entry.
  * - A repeating timer goes back into the heap before its callback runs, on the grid of its first deadline;
@@ -28,7 +29,9 @@
  * A million timers do not fit into any cache, so what bounds their speed is waiting for memory: the children of
  * a heap node lie in one cache line, those of its children are fetched while the first of them is looked for,
  * and slots are fetched a little before they are needed. Addresses instead of numbers on the way down the heap
- * were tried: 485 instructions for a timer that fires instead of 487.
+ * were tried: 485 instructions for a timer that fires instead of 487. Sorting by digits what is due together,
+ * for fewer instructions than the heap, would take 109 ns for each of a million, where all of firing takes 175
+ * to 220.
  *
  * Slots are recycled with a new generation, and a handle is (generation, slot): a stale handle finds nothing.
  * When the ready deque cannot grow, due timers stay in the heap and are tried again next turn.
