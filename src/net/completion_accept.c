@@ -8,6 +8,11 @@
  * first when the server accepts again; they are closed with the server. They are few: what arrives in the time
  * of one turn.
  *
+ * Descriptors are closed by a call. Connect, one byte, close took a bare program 19.4 to 20.1 us of CPU time,
+ * whether it sent and closed by requests or by calls, with direct descriptors or without (13 rounds in
+ * rotation; this driver took 20.2, the readiness driver on epoll 21.7). Nearly half of it is the kernel's
+ * close.
+ *
  * A ring that is left for another one (the loop has changed threads, forked, or got a host) keeps its accept in
  * the kernel for a while. Of all accepts that wait at a socket the kernel wakes only one, and that would be the
  * old one, which accepts nothing any more. So a listener whose ring was left is polled from then on: of those
