@@ -159,11 +159,34 @@ static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__rin
   if (rc < 0) aloop__datagram_end(endpoint, rc);
 }
 
+/* Whether that is all there is, and nothing about it is special. */
+static inline bool is_lone(const aloop_datagram_t *endpoint, const aloop__ring_done_t *batch, unsigned count) {
+  enum { USUAL = IORING_CQE_F_BUFFER | IORING_CQE_F_MORE };
+  return count == 1 && (batch->flags & USUAL) == USUAL && endpoint->state == ALOOP__OPEN &&
+         !aloop__dgram_wants_controls(endpoint);
+}
+
+static void deliver_alone(aloop_datagram_t *endpoint, const state_t *state, char *buffer) {
+  const struct io_uring_recvmsg_out *out = (const struct io_uring_recvmsg_out *)(void *)buffer;
+  char *name = buffer + sizeof *out;
+  size_t size = (size_t)state->buffers.shape.count * state->buffers.stride;
+  aloop_message_t message = {.data = name + NAME_ROOM,
+                             .size = out->payloadlen,
+                             .address = out->namelen > 0 ? (struct sockaddr *)(void *)name : NULL,
+                             .address_size = out->namelen < NAME_ROOM ? out->namelen : NAME_ROOM};
+  if (ALOOP_UNLIKELY(endpoint->context != NULL))
+    endpoint->object.loop->context = aloop__map_ref(endpoint->context);
+  aloop__dgram_deliver_one(endpoint, &message, state->buffers.memory, size);
+}
+
 /* Of completions whose buffers were taken. */
 static void received(aloop_t *loop, const aloop__ring_done_t *batch, unsigned count) {
   state_t *state = aloop__completion_net(loop)->dgrams;
   aloop_datagram_t *endpoint = endpoint_of(loop, batch);
-  if (ALOOP_LIKELY(endpoint != NULL)) deliver(endpoint, state, batch, count);
+  if (ALOOP_LIKELY(endpoint != NULL) && ALOOP_LIKELY(is_lone(endpoint, batch, count)))
+    deliver_alone(endpoint, state, buffer_of(state, batch));
+  else if (endpoint != NULL)
+    deliver(endpoint, state, batch, count);
   for (unsigned i = 0; i < count; i++)
     if (batch[i].flags & IORING_CQE_F_BUFFER) aloop__completion_give_back(&state->buffers, batch[i].flags);
 }

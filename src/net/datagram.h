@@ -131,6 +131,10 @@ void aloop__dgram_receive_some(aloop_datagram_t *endpoint);
 /* Delivers so many datagrams, which are described in `in` and `in_parts` and lie in `memory`. */
 void aloop__dgram_deliver(aloop_datagram_t *endpoint, int count, const char *memory, size_t size);
 
+/* Delivers one without extras, which is whole, without a detour. */
+void aloop__dgram_deliver_one(aloop_datagram_t *endpoint, const aloop_message_t *message, const char *memory,
+                              size_t size);
+
 /* A receive has failed. */
 void aloop__dgram_failed(aloop_datagram_t *endpoint, int error);
 

@@ -183,6 +183,13 @@ void aloop__dgram_deliver(aloop_datagram_t *endpoint, int count, const char *mem
   aloop__dgram_uncork(endpoint);
 }
 
+void aloop__dgram_deliver_one(aloop_datagram_t *endpoint, const aloop_message_t *message, const char *memory,
+                              size_t size) {
+  begin_delivery(endpoint, aloop__dgrams_of(endpoint->object.loop), memory, size);
+  deliver_one(endpoint, message);
+  aloop__dgram_uncork(endpoint);
+}
+
 /* A descriptor that somebody closed would fail for ever. */
 void aloop__dgram_failed(aloop_datagram_t *endpoint, int error) {
   if (error == ALOOP_EAGAIN) return;
@@ -218,9 +225,7 @@ static void receive_alone(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   aloop_message_t message = {
       .data = dgrams->buffer, .size = (size_t)n, .address = size > 0 ? from : NULL, .address_size = size};
   learn(endpoint, 1);
-  begin_delivery(endpoint, dgrams, dgrams->buffer, BUFFER);
-  deliver_one(endpoint, &message);
-  aloop__dgram_uncork(endpoint);
+  aloop__dgram_deliver_one(endpoint, &message, dgrams->buffer, BUFFER);
 }
 
 static ALOOP_NOINLINE void receive_batches(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams, int calls) {
