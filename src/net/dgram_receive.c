@@ -213,6 +213,12 @@ static void learn(aloop_datagram_t *endpoint, int came) {
   endpoint->ask = (uint16_t)(alone ? 1 : more);
 }
 
+/* The same after one that was asked for alone. */
+static void learn_alone(aloop_datagram_t *endpoint) {
+  endpoint->singles++;
+  if (endpoint->singles % SINGLES_LOOK == 0) endpoint->ask = 2;
+}
+
 /* One datagram, by the call that is made for one, and delivered without a detour. */
 static void receive_alone(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   struct sockaddr *from = (struct sockaddr *)(void *)&dgrams->from[0];
@@ -224,7 +230,7 @@ static void receive_alone(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   }
   aloop_message_t message = {
       .data = dgrams->buffer, .size = (size_t)n, .address = size > 0 ? from : NULL, .address_size = size};
-  learn(endpoint, 1);
+  learn_alone(endpoint);
   aloop__dgram_deliver_one(endpoint, &message, dgrams->buffer, BUFFER);
 }
 

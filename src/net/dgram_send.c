@@ -373,10 +373,11 @@ static bool is_corked(const aloop_datagram_t *endpoint) {
 
 static void put_gathered(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
   unsigned count = dgrams->out_count;
+  if (count == 0) return;
   dgrams->out_count = 0;
   dgrams->out_used = 0;
   dgrams->out_size = 0;
-  if (count > 0) put(endpoint, dgrams->out, count);
+  put(endpoint, dgrams->out, count);
 }
 
 void aloop__dgram_uncork(aloop_datagram_t *endpoint) {
@@ -469,15 +470,18 @@ static ALOOP_NOINLINE int check_closely(aloop_datagram_t *endpoint, aloop_messag
   return 0;
 }
 
-/* Why the message is refused, or 0. It then goes where it goes without looking at the endpoint. One with bytes
- * and an address, from an endpoint that has no limit and sends to everybody, needs no closer look. */
-static inline int check(aloop_datagram_t *endpoint, aloop_message_t *message, size_t before) {
+/* With bytes and an address, from an endpoint that has no limit and sends to all, it is accepted as it is. */
+static inline bool is_usual(const aloop_datagram_t *endpoint, const aloop_message_t *message) {
   bool open = endpoint->state < ALOOP__CLOSING && endpoint->cap == 0 && endpoint->peer_size == 0;
   bool whole = message->data != NULL && message->size <= PTRDIFF_MAX && message->local == NULL;
   bool fits =
       message->address_size >= sizeof(sa_family_t) && message->address_size <= sizeof(struct sockaddr_storage);
-  bool usual = ALOOP_LIKELY(open) && ALOOP_LIKELY(whole) && ALOOP_LIKELY(fits) && message->address != NULL;
-  return usual ? 0 : check_closely(endpoint, message, before);
+  return ALOOP_LIKELY(open) && ALOOP_LIKELY(whole) && ALOOP_LIKELY(fits) && message->address != NULL;
+}
+
+/* Why the message is refused, or 0. It then goes where it goes without looking at the endpoint. */
+static inline int check(aloop_datagram_t *endpoint, aloop_message_t *message, size_t before) {
+  return is_usual(endpoint, message) ? 0 : check_closely(endpoint, message, before);
 }
 
 /* Gathers it. False: not inside a delivery any more, or there is something else in the way. */
@@ -521,18 +525,31 @@ static int check_some(aloop_datagram_t *endpoint, const aloop_message_t *message
   return 0;
 }
 
-/* Sends what was checked, behind what was gathered. */
+/* Sends what was accepted, behind what was gathered. */
 static void put_behind(aloop_datagram_t *endpoint, const aloop_message_t *checked, unsigned count) {
   if (is_corked(endpoint)) put_gathered(endpoint, aloop__dgrams_of(endpoint->object.loop));
   if (endpoint->state < ALOOP__ENDING) put(endpoint, checked, count);
 }
 
-static int64_t send_one(aloop_datagram_t *endpoint, const aloop_message_t *message) {
+static ALOOP_NOINLINE int64_t send_unusual(aloop_datagram_t *endpoint, const aloop_message_t *message) {
   aloop_message_t checked = *message;
   int rc = check(endpoint, &checked, 0);
   if (rc < 0) return rc;
   put_behind(endpoint, &checked, 1);
   return 1;
+}
+
+static int64_t send_one(aloop_datagram_t *endpoint, const aloop_message_t *message) {
+  if (!is_usual(endpoint, message)) return send_unusual(endpoint, message);
+  put_behind(endpoint, message, 1);
+  return 1;
+}
+
+/* How many messages of a batch may go as they are, without being copied. */
+static unsigned usual_ones(const aloop_datagram_t *endpoint, const aloop_message_t *messages, size_t count) {
+  unsigned usual = 0;
+  while (usual < count && usual < ALOOP__DGRAM_BATCH && is_usual(endpoint, &messages[usual])) usual++;
+  return usual;
 }
 
 static ALOOP_NOINLINE int64_t send_several(aloop_datagram_t *endpoint, const aloop_message_t *messages,
@@ -541,10 +558,11 @@ static ALOOP_NOINLINE int64_t send_several(aloop_datagram_t *endpoint, const alo
   size_t done = 0;
   int rc = 0;
   while (done < count && rc == 0) {
-    unsigned taken;
-    rc = check_some(endpoint, messages + done, count - done, checked, &taken);
+    unsigned taken = usual_ones(endpoint, messages + done, count - done);
+    const aloop_message_t *accepted = taken > 0 ? messages + done : checked;
+    if (taken == 0) rc = check_some(endpoint, messages + done, count - done, checked, &taken);
     if (taken == 0) break;
-    put_behind(endpoint, checked, taken);
+    put_behind(endpoint, accepted, taken);
     done += taken;
   }
   return done > 0 ? (int64_t)done : rc;
