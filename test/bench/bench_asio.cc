@@ -356,7 +356,7 @@ struct inbox {
   }
 
   void count() {
-    socket.async_receive(asio::buffer(bytes), [this](const asio::error_code &error, size_t) {
+    socket.async_receive_from(asio::buffer(bytes), from, [this](const asio::error_code &error, size_t) {
       if (error) return;
       bench_received = bench_received + 1;
       count();

@@ -430,8 +430,13 @@ int64_t peer_datagrams(long size, long depth, long count) {
 }
 
 static void count_datagrams(evutil_socket_t fd, short events, void *arg) {
+  struct sockaddr_storage from;
   (void)events, (void)arg;
-  for (int i = 0; i < DATAGRAMS && recv(fd, bytes, sizeof bytes, 0) >= 0; i++) bench_received++;
+  for (int i = 0; i < DATAGRAMS; i++) {
+    socklen_t size = sizeof from;
+    if (recvfrom(fd, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &size) < 0) return;
+    bench_received++;
+  }
 }
 
 void peer_receive(void) {
