@@ -23,16 +23,15 @@ typedef struct option {
   int v6;
 } option_t;
 
-/* 0 with the family, or why the endpoint has no multicast. */
-static int family_of(const aloop_datagram_t *endpoint, int *family) {
+/* The family (> 0), or why the endpoint has no multicast. */
+static int family_of(const aloop_datagram_t *endpoint) {
   struct sockaddr_storage name;
   socklen_t size = sizeof name;
   int rc = aloop__datagram_enter(endpoint);
   if (rc < 0) return rc;
   if (endpoint->state >= ALOOP__ENDING) return ALOOP_ECLOSED;
   if (getsockname(endpoint->fd, (struct sockaddr *)(void *)&name, &size) < 0) return -errno;
-  *family = name.ss_family;
-  if (name.ss_family == AF_INET || name.ss_family == AF_INET6) return 0;
+  if (name.ss_family == AF_INET || name.ss_family == AF_INET6) return name.ss_family;
   return aloop__misuse(endpoint->object.loop, ALOOP_EAFNOSUPPORT,
                        "only sockets of the internet have multicast");
 }
@@ -50,9 +49,8 @@ static int set(const aloop_datagram_t *endpoint, int family, option_t option, co
 static int change_group(const aloop_datagram_t *endpoint, int option, const struct sockaddr *group,
                         socklen_t size, unsigned interface) {
   struct group_req request;
-  int family;
-  int rc = family_of(endpoint, &family);
-  if (rc < 0) return rc;
+  int family = family_of(endpoint);
+  if (family < 0) return family;
   if (group == NULL || size < sizeof group->sa_family || size > sizeof request.gr_group)
     return aloop__misuse(endpoint->object.loop, ALOOP_EINVAL, "a group is an address with its size");
   if (group->sa_family != family)
@@ -74,9 +72,8 @@ int aloop_datagram_leave(aloop_datagram_t *endpoint, const struct sockaddr *grou
 }
 
 int aloop_datagram_set_multicast_ttl(aloop_datagram_t *endpoint, int ttl) {
-  int family;
-  int rc = family_of(endpoint, &family);
-  if (rc < 0) return rc;
+  int family = family_of(endpoint);
+  if (family < 0) return family;
   if (ttl < 0 || ttl > UCHAR_MAX)
     return aloop__misuse(endpoint->object.loop, ALOOP_EINVAL, "a multicast TTL is a number from 0 to 255");
   unsigned char v4 = (unsigned char)ttl; /* the form that every system takes */
@@ -86,9 +83,8 @@ int aloop_datagram_set_multicast_ttl(aloop_datagram_t *endpoint, int ttl) {
 }
 
 int aloop_datagram_set_multicast_loop(aloop_datagram_t *endpoint, bool on) {
-  int family;
-  int rc = family_of(endpoint, &family);
-  if (rc < 0) return rc;
+  int family = family_of(endpoint);
+  if (family < 0) return family;
   unsigned char v4 = on;
   unsigned v6 = on;
   option_t option = {.v4 = IP_MULTICAST_LOOP, .v6 = IPV6_MULTICAST_LOOP};
@@ -97,9 +93,8 @@ int aloop_datagram_set_multicast_loop(aloop_datagram_t *endpoint, bool on) {
 }
 
 int aloop_datagram_set_multicast_interface(aloop_datagram_t *endpoint, unsigned interface) {
-  int family;
-  int rc = family_of(endpoint, &family);
-  if (rc < 0) return rc;
+  int family = family_of(endpoint);
+  if (family < 0) return family;
   if (interface > INT_MAX)
     return aloop__misuse(endpoint->object.loop, ALOOP_EINVAL, "no interface has that index");
   option_t option = {.v4 = IP_MULTICAST_IF, .v6 = IPV6_MULTICAST_IF};
