@@ -80,20 +80,20 @@ aloop_future_t *aloop_foreign_task_new(aloop_t *loop, const aloop_task_options_t
 }
 
 /* 0, or why the future cannot be entered or left. */
-static int check(const aloop_future_t *future, aloop__task_t **task) {
+static int check(const aloop_future_t *future) {
   if (future == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "the task is NULL");
   aloop_t *loop = future->object.loop;
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  *task = aloop__task_of(future);
-  if (*task != NULL && (*task)->foreign) return 0;
+  const aloop__task_t *task = aloop__task_of(future);
+  if (task != NULL && task->foreign) return 0;
   return aloop__misuse(loop, ALOOP_EINVAL, "only foreign tasks are entered and left; ours do it themselves");
 }
 
 int aloop_task_enter(aloop_future_t *future) {
-  aloop__task_t *task;
-  int rc = check(future, &task);
+  int rc = check(future);
   if (rc < 0) return rc;
+  aloop__task_t *task = aloop__task_of(future);
   aloop_t *loop = future->object.loop;
   if (task->entered) return aloop__misuse(loop, ALOOP_EBUSY, "the task is already entered");
   if (future->state != ALOOP__PENDING) return aloop__misuse(loop, ALOOP_EDONE, "the task has ended");
@@ -104,9 +104,9 @@ int aloop_task_enter(aloop_future_t *future) {
 }
 
 int aloop_task_leave(aloop_future_t *future) {
-  aloop__task_t *task;
-  int rc = check(future, &task);
+  int rc = check(future);
   if (rc < 0) return rc;
+  aloop__task_t *task = aloop__task_of(future);
   if (aloop__tasks_of(future->object.loop)->current != task)
     return aloop__misuse(future->object.loop, ALOOP_EPERM, "only the current task can be left");
   aloop__task_leave(task);
