@@ -53,9 +53,10 @@ static user_watch_t *user_of(aloop__watch_t *watch) {
   return ALOOP_CONTAINER_OF(watch, user_watch_t, watch);
 }
 
-/* A number that is not open is refused before the table is made as long as it is large. */
+/* A large number that is not open is refused before the table is made as long; a small one by the poller. */
 static int grow_table(aloop_t *loop, int fd) {
-  if (fcntl(fd, F_GETFD) < 0) return -errno;
+  enum { SMALL = 4096 };
+  if (fd >= SMALL && fcntl(fd, F_GETFD) < 0) return -errno;
   int size = loop->watches_size == 0 ? 16 : loop->watches_size;
   while (size <= fd) size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
   aloop__watch_t **table = aloop__memory_resize(loop, loop->watches, (size_t)size * sizeof *table);

@@ -53,7 +53,7 @@ static inline bool aloop__watch_is_claimed(const aloop__watch_t *watch) {
 }
 
 /* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, ALOOP_ENOMEM; ALOOP_EBADF
- * for a number that is higher than all before and not open. */
+ * for a large number that is not open. */
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops);
 
 /* Sets what is watched, at once: an event that was already polled is not delivered for a direction no longer
