@@ -13,6 +13,7 @@
 
 #include "crowd.h"
 #include "peers.h"
+#include "script.h"
 
 enum { ROOM = 64, LOOPS_MAX = 3, TURNS_MAX = 200000 };
 
@@ -691,9 +692,12 @@ static void a_server_that_came_to_nothing_leaves_its_loops(void **state) {
 /* Loops may go while the name of a host is looked up, and the look-up may be cancelled. */
 static void loops_need_not_wait_for_a_name(void **state) {
   estate_t estate;
+  static const line_t lines[] = {{.host = "soon.test", .addresses = "127.0.0.1", .delay = ALOOP_MILLIS(1)}};
+  script_t script = SCRIPT(lines);
   make_loops(&estate, *state, 2);
+  assert_int_equal(aloop_set_resolver(estate.env->loop, &script_resolver, &script), 0);
   aloop_server_options_t options = crowd_options();
-  options.host = "localhost";
+  options.host = "soon.test";
   options.family = AF_INET;
   options.loops = estate.loops;
   options.loops_count = 2;
@@ -708,6 +712,8 @@ static void loops_need_not_wait_for_a_name(void **state) {
   int peer = enter(&estate);
   assert_int_equal(live_on(estate.loops[1]), 1);
   assert_int_equal(metrics_of(estate.loops[1]).servers, 1);
+  assert_int_equal(script.cancelled, 1);
+  assert_int_equal(aloop_set_resolver(estate.env->loop, NULL, NULL), 0);
   close_estate(&estate);
   close(peer);
 }
