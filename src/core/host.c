@@ -14,30 +14,41 @@
  */
 #include "core/loop.h"
 #include "core/clock.h"
+#include "core/memory.h"
 #include "core/report.h"
 
-int aloop__loop_rebuild(aloop_t *loop) {
-  void *fresh;
-  int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &fresh);
-  if (rc < 0) return rc;
-  rc = aloop__watch_register_all(loop, fresh);
-  if (rc < 0) {
-    loop->poller->close(fresh);
-    return rc;
-  }
+/* Gives a fresh poller everything that is watched or asked for. */
+static int fill_poller(aloop_t *loop, void *fresh, aloop__losses_t *losses) {
+  int rc = aloop__watch_register_all(loop, fresh, losses);
+  if (rc < 0 || loop->requests == NULL) return rc;
   /* In the child of a fork what the poller has is the parent's. */
-  if (loop->requests != NULL && loop->fork_generation == aloop__current_forks()) loop->requests->leaving(loop);
-  if (loop->requests != NULL) rc = loop->requests->moved(loop, fresh);
-  if (rc < 0) {
-    loop->poller->close(fresh);
-    return rc;
-  }
+  if (loop->fork_generation == aloop__current_forks()) loop->requests->leaving(loop);
+  return loop->requests->moved(loop, fresh);
+}
+
+static void change_poller(aloop_t *loop, void *fresh) {
   int64_t before = aloop__clock_now(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = fresh;
+  loop->fork_generation = aloop__current_forks(); /* it is this process's own */
   int64_t after = aloop__clock_now(loop);
   if (after < before) loop->clock_offset += before - after; /* a clock of its own began again */
-  return 0;
+}
+
+int aloop__loop_rebuild(aloop_t *loop) {
+  aloop__losses_t losses = {0};
+  void *fresh;
+  int rc = loop->poller->open(loop->poller_arg, &loop->allocator, &fresh);
+  if (rc < 0) return rc;
+  rc = fill_poller(loop, fresh, &losses);
+  if (rc == 0) {
+    change_poller(loop, fresh);
+    aloop__watch_report_losses(loop, &losses);
+  } else {
+    loop->poller->close(fresh);
+  }
+  aloop__memory_release(loop, losses.list);
+  return rc;
 }
 
 static int tell_rooms(aloop_t *loop) {
@@ -62,7 +73,6 @@ int aloop_after_fork(aloop_t *loop) {
   if (rc == 0) rc = tell_rooms(loop);
   if (rc == 0) rc = aloop__loop_rebuild(loop);
   if (rc < 0) return rc;
-  loop->fork_generation = aloop__current_forks();
   aloop__loop_set_running(loop, false);
   return 0;
 }

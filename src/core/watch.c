@@ -135,28 +135,42 @@ void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
   watch->fd = -1;
 }
 
-/* A descriptor that was closed behind our back cannot be watched any more: nobody but the exception handler
- * can be told. */
-static void report_lost(aloop_t *loop, int fd, int error) {
-  aloop_error_context_t context = aloop__report_context("a descriptor could not be watched again", error);
-  context.fd = fd;
-  aloop__report(loop, &context);
+static int note_loss(aloop_t *loop, aloop__losses_t *losses, const aloop__watch_t *watch, int error) {
+  aloop__loss_t *list = aloop__memory_resize(loop, losses->list, (losses->count + 1) * sizeof *list);
+  if (list == NULL) return ALOOP_ENOMEM;
+  list[losses->count++] = (aloop__loss_t){watch->fd, error, aloop__watch_generation(watch)};
+  losses->list = list;
+  return 0;
 }
 
 /* Out of memory is the only error. */
-static int register_again(aloop_t *loop, void *poller_state, const aloop__watch_t *watch) {
+static int register_again(aloop_t *loop, void *poller_state, const aloop__watch_t *watch,
+                          aloop__losses_t *losses) {
   uint32_t interest = watch != NULL ? aloop__watch_interest(watch) : 0;
   if (interest == 0) return 0;
   int rc = loop->poller->update(poller_state, watch->fd, aloop__watch_generation(watch), 0, interest);
-  if (rc < 0 && rc != ALOOP_ENOMEM) report_lost(loop, watch->fd, rc);
-  return rc == ALOOP_ENOMEM ? rc : 0;
+  return rc == 0 || rc == ALOOP_ENOMEM ? rc : note_loss(loop, losses, watch, rc);
 }
 
-int aloop__watch_register_all(aloop_t *loop, void *poller_state) {
-  int rc = register_again(loop, poller_state, &loop->wake);
+int aloop__watch_register_all(aloop_t *loop, void *poller_state, aloop__losses_t *losses) {
+  int rc = register_again(loop, poller_state, &loop->wake, losses);
   for (int fd = 0; fd < loop->watches_size && rc == 0; fd++)
-    rc = register_again(loop, poller_state, loop->watches[fd]);
+    rc = register_again(loop, poller_state, loop->watches[fd], losses);
   return rc;
+}
+
+/* A descriptor that was closed behind our back cannot be watched any more: nobody but the exception handler
+ * can be told. It may have been seen to while another one was reported. */
+void aloop__watch_report_losses(aloop_t *loop, const aloop__losses_t *losses) {
+  for (size_t i = 0; i < losses->count; i++) {
+    const aloop__loss_t *loss = &losses->list[i];
+    const aloop__watch_t *watch = aloop__watch_find(loop, loss->fd);
+    if (watch == NULL || aloop__watch_generation(watch) != loss->generation) continue;
+    aloop_error_context_t context =
+        aloop__report_context("a descriptor could not be watched again", loss->error);
+    context.fd = loss->fd;
+    aloop__report(loop, &context);
+  }
 }
 
 /* Calls a user's callback. The block may be gone before it returns. */

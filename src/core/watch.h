@@ -75,9 +75,24 @@ void aloop__watch_wait_end(aloop_t *loop, int fd, uint32_t direction);
 /* The watch of a descriptor, or NULL. */
 aloop__watch_t *aloop__watch_find(const aloop_t *loop, int fd);
 
-/* Registers every watch again with a fresh poller. One that cannot be is reported; an error means that
+/* Those that could not be registered again. */
+typedef struct aloop__loss {
+  int fd;
+  int error;
+  uint32_t generation;
+} aloop__loss_t;
+
+typedef struct aloop__losses {
+  aloop__loss_t *list; /* the loop's memory */
+  size_t count;
+} aloop__losses_t;
+
+/* Registers every watch again with a fresh poller. One that cannot be is added to the list; an error means that
  * memory is short. */
-int aloop__watch_register_all(aloop_t *loop, void *poller_state);
+int aloop__watch_register_all(aloop_t *loop, void *poller_state, aloop__losses_t *losses);
+
+/* Tells the exception handler, who may do anything: so when the fresh poller is the loop's. */
+void aloop__watch_report_losses(aloop_t *loop, const aloop__losses_t *losses);
 
 /* At close: frees the user's watches and the table. */
 void aloop__watch_close(aloop_t *loop);

@@ -9,6 +9,7 @@
  */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -299,6 +300,42 @@ static void what_a_child_watches_before_it_goes_on_is_its_own(void **state) {
   close(fds[1]);
 }
 
+/* A handler that mends what it is told of: it watches something else in its place. */
+typedef struct mender {
+  int fds[3];
+  int reports;
+} mender_t;
+
+static int mend(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
+  mender_t *mender = arg;
+  mender->reports++;
+  aloop_remove_reader(loop, context->fd);
+  return aloop_add_reader(loop, mender->fds[0], take_byte, mender->fds);
+}
+
+static int go_on_with_a_loss(env_t *env, void *arg) {
+  const int *lost = arg;
+  mender_t mender = {0};
+  make_pipe(mender.fds);
+  if (close(*lost) != 0 || aloop_set_exception_handler(env->loop, mend, &mender) != 0) return 1;
+  if (aloop_after_fork(env->loop) != 0 || mender.reports != 1) return 2;
+  if (write(mender.fds[1], "x", 1) != 1 || aloop_run_once(env->loop, ALOOP_SECONDS(1)) < 1) return 3;
+  return mender.fds[2] == 1 ? 0 : 4;
+}
+
+static void what_is_watched_while_a_loss_is_reported_is_watched(void **state) {
+  env_t *env = *state;
+  int fds[2], calls = 0;
+  make_pipe(fds);
+  int high = fcntl(fds[0], F_DUPFD_CLOEXEC, 100); /* whatever is opened later lies below it */
+  assert_int_equal(aloop_add_reader(env->loop, high, count, &calls), 0);
+  expect_of_child(env, go_on_with_a_loss, &high);
+  aloop_remove_reader(env->loop, high);
+  close(high);
+  close(fds[0]);
+  close(fds[1]);
+}
+
 enum { POSTS = 3000, ALLOCATIONS = 20 };
 
 typedef struct shortage {
@@ -451,6 +488,7 @@ static void a_new_loop_works_in_a_child(void **state) {
 TESTS(T(a_host_hears_of_io), T(a_host_hears_of_timers), T(a_host_hears_of_each_post),
       T(no_post_to_a_hosted_loop_is_lost), T(a_host_may_take_over_from_a_run),
       T(what_a_child_stops_goes_on_in_the_parent), T(what_a_child_watches_before_it_goes_on_is_its_own),
+      T(what_is_watched_while_a_loss_is_reported_is_watched),
       T(a_child_keeps_everything_even_if_memory_is_short_at_first),
       T(a_child_does_not_wait_for_posters_that_stayed_behind),
       T(a_child_that_gets_no_descriptors_writes_to_no_other), T(the_next_timeout_is_exact),
