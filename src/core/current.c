@@ -4,7 +4,7 @@
  * otherwise. The policy is the library's only process-wide setting; beside it there is a count of forks, kept
  * by a pthread_atfork handler that the first loop installs. The handler also forgets the running loop in the
  * child, whose thread is not inside a run call any more as far as the library is concerned: the inherited loop
- * is unusable there until aloop_after_fork.
+ * is unusable there until aloop_after_fork, and if the callback that forked returns, its run ends.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,6 +21,7 @@ static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
 static void after_fork_in_child(void) {
   atomic_fetch_add(&aloop__current_forked, 1);
+  if (running != NULL) aloop__loop_inherit(running);
   running = NULL;
 }
 

@@ -30,7 +30,8 @@ static void change_poller(aloop_t *loop, void *fresh) {
   int64_t before = aloop__clock_now(loop);
   loop->poller->close(loop->poller_state);
   loop->poller_state = fresh;
-  loop->fork_generation = aloop__current_forks(); /* it is this process's own */
+  unsigned forks = aloop__current_forks();
+  if (loop->fork_generation != forks) loop->fork_generation = forks; /* it is this process's own */
   int64_t after = aloop__clock_now(loop);
   if (after < before) loop->clock_offset += before - after; /* a clock of its own began again */
 }
@@ -60,21 +61,31 @@ static int tell_rooms(aloop_t *loop) {
   return 0;
 }
 
-int aloop_after_fork(aloop_t *loop) {
-  int rc = aloop__loop_enter(loop);
-  if (rc < 0) return rc;
-  if (loop->fork_generation == aloop__current_forks()) return 0;
-  rc = aloop__mailbox_after_fork(loop);
+static int begin_anew(aloop_t *loop) {
+  int rc = aloop__mailbox_after_fork(loop);
   if (rc < 0) return rc;
   /* The inherited wake-up descriptor is shared with the parent: a wake-up meant for one would be eaten by the
    * other. The watch of the new one is only noted by now, like all that the child has changed. */
   aloop__wake_close(loop);
   rc = aloop__wake_open(loop);
   if (rc == 0) rc = tell_rooms(loop);
-  if (rc == 0) rc = aloop__loop_rebuild(loop);
+  return rc == 0 ? aloop__loop_rebuild(loop) : rc;
+}
+
+/* Destructors and the exception handler, who are called meanwhile, find the loop running: as in a run it can
+ * neither be closed nor run by them. */
+int aloop_after_fork(aloop_t *loop) {
+  int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
+  if (loop->fork_generation == aloop__current_forks()) return 0;
+  aloop_t *other = aloop__current_run(loop);
+  if (other == loop) return aloop__misuse(loop, ALOOP_ERUNNING, "aloop_after_fork is at work on this loop");
+  loop->thread = pthread_self();
+  aloop__loop_set_running(loop, true);
+  rc = begin_anew(loop);
   aloop__loop_set_running(loop, false);
-  return 0;
+  aloop__current_run(other);
+  return rc;
 }
 
 /* A poller of one thread is told of its host by an argument. */
@@ -97,7 +108,8 @@ int aloop_backend_fd(const aloop_t *loop) {
 int64_t aloop_next_timeout(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
-  if (loop->head != loop->tail || loop->attention != 0 || aloop__mailbox_pending(loop)) return 0;
+  uint32_t attention = loop->attention & ~(uint32_t)ALOOP__INHERITED;
+  if (loop->head != loop->tail || attention != 0 || aloop__mailbox_pending(loop)) return 0;
   int64_t deadline = aloop__timers_next(loop);
   if (deadline == ALOOP__NEVER) return ALOOP_FOREVER;
   int64_t wait = deadline - aloop_update_time(loop);

@@ -40,10 +40,15 @@ enum { BATCH = 256, STRIDE_MAX = 64, STALE_POLLS_MAX = 64 };
 
 #define NO_LOOP "the loop is NULL"
 
+bool aloop__loop_runs_here(const aloop_t *loop) {
+  return aloop__loop_is_running(loop) &&
+         (loop->fork_generation == aloop__current_forks_seen() || aloop_running_loop() == loop);
+}
+
 int aloop__loop_thread(aloop_t *loop) {
   if (ALOOP_UNLIKELY(loop == NULL)) return aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
   if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_DEBUG) == 0)) return 0;
-  if (!aloop__loop_is_running(loop) || pthread_equal(loop->thread, pthread_self())) return 0;
+  if (!aloop__loop_runs_here(loop) || pthread_equal(loop->thread, pthread_self())) return 0;
   return aloop__misuse(loop, ALOOP_ENOTLOOPTHREAD,
                        "called from a thread that does not run this loop; use aloop_call_soon_threadsafe");
 }
@@ -212,7 +217,7 @@ static void drop_ready(aloop_t *loop) {
 int aloop_close(aloop_t *loop) {
   int rc = aloop__loop_thread(loop);
   if (rc < 0) return rc;
-  if (aloop__loop_is_running(loop))
+  if (aloop__loop_runs_here(loop))
     return aloop__misuse(loop, ALOOP_ERUNNING, "a running loop cannot be closed");
   if (loop->guard & ALOOP__GUARD_CLOSED) return 0;
   aloop__loop_hold(loop); /* what ends may free it */
@@ -569,6 +574,32 @@ ALOOP_INLINE int quiet_turns(aloop_t *loop, aloop_poll_event_t *batch) {
 
 /* ---- Running --------------------------------------------------------------------------------------------- */
 
+enum { OVER = ALOOP__STOPPING | ALOOP__INHERITED };
+
+void aloop__loop_inherit(aloop_t *loop) {
+  aloop__loop_attend(loop, ALOOP__INHERITED);
+  aloop__loop_interrupt(loop);
+  loop->stop_error = ALOOP_ECHILD;
+  loop->batch_end = NULL;
+  for (int i = 0; i < ALOOP__ROOMS; i++)
+    if (loop->rooms[i] != NULL && loop->rooms[i]->forked != NULL) loop->rooms[i]->forked(loop, loop->rooms[i]);
+}
+
+/* A child's own run, inside the callback that forked. */
+static ALOOP_NOINLINE void forget_inherited_run(aloop_t *loop) {
+  loop->attention &= ~(uint32_t)ALOOP__INHERITED;
+  if (loop->stop_error == ALOOP_ECHILD) loop->stop_error = 0;
+}
+
+/* The callback that forked has returned in the child. The poller and the wake-up descriptor are the parent's;
+ * or the child has its own, and no run has used them yet. */
+static ALOOP_NOINLINE int end_inherited_run(aloop_t *loop) {
+  loop->attention &= ~(uint32_t)OVER;
+  loop->stop_error = 0;
+  aloop__loop_set_running(loop, false);
+  return ALOOP_ECHILD;
+}
+
 static int begin_run(aloop_t *loop) {
   int rc = aloop__loop_enter(loop);
   if (rc < 0) return rc;
@@ -581,6 +612,7 @@ static int begin_run(aloop_t *loop) {
     aloop__current_run(other);
     return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
   }
+  if (ALOOP_UNLIKELY(loop->attention & ALOOP__INHERITED)) forget_inherited_run(loop);
   loop->thread = pthread_self();
   aloop__loop_set_running(loop, true);
   loop->run_started = aloop__clock_ticks();
@@ -588,6 +620,7 @@ static int begin_run(aloop_t *loop) {
 }
 
 static int end_run(aloop_t *loop, int rc) {
+  if (ALOOP_UNLIKELY(loop->attention & ALOOP__INHERITED)) return end_inherited_run(loop);
   if (loop->poller->flush != NULL) loop->poller->flush(loop->poller_state);
   aloop__current_run(NULL);
   /* Whoever waits for the next run, a host perhaps, has to be woken by a post. One that is there already is
@@ -613,10 +646,10 @@ int aloop_run_forever(aloop_t *loop) {
     if (!is_idle(loop) && may_skip_poll(loop)) {
       do skipping_turns(loop);
       while (!is_idle(loop) && may_skip_poll(loop));
-      if (loop->attention & ALOOP__STOPPING) break;
+      if (loop->attention & OVER) break;
     }
     rc = is_quiet(loop) ? quiet_turns(loop, batch) : turn(loop, ALOOP_FOREVER, batch);
-  } while (rc >= 0 && (loop->attention & ALOOP__STOPPING) == 0);
+  } while (rc >= 0 && (loop->attention & OVER) == 0);
   loop->context = base;
   return end_run(loop, rc);
 }
@@ -655,5 +688,5 @@ int aloop_stop_with_error(aloop_t *loop, int error) {
 
 bool aloop_is_running(const aloop_t *loop) {
   if (loop == NULL) aloop__misuse(NULL, ALOOP_EINVAL, NO_LOOP);
-  return loop != NULL && aloop__loop_is_running(loop);
+  return loop != NULL && aloop__loop_runs_here(loop);
 }

@@ -36,6 +36,9 @@ typedef struct aloop__room {
   /* In the child, inside aloop_after_fork, before the watches are registered anew; may be called again if a
    * later step failed. NULL: nothing to do. */
   int (*after_fork)(aloop_t *loop, struct aloop__room *room);
+  /* In the child of a fork inside a callback, at once: forgets what the parent is about to send. It runs inside
+   * fork, and only stores. NULL: nothing to do. */
+  void (*forked)(aloop_t *loop, struct aloop__room *room);
   /* Somebody wrote to the wake-up descriptor (aloop__wake_signal): how another thread is heard that has no
    * memory for a post. NULL: nothing to do. */
   void (*woken)(aloop_t *loop, struct aloop__room *room);
@@ -70,8 +73,8 @@ typedef struct aloop__requests {
 /* Reasons for the public calls to leave their fast path. */
 enum { ALOOP__GUARD_CLOSED = 1, ALOOP__GUARD_DEBUG = 2, ALOOP__GUARD_HOOK = 4 };
 
-/* Bits of `attention`. */
-enum { ALOOP__STOPPING = 1, ALOOP__STALLED = 2, ALOOP__TURN_END = 4 };
+/* Bits of `attention`. INHERITED: the run is that of the parent of a fork. */
+enum { ALOOP__STOPPING = 1, ALOOP__STALLED = 2, ALOOP__TURN_END = 4, ALOOP__INHERITED = 8 };
 
 /* Positions start here, so that handles below are free to carry error codes. */
 enum { ALOOP__FIRST_POSITION = 4096 };
@@ -244,6 +247,7 @@ static inline void aloop__loop_interrupt(aloop_t *loop) {
   loop->look_up = 0;
 }
 
+/* In a callback too, and in the child of a fork inside one. */
 static inline bool aloop__loop_is_running(const aloop_t *loop) {
   return atomic_load_explicit(&loop->running, memory_order_relaxed);
 }
@@ -256,6 +260,13 @@ static inline void aloop__loop_set_running(aloop_t *loop, bool running) {
 static inline uint64_t aloop__loop_callbacks(const aloop_t *loop) {
   return loop->head + loop->beside_head;
 }
+
+/* Whether it runs in this process: true in none of its children, but while aloop_after_fork is at work. */
+bool aloop__loop_runs_here(const aloop_t *loop);
+
+/* In the child of a fork inside a callback of this loop, inside fork: when the callback returns, the run is
+ * over. */
+void aloop__loop_inherit(aloop_t *loop);
 
 /* Tells a host that a turn is due sooner than it may think. */
 void aloop__loop_armed(aloop_t *loop);

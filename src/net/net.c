@@ -30,6 +30,11 @@ static int after_fork(aloop_t *loop, aloop__room_t *room) {
   return 0;
 }
 
+static void forked(aloop_t *loop, aloop__room_t *room) {
+  (void)loop;
+  aloop__cork_empty(&((aloop__net_t *)(void *)room)->cork);
+}
+
 static void close_net(aloop_t *loop, aloop__room_t *room) {
   aloop__net_t *net = (aloop__net_t *)(void *)room;
   if (net->spare_fd >= 0) close(net->spare_fd);
@@ -72,6 +77,7 @@ static ALOOP_NOINLINE aloop__net_t *open_net(aloop_t *loop) {
   net->room.woken = aloop__spread_woken;
   net->room.turn_over = turn_over;
   net->room.after_fork = after_fork;
+  net->room.forked = forked;
   aloop__list_init(&net->spreads);
   net->spare_fd = -1;
   net->read_memory = read_memory;

@@ -469,6 +469,145 @@ static void a_callback_may_fork(void **state) {
   run_turn(env->loop);
 }
 
+/* The loop of a child that forked in a callback, and what it must find there. */
+typedef struct stray {
+  env_t *env;
+  int (*act)(env_t *env); /* in the child, before the callback returns */
+  pid_t child;            /* 0: this is it */
+  int status;
+  int fds[3];
+  int calls;
+} stray_t;
+
+static void fork_and_return(aloop_t *loop, void *arg) {
+  stray_t *stray = arg;
+  (void)loop;
+  stray->child = fork();
+  if (stray->child != 0) {
+    assert_int_equal(waitpid(stray->child, &stray->status, 0), stray->child);
+    return;
+  }
+  alarm(20);
+  int rc = stray->act(stray->env);
+  if (rc != 0) _exit(rc);
+}
+
+static int do_nothing(env_t *env) {
+  return aloop_is_running(env->loop) ? 1 : 0;
+}
+
+static int tell(env_t *env) {
+  return aloop_after_fork(env->loop) == 0 && !aloop_is_running(env->loop) ? 0 : 2;
+}
+
+static int stop_too(env_t *env) {
+  return aloop_stop(env->loop) == 0 ? 0 : 3;
+}
+
+static int (*const acts[])(env_t *env) = {do_nothing, tell, stop_too};
+
+/* The run has ended in the child, which goes on with what is left when it is told to. */
+static int go_on_alone(stray_t *stray, int rc) {
+  aloop_t *loop = stray->env->loop;
+  if (rc != ALOOP_ECHILD || stray->calls != 1 || stray->fds[2] != 0 || aloop_running_loop() != NULL) return 4;
+  if (stray->act != tell && aloop_run_once(loop, 0) != ALOOP_ECHILD) return 5;
+  if (aloop_after_fork(loop) != 0 || aloop_run_once(loop, ALOOP_SECONDS(1)) != 2) return 6;
+  if (stray->calls != 2 || stray->fds[2] != 1 || aloop_next_timeout(loop) != ALOOP_FOREVER) return 7;
+  aloop_free(loop);
+  return 0;
+}
+
+static void a_callback_that_returns_in_a_child_ends_the_run_there(void **state) {
+  env_t *env = *state;
+  if (on_poller(env, "kqueue")) skip(); /* libkqueue's child may only exec */
+  for (size_t i = 0; i < 2 * sizeof acts / sizeof acts[0]; i++) {
+    stray_t stray = {.env = env, .act = acts[i / 2]};
+    make_pipe(stray.fds);
+    assert_int_equal(aloop_add_reader(env->loop, stray.fds[0], take_byte, stray.fds), 0);
+    assert_int_equal(write(stray.fds[1], "x", 1), 1);
+    aloop_call_soon(env->loop, count, &stray.calls);
+    aloop_call_soon(env->loop, fork_and_return, &stray);
+    aloop_call_soon(env->loop, count, &stray.calls);
+    if (i % 2 == 0) aloop_stop(env->loop);
+    int rc = i % 2 == 0 ? aloop_run_forever(env->loop) : aloop_run_once(env->loop, 0);
+    if (stray.child == 0) _exit(go_on_alone(&stray, rc));
+    assert_int_equal(stray.status, 0);
+    assert_true(rc >= 0 && stray.calls == 2);
+    assert_int_equal(write(stray.fds[1], "x", 1), 1); /* the child has read the other one */
+    while (stray.fds[2] == 0) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+    aloop_remove_reader(env->loop, stray.fds[0]);
+    close(stray.fds[0]);
+    close(stray.fds[1]);
+  }
+}
+
+/* With no descriptors left for the child. */
+static int give_up_inside(env_t *env, void *arg) {
+  struct rlimit limit, none;
+  (void)arg;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1;
+  none = limit;
+  none.rlim_cur = 0;
+  setrlimit(RLIMIT_NOFILE, &none);
+  if (aloop_after_fork(env->loop) != ALOOP_EMFILE) return 2;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  aloop_free(env->loop);
+  return env->live == 0 ? 0 : 3;
+}
+
+static int free_inside(env_t *env, void *arg) {
+  (void)arg;
+  aloop_free(env->loop);
+  return env->live == 0 ? 0 : 1;
+}
+
+static void fork_to_free(aloop_t *loop, void *env) {
+  (void)loop;
+  expect_of_child(env, free_inside, NULL);
+  expect_of_child(env, give_up_inside, NULL);
+}
+
+static void a_child_may_free_the_loop_inside_a_callback(void **state) {
+  env_t *env = *state;
+  aloop_call_soon(env->loop, fork_to_free, env);
+  run_turn(env->loop);
+}
+
+static int begin_again(env_t *env, void *arg) {
+  int calls = 0;
+  if (aloop_is_running(env->loop) || env->reports != 0) return 1;
+  if (arg != NULL && aloop_after_fork(env->loop) != 0) return 2;
+  if (arg != NULL && aloop_call_soon_threadsafe(env->loop, count, &calls) != 0) return 3;
+  if (arg != NULL && (aloop_run_once(env->loop, 0) != 1 || calls != 1)) return 4;
+  aloop_free(env->loop);
+  return env->live == 0 && env->reports == 0 ? 0 : 5;
+}
+
+static void *fork_elsewhere(void *arg) {
+  env_t *env = arg;
+  expect_of_child(env, begin_again, NULL);
+  expect_of_child(env, begin_again, env);
+  return NULL;
+}
+
+static void let_another_thread_fork(aloop_t *loop, void *env) {
+  pthread_t thread;
+  (void)loop;
+  assert_int_equal(pthread_create(&thread, NULL, fork_elsewhere, env), 0);
+  assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+/* Debug mode knows that the loop runs in no thread of the child. */
+static void a_thread_that_does_not_run_the_loop_may_fork(void **state) {
+  env_t *env = *state;
+  for (int debug = 0; debug < 2; debug++) {
+    assert_int_equal(aloop_set_debug(env->loop, debug != 0), 0);
+    assert_int_equal(aloop_set_slow_callback_duration(env->loop, ALOOP_SECONDS(1000)), 0);
+    aloop_call_soon(env->loop, let_another_thread_fork, env);
+    run_turn(env->loop);
+  }
+}
+
 static int make_another(env_t *env, void *arg) {
   aloop_t *loop;
   int calls = 0;
@@ -495,4 +634,5 @@ TESTS(T(a_host_hears_of_io), T(a_host_hears_of_timers), T(a_host_hears_of_each_p
       T(the_hook_tells_of_what_is_due_sooner), T(the_hook_is_silent_inside_a_turn), T(nonsense_is_refused),
       T(without_a_fork_there_is_nothing_to_do), T(in_a_child_the_loop_must_be_told),
       T(parent_and_child_keep_what_was_scheduled_and_watched), T(a_callback_may_fork),
-      T(a_new_loop_works_in_a_child))
+      T(a_callback_that_returns_in_a_child_ends_the_run_there), T(a_child_may_free_the_loop_inside_a_callback),
+      T(a_thread_that_does_not_run_the_loop_may_fork), T(a_new_loop_works_in_a_child))

@@ -640,16 +640,58 @@ static void the_end_of_an_argument_may_close_the_loop(void **state) {
   end_pool(pool);
 }
 
-TESTS(T(the_end_of_an_argument_may_close_the_loop), T(a_job_returns_its_number), T(a_job_fails_with_its_code),
-      T(an_owned_argument_becomes_the_object), T(the_argument_of_a_failed_job_is_destroyed),
-      T(every_job_of_a_flood_ends), T(a_waiting_job_is_taken_back), T(a_running_job_goes_on_unheard),
-      T(a_running_job_outlives_its_loop), T(ending_the_future_otherwise_takes_the_job_back),
-      T(an_argument_that_is_not_owned_is_left_alone), T(a_taken_object_is_the_callers),
-      T(closing_drops_jobs_that_wait), T(a_job_that_ended_unheard_goes_with_the_loop),
-      T(a_job_of_a_closed_loop_can_be_dropped), T(a_job_that_has_run_is_not_taken_back),
-      T(a_flood_is_heard_in_parts), T(jobs_end_in_the_order_in_which_they_finished),
-      T(cancelling_at_any_moment_destroys_once), T(loops_in_two_threads_share_a_pool),
-      T(an_end_needs_no_memory_to_be_told), T(lack_of_memory_loses_nothing), T(mistakes_are_explained),
-      T(a_closed_loop_refuses), T(numbers_that_are_no_codes_are_out_of_range), T(the_dump_counts_jobs),
-      T(in_a_child_jobs_under_way_end), T(in_a_child_the_default_pool_is_made_anew),
-      T(a_child_may_free_the_loop_at_once), T(what_ended_before_the_fork_is_heard_in_the_child))
+static void free_from_argument(void *arg) {
+  closer_t *closer = arg;
+  if (closer->loop == NULL) return;
+  closer->destroyed++;
+  CHILD_CHECK(aloop_after_fork(closer->loop) == ALOOP_ERUNNING);
+  CHILD_CHECK(aloop_run_once(closer->loop, 0) == ALOOP_ECHILD);
+  CHILD_CHECK(aloop_close(closer->loop) == ALOOP_ERUNNING);
+  aloop_free(closer->loop);
+}
+
+/* Closing a loop that is made usable is as closing one that runs. */
+static void an_argument_that_ends_in_a_child_cannot_close_the_loop(void **state) {
+  env_t *env = *state;
+  gate_t gate;
+  gate_init(&gate);
+  aloop_executor_t *pool = make_pool(1);
+  closer_t closer = {.loop = env->loop};
+  aloop_future_t *busy = aloop_run_in_executor(env->loop, pool, pass_gate, &gate);
+  const aloop_job_options_t options = {
+      .size = sizeof options, .fn = do_nothing, .arg = &closer, .destroy = free_from_argument};
+  gate_await(&gate, 1);
+  aloop_future_t *waiting = aloop_submit(env->loop, pool, &options);
+  pid_t pid = fork();
+  if (pid == 0) {
+    alarm(20);
+    CHILD_CHECK(aloop_after_fork(env->loop) == 0);
+    CHILD_CHECK(closer.destroyed == 1 && !aloop_is_closed(env->loop) && !aloop_is_running(env->loop));
+    CHILD_CHECK(aloop_future_result(waiting) == ALOOP_ECHILD);
+    CHILD_CHECK(aloop_run_once(env->loop, 0) >= 0);
+    aloop_free(env->loop);
+    _exit(0);
+  }
+  assert_child_well(pid);
+  gate_open(&gate);
+  assert_int_equal(run_future(env->loop, waiting), 0);
+  closer.loop = NULL;
+  aloop_future_unref(busy);
+  aloop_future_unref(waiting);
+  end_pool(pool);
+}
+
+TESTS(T(an_argument_that_ends_in_a_child_cannot_close_the_loop), T(the_end_of_an_argument_may_close_the_loop),
+      T(a_job_returns_its_number), T(a_job_fails_with_its_code), T(an_owned_argument_becomes_the_object),
+      T(the_argument_of_a_failed_job_is_destroyed), T(every_job_of_a_flood_ends),
+      T(a_waiting_job_is_taken_back), T(a_running_job_goes_on_unheard), T(a_running_job_outlives_its_loop),
+      T(ending_the_future_otherwise_takes_the_job_back), T(an_argument_that_is_not_owned_is_left_alone),
+      T(a_taken_object_is_the_callers), T(closing_drops_jobs_that_wait),
+      T(a_job_that_ended_unheard_goes_with_the_loop), T(a_job_of_a_closed_loop_can_be_dropped),
+      T(a_job_that_has_run_is_not_taken_back), T(a_flood_is_heard_in_parts),
+      T(jobs_end_in_the_order_in_which_they_finished), T(cancelling_at_any_moment_destroys_once),
+      T(loops_in_two_threads_share_a_pool), T(an_end_needs_no_memory_to_be_told),
+      T(lack_of_memory_loses_nothing), T(mistakes_are_explained), T(a_closed_loop_refuses),
+      T(numbers_that_are_no_codes_are_out_of_range), T(the_dump_counts_jobs), T(in_a_child_jobs_under_way_end),
+      T(in_a_child_the_default_pool_is_made_anew), T(a_child_may_free_the_loop_at_once),
+      T(what_ended_before_the_fork_is_heard_in_the_child))

@@ -503,7 +503,7 @@ static void an_answer_keeps_its_place_behind_it(void **state) {
 
 static int close_in_child(row_t *row) {
   aloop_transport_close(row->tape.transport);
-  aloop_free(row->tape.env->loop); /* refused: the loop runs */
+  aloop_free(row->tape.env->loop); /* here it does not run */
   return 0;
 }
 
@@ -548,6 +548,37 @@ static void a_child_leaves_it_to_its_parent(void **state) {
   }
 }
 
+static pid_t child_of_answer;
+
+/* The child returns from data_received. */
+static void answer_and_fork(tape_t *tape) {
+  int status = -1;
+  answer_late(tape);
+  child_of_answer = fork();
+  if (child_of_answer == 0) {
+    alarm(20);
+    return;
+  }
+  assert_int_equal(waitpid(child_of_answer, &status, 0), child_of_answer);
+  assert_int_equal(status, 0);
+}
+
+static void an_answer_that_waits_leaves_the_parent_alone(void **state) {
+  env_t *env = *state;
+  if (on_poller(env, "kqueue")) skip(); /* libkqueue's child may only exec */
+  row_t *row = open_row(env);
+  row->tape.on[DATA] = answer_and_fork;
+  child_of_answer = -1;
+  say(row->peer, "what");
+  while (row->tape.calls[DATA] == 0) {
+    int rc = aloop_run_once(env->loop, ALOOP_SECONDS(1));
+    if (child_of_answer == 0) _exit(rc == ALOOP_ECHILD ? 0 : 1);
+    assert_true(rc >= 0);
+  }
+  expect_now(row, row->peer, "what!");
+  end_row(row);
+}
+
 /* ---- Tasks ---------------------------------------------------------------------------------------------- */
 
 static int64_t write_in_steps(aloop_t *loop, void *arg) {
@@ -580,4 +611,5 @@ TESTS(T(later_writes_of_a_callback_leave_together), T(the_first_write_of_each_ca
       T(what_the_socket_does_not_take_follows), T(a_full_socket_is_not_tried_again),
       T(a_failing_socket_is_reported_at_the_end), T(the_end_of_its_connection_ends_it),
       T(without_memory_every_write_goes_at_once), T(an_answer_keeps_its_place_behind_it),
-      T(a_child_leaves_it_to_its_parent), T(a_task_that_waits_leaves_nothing_behind))
+      T(an_answer_that_waits_leaves_the_parent_alone), T(a_child_leaves_it_to_its_parent),
+      T(a_task_that_waits_leaves_nothing_behind))
