@@ -90,14 +90,7 @@ static completion_transport_t *of(aloop_transport_t *transport) {
 }
 
 bool aloop__completion_cancel(aloop_t *loop, uint64_t name) {
-  struct io_uring_sqe *request = aloop__ring_request(aloop__completion_of(loop));
-  if (request == NULL) return false;
-  request->opcode = IORING_OP_ASYNC_CANCEL;
-  request->fd = -1;
-  request->addr = name;
-  request->flags = IOSQE_CQE_SKIP_SUCCESS;
-  request->user_data = ALOOP__RING_SILENT;
-  return true;
+  return aloop__ring_cancel(aloop__completion_of(loop), &loop->allocator, name);
 }
 
 /* ---- Receiving ------------------------------------------------------------------------------------------- */

@@ -13,6 +13,10 @@
  * stopping those behind it. The completion queue is eight times as long; if it runs over, the kernel keeps the
  * rest and hands it out when we enter (NODROP, required), so nothing is ever lost.
  *
+ * A cancel must not get lost, because a request keeps its file open. The kernel may take nothing when memory is
+ * short; what the full queue has no room for is noted then, and goes out with one of the next calls. Until it
+ * has, no call waits.
+ *
  * The queues are memory shared with the kernel, and so with the child of a fork, which must not touch them:
  * requests that the child wrote would be the parent's.
  *
@@ -203,13 +207,44 @@ static int enable(aloop__ring_t *ring) {
   return rc;
 }
 
+static inline uint32_t count_queued(const aloop__ring_t *ring) {
+  return ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire);
+}
+
+static inline bool has_room(const aloop__ring_t *ring) {
+  return count_queued(ring) < ring->sq_size;
+}
+
+static struct io_uring_sqe *next_request(aloop__ring_t *ring) {
+  struct io_uring_sqe *request = &ring->sqes[ring->tail++ & ring->sq_mask];
+  memset(request, 0, sizeof *request);
+  return request;
+}
+
+/* Not by POLL_REMOVE: that leaves a request alone that is about to be answered (EALREADY), and if the answer is
+ * not its end, it stays armed and keeps its file open for good. */
+static void put_cancel(struct io_uring_sqe *request, uint64_t name) {
+  request->opcode = IORING_OP_ASYNC_CANCEL;
+  request->fd = -1;
+  request->addr = name;
+  request->flags = IOSQE_CQE_SKIP_SUCCESS;
+  request->user_data = ALOOP__RING_SILENT;
+}
+
+/* Returns whether all that is owed is in the queue now. */
+static ALOOP_NOINLINE bool pay(aloop__ring_t *ring) {
+  while (ring->owed_count > 0 && has_room(ring)) put_cancel(next_request(ring), ring->owed[--ring->owed_count]);
+  return ring->owed_count == 0;
+}
+
 int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {
   if (ALOOP_UNLIKELY(aloop__ring_is_inherited(ring))) return ALOOP_EEXIST;
+  if (ALOOP_UNLIKELY(ring->owed_count > 0) && !pay(ring)) wait = false;
   if (ALOOP_UNLIKELY(!ring->enabled)) {
     int rc = enable(ring);
     if (rc < 0) return rc;
   }
-  uint32_t submit = ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire);
+  uint32_t submit = count_queued(ring);
   atomic_store_explicit(ring->sq_tail, ring->tail, memory_order_release);
   int rc;
   if (wait && timeout > 0) {
@@ -225,13 +260,24 @@ int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {
 
 struct io_uring_sqe *aloop__ring_request(aloop__ring_t *ring) {
   if (ALOOP_UNLIKELY(aloop__ring_is_inherited(ring))) return NULL;
-  if (ALOOP_UNLIKELY(ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) >= ring->sq_size)) {
+  if (ALOOP_UNLIKELY(!has_room(ring))) {
     aloop__ring_enter(ring, false, 0);
-    if (ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) >= ring->sq_size) return NULL;
+    if (!has_room(ring)) return NULL;
   }
-  struct io_uring_sqe *request = &ring->sqes[ring->tail++ & ring->sq_mask];
-  memset(request, 0, sizeof *request);
-  return request;
+  return next_request(ring);
+}
+
+bool aloop__ring_cancel(aloop__ring_t *ring, const aloop_allocator_t *allocator, uint64_t name) {
+  struct io_uring_sqe *request = aloop__ring_request(ring);
+  if (ALOOP_LIKELY(request != NULL)) {
+    put_cancel(request, name);
+    return true;
+  }
+  if (aloop__ring_is_inherited(ring)) return false;
+  if (aloop__poller_reserve(allocator, &ring->owed, &ring->owed_room, ring->owed_count + 1, sizeof name) < 0)
+    return false;
+  ring->owed[ring->owed_count++] = name;
+  return true;
 }
 
 #else

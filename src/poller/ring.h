@@ -79,12 +79,15 @@ typedef struct aloop__ring {
   size_t map_size;
   size_t sqes_size;
   unsigned forks; /* of the process that opened it */
+
+  uint64_t *owed; /* cancels that there was no room for: names of requests */
+  size_t owed_count, owed_room;
 } aloop__ring_t;
 
 /* `hosted`: its descriptor shall tell of completions without being asked. `*reason` says in words what is
  * missing, if anything is. */
 int aloop__ring_open(aloop__ring_t *ring, uint32_t entries, bool hosted, const char **reason);
-void aloop__ring_close(aloop__ring_t *ring);
+void aloop__ring_close(aloop__ring_t *ring); /* whose `owed` is the caller's to free */
 
 /* Why a ring cannot be opened, or NULL. */
 const char *aloop__ring_missing(void);
@@ -98,8 +101,9 @@ bool aloop__ring_is_inherited(const aloop__ring_t *ring);
  * the ring's; ALOOP_EAGAIN for "timed out" and "interrupted". */
 int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout);
 
+/* How much the kernel has not taken yet. */
 static inline uint32_t aloop__ring_prepared(const aloop__ring_t *ring) {
-  return ring->tail - atomic_load_explicit(ring->sq_tail, memory_order_relaxed);
+  return ring->tail - atomic_load_explicit(ring->sq_head, memory_order_acquire) + (uint32_t)ring->owed_count;
 }
 
 /* Hands over what was prepared now, if the ring belongs to a thread yet or nobody can know when one will enter:
@@ -110,6 +114,10 @@ static inline void aloop__ring_hand_over(aloop__ring_t *ring) {
 
 /* The next free request, cleared; the queue is handed over when it is full. NULL: the kernel took nothing. */
 struct io_uring_sqe *aloop__ring_request(aloop__ring_t *ring);
+
+/* Asks the kernel to end the request of that name; its completion comes all the same. While the kernel takes
+ * nothing the wish is kept. False: there is no memory to keep it in, or the ring is a parent's. */
+bool aloop__ring_cancel(aloop__ring_t *ring, const aloop_allocator_t *allocator, uint64_t name);
 
 /* Completions that are there, and taking the first ones off. */
 static inline uint32_t aloop__ring_completed(const aloop__ring_t *ring) {

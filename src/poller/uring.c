@@ -84,6 +84,7 @@ static void close_state(void *state) {
   uring_t *self = state;
   aloop_allocator_t allocator = self->allocator;
   aloop__ring_close(&self->ring);
+  aloop__poller_free(&allocator, self->ring.owed);
   aloop__poller_free(&allocator, self->slots);
   aloop__poller_free(&allocator, self->due);
   aloop__poller_free(&allocator, self);
@@ -136,18 +137,9 @@ static ALOOP_NOINLINE void arm_due(uring_t *self) {
   }
 }
 
-/* Not by POLL_REMOVE: that leaves a request alone that is about to be answered (EALREADY), and if the answer is
- * not its end, it stays armed and keeps its file open for good. */
 static void disarm(uring_t *self, int fd) {
   slot_t *slot = &self->slots[fd];
-  struct io_uring_sqe *request = aloop__ring_request(&self->ring);
-  if (request != NULL) {
-    request->opcode = IORING_OP_ASYNC_CANCEL;
-    request->fd = -1;
-    request->addr = name_of(fd, slot->sequence);
-    request->flags = IOSQE_CQE_SKIP_SUCCESS;
-    request->user_data = ALOOP__RING_SILENT;
-  }
+  aloop__ring_cancel(&self->ring, &self->allocator, name_of(fd, slot->sequence));
   slot->armed = 0;
   slot->sequence++; /* what still comes is stale */
 }

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
  * Queues of four requests and four completions under live connections: much more ends at once than they hold,
- * the kernel keeps the rest or ends the requests that stay, and nothing may be lost. On io_uring only.
+ * the kernel keeps the rest or ends the requests that stay, and nothing may be lost. And a kernel that takes no
+ * requests for a while. On io_uring only. wraps: syscall
  */
 #include "harness.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "crowd.h"
@@ -17,6 +21,25 @@
 #include "streams.h"
 
 #ifdef ALOOP_HAVE_IO_URING
+
+static bool takes_nothing; /* the kernel, for want of memory */
+
+/* As in support/faults.c. */
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+__attribute__((no_sanitize_address)) long __wrap_syscall(long number, ...) {
+  long arg[6] = {0};
+  int given = number == __NR_io_uring_enter ? 6 : 4;
+  va_list args;
+  va_start(args, number);
+  for (int i = 0; i < given; i++) arg[i] = va_arg(args, long);
+  va_end(args);
+  if (takes_nothing && number == __NR_io_uring_enter) {
+    errno = EAGAIN;
+    return -1;
+  }
+  return __real_syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+}
 
 static void use_short_queues(env_t *env) {
   use_completions(env);
@@ -160,7 +183,96 @@ static void datagrams_come_in_order(void **state) {
   end_post(&post, -1);
 }
 
-TESTS(T(no_byte_is_lost_and_every_receive_is_asked_for_again), T(a_pause_while_it_runs_over_keeps_the_order),
+/* ---- The kernel takes nothing ------------------------------------------------------------------------------ */
+
+enum { ENDS = 3 * 4 }; /* more than the queue holds */
+
+/* The end of a connection, which comes when the kernel has closed the other one. */
+static void expect_end(env_t *env, int fd) {
+  struct pollfd peer = {.fd = fd, .events = POLLIN};
+  char byte;
+  for (int i = 0; i < 10; i++) assert_true(aloop_run_once(env->loop, 0) >= 0);
+  assert_int_equal(poll(&peer, 1, 1000), 1);
+  assert_true(recv(fd, &byte, 1, 0) <= 0);
+}
+
+static void count(aloop_t *loop, void *arg) {
+  (void)loop;
+  ++*(int *)arg;
+}
+
+static void what_is_not_watched_any_more_is_closed_when_it_takes_requests_again(void **state) {
+  env_t *env = *state;
+  use_short_queues(env);
+  int fds[ENDS][2], calls = 0;
+  for (int i = 0; i < ENDS; i++) {
+    make_socketpair(fds[i]);
+    assert_int_equal(aloop_add_reader(env->loop, fds[i][0], count, &calls), 0);
+  }
+  settle(env->loop);
+  takes_nothing = true;
+  for (int i = 0; i < ENDS; i++) {
+    assert_int_equal(aloop_remove_reader(env->loop, fds[i][0]), 1);
+    close(fds[i][0]);
+  }
+  assert_int_equal(aloop_run_once(env->loop, ALOOP_SECONDS(5)), 0); /* it does not wait with that */
+  takes_nothing = false;
+  for (int i = 0; i < ENDS; i++) {
+    expect_end(env, fds[i][1]);
+    close(fds[i][1]);
+  }
+  assert_int_equal(calls, 0);
+}
+
+static void connections_are_closed_when_it_takes_requests_again(void **state) {
+  env_t *env = *state;
+  use_short_queues(env);
+  open_tapes(env);
+  takes_nothing = true;
+  for (int i = 0; i < MANY; i++) aloop_transport_abort(tapes[i].transport);
+  for (int i = 0; i < 5; i++) assert_true(aloop_run_once(env->loop, 0) >= 0);
+  takes_nothing = false;
+  for (int i = 0; i < MANY; i++) expect_end(env, peers[i]);
+  end_tapes();
+}
+
+static void servers_and_endpoints_give_their_ports_up_when_it_takes_requests_again(void **state) {
+  env_t *env = *state;
+  use_short_queues(env);
+  crowd_t crowd = {0};
+  aloop_server_t *servers[ENDS];
+  int ports[ENDS], udp_ports[ENDS];
+  static post_t posts[ENDS];
+  for (int i = 0; i < ENDS; i++) {
+    servers[i] = crowd_serve(env, &crowd);
+    ports[i] = aloop_server_port(servers[i]);
+    posts[i] = (post_t){.env = env};
+    udp_ports[i] = open_udp(&posts[i], &single_protocol);
+  }
+  settle(env->loop);
+  takes_nothing = true;
+  for (int i = 0; i < ENDS; i++) {
+    aloop_datagram_abort(posts[i].endpoint);
+    aloop_server_close(servers[i]);
+    aloop_server_unref(servers[i]);
+  }
+  for (int i = 0; i < 5; i++) assert_true(aloop_run_once(env->loop, 0) >= 0);
+  takes_nothing = false;
+  settle(env->loop);
+  for (int i = 0; i < ENDS; i++) {
+    end_post(&posts[i], -1);
+    int stream = socket(AF_INET, SOCK_STREAM, 0), dgram = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_int_equal(bind(stream, on_loopback(ports[i]), LOOPBACK_SIZE), 0);
+    assert_int_equal(bind(dgram, on_loopback(udp_ports[i]), LOOPBACK_SIZE), 0);
+    close(stream);
+    close(dgram);
+  }
+}
+
+TESTS(T(what_is_not_watched_any_more_is_closed_when_it_takes_requests_again),
+      T(connections_are_closed_when_it_takes_requests_again),
+      T(servers_and_endpoints_give_their_ports_up_when_it_takes_requests_again),
+      T(no_byte_is_lost_and_every_receive_is_asked_for_again), T(a_pause_while_it_runs_over_keeps_the_order),
       T(ends_among_much_else_are_all_told), T(all_connections_are_accepted), T(datagrams_come_in_order))
 
 #else
