@@ -186,7 +186,8 @@ int aloop_new(const aloop_options_t *options, aloop_t **out) {
   return 0;
 }
 
-/* Ends every object; what an end makes meanwhile is ended too. */
+/* Ends every object; what an end makes meanwhile is ended too. One without a reference is being destroyed, by
+ * whoever called us. */
 static void close_objects(aloop_t *loop) {
   aloop__list_t seen;
   aloop__list_init(&seen);
@@ -194,6 +195,7 @@ static void close_objects(aloop_t *loop) {
     aloop__object_t *object = ALOOP_CONTAINER_OF(loop->objects.next, aloop__object_t, link);
     aloop__list_remove(&object->link);
     aloop__list_append(&seen, &object->link);
+    if (object->refs == 0) continue;
     aloop__object_ref(object);
     object->kind->close(object);
     aloop__object_unref(object);

@@ -211,6 +211,13 @@ static int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg, alo
 
 /* ---- The end --------------------------------------------------------------------------------------------- */
 
+/* On a closed loop nobody is called. What goes with the contexts may let the future go. */
+static ALOOP_NOINLINE void end_unheard(aloop_future_t *future) {
+  aloop__object_ref(&future->object);
+  drop_callbacks(future);
+  drop(future);
+}
+
 /* Ends a pending future. The caller has set ptr and destroy, or stop is cleared here. The future may be gone
  * afterwards. */
 static void end(aloop_future_t *future, unsigned state, int64_t value) {
@@ -221,7 +228,7 @@ static void end(aloop_future_t *future, unsigned state, int64_t value) {
   future->unread = state == ALOOP__FAILED && value != ALOOP_ECANCELED && !future->ignored;
   if (future->count > 0) {
     if (future->object.loop->guard & ALOOP__GUARD_CLOSED)
-      drop_callbacks(future);
+      end_unheard(future);
     else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
       stall(future);
   }
@@ -594,23 +601,6 @@ int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, voi
   return rc < 0 ? rc : add_callback(future, fn, arg, loop->context);
 }
 
-/* Callbacks that wait for the end. */
-static int remove_waiting(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  int removed = 0;
-  for (uint32_t i = 0; i < future->count;) {
-    aloop__done_t done = *done_at(future, i);
-    if (done.fn != fn || done.arg != arg) {
-      i++;
-      continue;
-    }
-    future->count--;
-    for (uint32_t j = i; j < future->count; j++) *done_at(future, j) = *done_at(future, j + 1);
-    removed++;
-    aloop__map_unref(future->object.loop, done.context); /* last: a destructor may change the list */
-  }
-  return removed;
-}
-
 /* Callbacks of a done future keep their place in the list. */
 static int remove_due(aloop_future_t *future, uint32_t from, aloop_done_fn fn, void *arg) {
   int removed = 0;
@@ -620,6 +610,29 @@ static int remove_due(aloop_future_t *future, uint32_t from, aloop_done_fn fn, v
     done->fn = NULL;
     removed++;
   }
+  return removed;
+}
+
+/* Callbacks that wait for the end. With a context go values, whose destructors may change the list, end the
+ * future, or let it go. */
+static int remove_waiting(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  int removed = 0;
+  aloop__object_ref(&future->object);
+  for (uint32_t i = 0; future->state == ALOOP__PENDING && i < future->count;) {
+    aloop__done_t done = *done_at(future, i);
+    if (done.fn != fn || done.arg != arg) {
+      i++;
+      continue;
+    }
+    future->count--;
+    for (uint32_t j = i; j < future->count; j++) *done_at(future, j) = *done_at(future, j + 1);
+    removed++;
+    if (done.context == NULL) continue;
+    aloop__map_unref(future->object.loop, done.context);
+    i = 0;
+  }
+  if (future->state != ALOOP__PENDING) removed += remove_due(future, future->ran + future->queued, fn, arg);
+  drop(future);
   return removed;
 }
 

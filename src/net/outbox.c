@@ -171,6 +171,7 @@ void aloop__outbox_consume(aloop_t *loop, aloop__outbox_t *outbox, size_t size) 
 }
 
 void aloop__outbox_clear(aloop_t *loop, aloop__outbox_t *outbox) {
-  if (outbox->last != NULL) outbox->last->total = 0;
-  while (outbox->last != NULL) drop_first(loop, outbox);
+  aloop__outbox_t dropped = *outbox; /* which may be gone when the last chunk is released */
+  outbox->last = NULL;
+  while (dropped.last != NULL) drop_first(loop, &dropped);
 }

@@ -88,15 +88,21 @@ bool aloop__stream_stop(aloop_transport_t *transport, int error) {
   aloop__cork_drop(transport);
   transport->driver->detach(transport);
   if (transport->extras != NULL) aloop__stream_stop_timeouts(transport);
-  aloop__outbox_clear(loop, &transport->outbox);
   if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_lost(transport, error < 0 ? error : ALOOP_ECLOSED);
+  aloop__outbox_clear(loop, &transport->outbox); /* last: who releases bytes may do anything, and outside of a
+                                                    run close the loop */
   return true;
 }
 
 void aloop__stream_end(aloop_transport_t *transport, int error) {
-  if (!aloop__stream_stop(transport, error)) return;
-  queue_lost(transport);
-  if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
+  if (transport->object.state >= ALOOP__ENDING) return;
+  aloop__object_ref(&transport->object);
+  aloop__stream_stop(transport, error);
+  if (transport->object.state == ALOOP__ENDING) {
+    queue_lost(transport);
+    if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
+  }
+  aloop__object_unref(&transport->object);
 }
 
 void aloop__stream_end_by_user(aloop_transport_t *transport, int error) {

@@ -484,8 +484,8 @@ int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, 
   else if (transport->object.state < ALOOP__CLOSING && aloop__outbox_empty(&transport->outbox) && size > 0)
     n = try_send(transport, &part, 1);
   if (n < 0 || (size_t)n == size || transport->object.state >= ALOOP__CLOSING) {
-    if (release != NULL) release(arg);
     if (transport->driver->beneath != NULL) aloop__write_check_high(transport);
+    if (release != NULL) release(arg); /* last: it may free the loop */
   } else {
     note_first_unsent(transport);
     rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, data, size, (size_t)n, release,
