@@ -326,8 +326,10 @@ static ALOOP_NOINLINE void put_batch(aloop_datagram_t *endpoint, const aloop_mes
     int rc = keep(endpoint, &rest);
     if (rc < 0) errors.list[errors.count++] = rc;
   }
+  aloop__object_ref(&endpoint->object); /* outside of a run the protocol may free the loop */
   check_high(endpoint);
   report_all(endpoint, &errors);
+  aloop__object_unref(&endpoint->object);
 }
 
 /* The same; one alone goes a shorter way. */
@@ -557,6 +559,7 @@ static ALOOP_NOINLINE int64_t send_several(aloop_datagram_t *endpoint, const alo
   aloop_message_t checked[ALOOP__DGRAM_BATCH];
   size_t done = 0;
   int rc = 0;
+  aloop__object_ref(&endpoint->object);
   while (done < count && rc == 0) {
     unsigned taken = usual_ones(endpoint, messages + done, count - done);
     const aloop_message_t *accepted = taken > 0 ? messages + done : checked;
@@ -565,6 +568,7 @@ static ALOOP_NOINLINE int64_t send_several(aloop_datagram_t *endpoint, const alo
     put_behind(endpoint, accepted, taken);
     done += taken;
   }
+  aloop__object_unref(&endpoint->object);
   return done > 0 ? (int64_t)done : rc;
 }
 

@@ -4,6 +4,7 @@
  * makes them due, and close the loop or end what they belong to. Nothing may be touched that is gone, and nobody
  * called twice. pollers: all
  */
+#include "dgrams.h"
 #include "streams.h"
 
 #include <stdlib.h>
@@ -222,7 +223,51 @@ static void the_context_of_a_transport_may_close_the_loop(void **state) {
   finish_tape(&tape, fds[1]);
 }
 
-TESTS(T(the_object_of_a_future_may_free_the_loop), T(so_may_that_of_a_child),
+/* ---- Datagrams ------------------------------------------------------------------------------------------- */
+
+static void free_when_told(post_t *post) {
+  aloop_t *loop = post->env->loop;
+  post->env->loop = NULL;
+  aloop_free(loop);
+}
+
+static void finish_post(post_t *post, int peer) {
+  assert_true(post->lost);
+  if (peer >= 0) close(peer);
+}
+
+static void pause_writing_of_an_endpoint_may_free_the_loop(void **state) {
+  env_t *env = *state;
+  aloop_message_t messages[100];
+  for (size_t i = 0; i < 100; i++) messages[i] = (aloop_message_t){.data = "x", .size = 1};
+  post_t post = {.env = env, .on_pause = free_when_told};
+  int peer = open_pair(&post, &single_protocol);
+  fill_pair(&post);
+  assert_int_equal(aloop_datagram_set_write_buffer_limits(post.endpoint, 10000, 0), 0);
+  aloop_datagram_unref(post.endpoint);
+  for (int i = 0; i < 200 && env->loop != NULL; i++)
+    assert_true(aloop_datagram_send_many(post.endpoint, messages, 100) > 0);
+  assert_null(env->loop);
+  finish_post(&post, peer);
+}
+
+static void an_error_of_an_endpoint_may_free_the_loop(void **state) {
+  env_t *env = *state;
+  static const char large[70000];
+  aloop_message_t messages[3];
+  post_t post = {.env = env, .on_error = free_when_told};
+  struct sockaddr *address = on_loopback(open_udp(&post, &single_protocol));
+  for (size_t i = 0; i < 3; i++)
+    messages[i] = (aloop_message_t){
+        .data = large, .size = sizeof large, .address = address, .address_size = LOOPBACK_SIZE};
+  aloop_datagram_unref(post.endpoint);
+  assert_true(aloop_datagram_send_many(post.endpoint, messages, 3) > 0);
+  assert_null(env->loop);
+  finish_post(&post, -1);
+}
+
+TESTS(T(pause_writing_of_an_endpoint_may_free_the_loop), T(an_error_of_an_endpoint_may_free_the_loop),
+      T(the_object_of_a_future_may_free_the_loop), T(so_may_that_of_a_child),
       T(what_a_callback_leaves_behind_may_end_the_future),
       T(what_a_callback_leaves_behind_may_let_the_future_go), T(written_bytes_may_free_the_loop),
       T(unsent_bytes_may_free_the_loop), T(pause_writing_may_free_the_loop),
