@@ -188,6 +188,7 @@ static ALOOP_NOINLINE size_t deliver_pieces(aloop_transport_t *transport, aloop_
       return size;
     }
     taken += deliver_piece(transport, net, data + taken, size - taken);
+    if (transport->object.loop->stop_error != 0) break;
   }
   return taken;
 }

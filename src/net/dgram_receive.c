@@ -113,8 +113,9 @@ static bool is_whole(const aloop__dgrams_t *dgrams, int i) {
   return (dgrams->in[i].msg_hdr.msg_flags & MSG_TRUNC) == 0;
 }
 
+/* In the child of a fork inside a callback what is left is the parent's. */
 static bool is_open(const aloop_datagram_t *endpoint) {
-  return endpoint->state == ALOOP__OPEN;
+  return endpoint->state == ALOOP__OPEN && (endpoint->object.loop->attention & ALOOP__INHERITED) == 0;
 }
 
 static void deliver_one(aloop_datagram_t *endpoint, const aloop_message_t *message) {

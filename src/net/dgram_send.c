@@ -373,12 +373,17 @@ static bool is_corked(const aloop_datagram_t *endpoint) {
   return (endpoint->flags & ALOOP__DGRAM_CORKED) != 0;
 }
 
-static void put_gathered(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
-  unsigned count = dgrams->out_count;
-  if (count == 0) return;
+void aloop__dgrams_forget(aloop__dgrams_t *dgrams) {
+  if (dgrams == NULL) return;
   dgrams->out_count = 0;
   dgrams->out_used = 0;
   dgrams->out_size = 0;
+}
+
+static void put_gathered(aloop_datagram_t *endpoint, aloop__dgrams_t *dgrams) {
+  unsigned count = dgrams->out_count;
+  if (count == 0) return;
+  aloop__dgrams_forget(dgrams);
   put(endpoint, dgrams->out, count);
 }
 
@@ -389,12 +394,7 @@ void aloop__dgram_uncork(aloop_datagram_t *endpoint) {
 }
 
 void aloop__dgram_drop(aloop_datagram_t *endpoint) {
-  if (is_corked(endpoint)) {
-    aloop__dgrams_t *dgrams = aloop__dgrams_of(endpoint->object.loop);
-    dgrams->out_count = 0;
-    dgrams->out_used = 0;
-    dgrams->out_size = 0;
-  }
+  if (is_corked(endpoint)) aloop__dgrams_forget(aloop__dgrams_of(endpoint->object.loop));
   endpoint->flags &= (uint16_t)~ALOOP__DGRAM_CORKED;
   while (endpoint->first != NULL) forget_first(endpoint);
 }

@@ -31,8 +31,10 @@ static int after_fork(aloop_t *loop, aloop__room_t *room) {
 }
 
 static void forked(aloop_t *loop, aloop__room_t *room) {
+  aloop__net_t *net = (aloop__net_t *)(void *)room;
   (void)loop;
-  aloop__cork_empty(&((aloop__net_t *)(void *)room)->cork);
+  aloop__cork_empty(&net->cork);
+  aloop__dgrams_forget(net->dgrams);
 }
 
 static void close_net(aloop_t *loop, aloop__room_t *room) {

@@ -105,7 +105,7 @@ ALOOP_INLINE bool aloop__readiness_read_buffered(aloop_transport_t *transport, a
   size_t cost = n > ALOOP__LEAST_COST ? (size_t)n : ALOOP__LEAST_COST;
   if ((size_t)n < size || cost >= *budget) return false;
   *budget -= cost;
-  return aloop__stream_wants_read(transport);
+  return aloop__stream_wants_read(transport) && transport->object.loop->stop_error == 0;
 }
 
 /* One read into the shared buffer, which is all of a turn's budget. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "peers.h"
@@ -208,9 +209,42 @@ static void datagrams_nobody_wants_are_dropped(void **state) {
   end_post(&post, peer);
 }
 
-TESTS(T(each_comes_with_its_sender), T(empty_ones_come), T(the_largest_of_udp_comes_whole),
-      T(one_by_one_they_keep_their_order), T(in_batches_they_keep_their_order),
-      T(a_busy_socket_is_read_in_batches), T(a_quiet_socket_that_becomes_busy_is_read_in_batches),
-      T(alone_they_come_whole_and_with_their_sender), T(one_socket_leaves_turns_to_others),
-      T(what_fits_no_buffer_is_an_error), T(a_refusal_is_an_error_and_no_end),
-      T(datagrams_nobody_wants_are_dropped))
+static pid_t child_of_delivery;
+
+/* The child returns from the first datagram. */
+static void answer_and_fork(post_t *post, const void *data, size_t size, const struct sockaddr *address,
+                            socklen_t address_size) {
+  int status = -1;
+  assert_int_equal(aloop_datagram_sendto(post->endpoint, data, size, address, address_size), 0);
+  if (post->datagrams > 1) return;
+  child_of_delivery = fork();
+  if (child_of_delivery == 0) {
+    alarm(20);
+    return;
+  }
+  assert_int_equal(waitpid(child_of_delivery, &status, 0), child_of_delivery);
+  assert_int_equal(status, 0);
+}
+
+static void a_child_leaves_the_rest_to_its_parent(void **state) {
+  env_t *env = *state;
+  if (on_poller(env, "kqueue")) skip(); /* libkqueue's child may only exec */
+  post_t post = {.env = env, .on_data = answer_and_fork};
+  int peer = open_pair(&post, &single_protocol);
+  child_of_delivery = -1;
+  for (int i = 0; i < 3; i++) assert_int_equal(send(peer, "abc" + i, 1, 0), 1);
+  while (post.datagrams < 3) {
+    int rc = aloop_run_once(env->loop, ALOOP_SECONDS(1));
+    if (child_of_delivery == 0) _exit(rc == ALOOP_ECHILD && post.datagrams == 1 ? 0 : 1);
+    assert_true(rc >= 0);
+  }
+  assert_string_equal(lines_at(peer), "a\nb\nc\n");
+  end_post(&post, peer);
+}
+
+TESTS(T(a_child_leaves_the_rest_to_its_parent), T(each_comes_with_its_sender), T(empty_ones_come),
+      T(the_largest_of_udp_comes_whole), T(one_by_one_they_keep_their_order),
+      T(in_batches_they_keep_their_order), T(a_busy_socket_is_read_in_batches),
+      T(a_quiet_socket_that_becomes_busy_is_read_in_batches), T(alone_they_come_whole_and_with_their_sender),
+      T(one_socket_leaves_turns_to_others), T(what_fits_no_buffer_is_an_error),
+      T(a_refusal_is_an_error_and_no_end), T(datagrams_nobody_wants_are_dropped))

@@ -411,10 +411,31 @@ static void a_transport_is_in_the_metrics_and_the_dump(void **state) {
   assert_int_equal(metrics.watches, 0);
 }
 
-TESTS(T(descriptors_are_reused_without_mixing_bytes), T(a_lost_transport_answers_every_call),
-      T(a_transport_outlives_its_loop), T(null_is_no_transport), T(closing_the_loop_ends_open_connections),
-      T(closing_the_loop_calls_a_queued_end_once), T(connections_may_touch_each_other_while_the_loop_closes),
-      T(callbacks_see_the_context_of_creation), T(a_busy_connection_leaves_room_for_others),
-      T(a_tiny_buffer_does_not_keep_the_loop_busy),
+static void stop_hard(tape_t *tape) {
+  aloop_stop_with_error(tape->env->loop, ALOOP_EINTR);
+}
+
+/* What a protocol with a small buffer has not got yet waits for the next run. */
+static void a_fatal_stop_ends_the_reading(void **state) {
+  env_t *env = *state;
+  tape_t tape = {.env = env, .on[UPDATED] = stop_hard, .offer = 10};
+  int peer = open_tape(&tape, &buffered_protocol);
+  say(peer, "0123456789abcdefghij-the rest");
+  for (long calls = 1; calls <= 3; calls++) {
+    int rc = 0;
+    while (tape.calls[UPDATED] < calls) rc = aloop_run_once(env->loop, ALOOP_SECONDS(1));
+    assert_int_equal(rc, ALOOP_EINTR);
+    assert_int_equal(tape.calls[UPDATED], calls);
+  }
+  assert_int_equal(tape.size, 29);
+  assert_memory_equal(tape.bytes, "0123456789abcdefghij-the rest", 29);
+  end_tape(&tape, peer);
+}
+
+TESTS(T(a_fatal_stop_ends_the_reading), T(descriptors_are_reused_without_mixing_bytes),
+      T(a_lost_transport_answers_every_call), T(a_transport_outlives_its_loop), T(null_is_no_transport),
+      T(closing_the_loop_ends_open_connections), T(closing_the_loop_calls_a_queued_end_once),
+      T(connections_may_touch_each_other_while_the_loop_closes), T(callbacks_see_the_context_of_creation),
+      T(a_busy_connection_leaves_room_for_others), T(a_tiny_buffer_does_not_keep_the_loop_busy),
       T(a_host_learns_of_connections_made_and_ended_between_turns), T(out_of_memory_never_loses_an_end),
       T(an_end_that_cannot_be_queued_comes_later), T(a_transport_is_in_the_metrics_and_the_dump))
