@@ -176,6 +176,7 @@ void aloop__relay_lost(aloop_transport_t *transport, int error) {
 
 /* The stream goes on without us: an EOF that has come will come again, for the protocol. */
 static void go_on(aloop_transport_t *transport) {
+  if (transport->object.state >= ALOOP__ENDING) return;
   transport->flags &= ~(uint32_t)ALOOP__EOF_RECEIVED;
   aloop__stream_touch(transport, true, false);
   aloop__stream_update_reading(transport);
@@ -188,10 +189,13 @@ static void cancelled(aloop_future_t *future, void *arg) {
   aloop_transport_t *a = relay->sides[0].transport;
   aloop_transport_t *b = relay->sides[1].transport;
   bool closing = (future->object.loop->guard & ALOOP__GUARD_CLOSED) != 0;
+  aloop__object_ref(&a->object); /* outside of a run pause_writing may free the loop */
+  aloop__object_ref(&b->object);
   dissolve(relay, !closing);
-  if (closing) return;
-  go_on(a);
-  go_on(b);
+  if (!closing) go_on(a);
+  if (!closing) go_on(b);
+  aloop__object_unref(&a->object);
+  aloop__object_unref(&b->object);
 }
 
 /* ---- Ways that end --------------------------------------------------------------------------------------- */

@@ -187,8 +187,10 @@ aloop_future_t *aloop_sendfile(aloop_transport_t *transport, int file, int64_t o
   transport->extras->sendfile = op;
   aloop__future_set_operation(future, cancelled, transport);
   transport->flags |= ALOOP__SENDFILE;
+  aloop__object_ref(&transport->object); /* outside of a run pause_writing may free the loop */
   aloop__sendfile_go_on(transport);
   /* Only now: a file that the socket takes at once need not tell the poller that reading rests. */
   if (transport->flags & ALOOP__SENDFILE) aloop__stream_update_reading(transport);
+  aloop__object_unref(&transport->object);
   return future;
 }

@@ -67,7 +67,7 @@ aloop__splice_pipe_t *aloop__splice_take(aloop_t *loop) {
 
 void aloop__splice_give(aloop_t *loop, aloop__splice_pipe_t *pipe, bool empty) {
   aloop__net_t *net = aloop__net_of(loop);
-  if (!empty || net->pipes_count >= KEPT) {
+  if (!empty || net == NULL || net->pipes_count >= KEPT) {
     drop(loop, pipe);
     return;
   }

@@ -7,8 +7,10 @@
 #include "dgrams.h"
 #include "streams.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 typedef struct ender {
@@ -223,6 +225,55 @@ static void the_context_of_a_transport_may_close_the_loop(void **state) {
   finish_tape(&tape, fds[1]);
 }
 
+#ifdef __linux__
+/* The kernel has none, so that files are copied. */
+ssize_t sendfile(int out, int in, off_t *offset, size_t count);
+ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
+  (void)out, (void)in, (void)offset, (void)count;
+  errno = EINVAL;
+  return -1;
+}
+#endif
+
+static void pause_writing_may_free_the_loop_during_sendfile(void **state) {
+  env_t *env = *state;
+  char path[] = "/tmp/aloop-test-XXXXXX";
+  int file = mkstemp(path);
+  assert_true(file >= 0);
+  unlink(path);
+  assert_int_equal(ftruncate(file, 1000000), 0);
+  tape_t tape = {.env = env, .on[PAUSE] = free_on_pause};
+  int peer = open_full(&tape);
+  assert_int_equal(aloop_transport_set_write_buffer_limits(tape.transport, 0, 0), 0);
+  let_go(&tape);
+  aloop_future_t *future = aloop_sendfile(tape.transport, file, 0, 0, 0);
+  assert_null(env->loop);
+  assert_int_equal(aloop_future_result(future), ALOOP_ECLOSED);
+  aloop_future_unref(future);
+  finish_tape(&tape, peer);
+  close(file);
+}
+
+static void pause_writing_may_free_the_loop_after_a_relay(void **state) {
+  env_t *env = *state;
+  static const char bytes[100000];
+  tape_t a = {.env = env, .on[PAUSE] = free_on_pause}, b = {.env = env, .on[PAUSE] = free_on_pause};
+  int peer_a = open_full(&a), peer_b = open_tape(&b, &plain_protocol);
+  aloop_future_t *future = aloop_relay(a.transport, b.transport);
+  let_go(&a);
+  let_go(&b);
+  for (size_t sent = 0; sent < sizeof bytes;) {
+    ssize_t n = send(peer_b, bytes, sizeof bytes - sent, MSG_NOSIGNAL);
+    if (n > 0) sent += (size_t)n;
+    settle(env->loop);
+  }
+  assert_int_equal(aloop_future_cancel(future), 1);
+  assert_null(env->loop);
+  aloop_future_unref(future);
+  finish_tape(&a, peer_a);
+  finish_tape(&b, peer_b);
+}
+
 /* ---- Datagrams ------------------------------------------------------------------------------------------- */
 
 static void free_when_told(post_t *post) {
@@ -266,7 +317,8 @@ static void an_error_of_an_endpoint_may_free_the_loop(void **state) {
   finish_post(&post, -1);
 }
 
-TESTS(T(pause_writing_of_an_endpoint_may_free_the_loop), T(an_error_of_an_endpoint_may_free_the_loop),
+TESTS(T(pause_writing_may_free_the_loop_during_sendfile), T(pause_writing_may_free_the_loop_after_a_relay),
+      T(pause_writing_of_an_endpoint_may_free_the_loop), T(an_error_of_an_endpoint_may_free_the_loop),
       T(the_object_of_a_future_may_free_the_loop), T(so_may_that_of_a_child),
       T(what_a_callback_leaves_behind_may_end_the_future),
       T(what_a_callback_leaves_behind_may_let_the_future_go), T(written_bytes_may_free_the_loop),
