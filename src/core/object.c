@@ -7,19 +7,11 @@
  */
 #include "core/object.h"
 
-#include "core/loop.h"
 #include "core/memory.h"
+#include "core/short_lived.h"
 
 void aloop__object_init(aloop__object_t *object, aloop_t *loop, const aloop__kind_t *kind, const char *origin) {
-  object->loop = loop;
-  object->kind = kind;
-  object->origin = origin;
-  object->refs = 1;
-  object->stalled = false;
-  object->state = 0;
-  aloop__list_append(&loop->objects, &object->link);
-  loop->live[kind->index]++;
-  aloop__loop_hold(loop);
+  aloop__short_lived_init(object, loop, kind, origin);
 }
 
 void aloop__object_unstall(aloop__object_t *object) {

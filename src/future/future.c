@@ -30,6 +30,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "core/short_lived.h"
 
 enum { SPARES_MAX = 1024, MESSAGE_MAX = 256 };
 
@@ -58,69 +59,47 @@ static void close_room(aloop_t *loop, aloop__room_t *room) {
   aloop__memory_release(loop, self);
 }
 
-/* The free list, or NULL where there is none: out of memory, or the loop is closed. */
-static future_room_t *room_of(aloop_t *loop) {
-  aloop__room_t *room = loop->rooms[ALOOP__ROOM_FUTURE];
-  if (ALOOP_LIKELY(room != NULL)) return ALOOP_CONTAINER_OF(room, future_room_t, room);
-  if (loop->guard & ALOOP__GUARD_CLOSED) return NULL;
+/* The free list comes with the first future. There is none when out of memory, or where the loop is closed. */
+static void open_room(aloop_t *loop) {
+  if (loop->rooms[ALOOP__ROOM_FUTURE] != NULL || (loop->guard & ALOOP__GUARD_CLOSED)) return;
   future_room_t *made = aloop__memory_zero(loop, sizeof *made);
-  if (made == NULL) return NULL;
+  if (made == NULL) return;
   made->room.close = close_room;
   loop->rooms[ALOOP__ROOM_FUTURE] = &made->room;
-  return made;
 }
 
-static void *take_block(aloop_t *loop) {
-  future_room_t *room = room_of(loop);
-  if (room == NULL || room->spares == NULL) return aloop__memory_new(loop, sizeof(aloop_future_t));
-  spare_t *spare = room->spares;
-  room->spares = spare->next;
-  room->spares_count--;
+static ALOOP_NOINLINE void *new_block(aloop_t *loop) {
+  open_room(loop);
+  return aloop__memory_new(loop, sizeof(aloop_future_t));
+}
+
+static inline void *take_block(aloop_t *loop) {
+  aloop__room_t *room = loop->rooms[ALOOP__ROOM_FUTURE];
+  future_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, future_room_t, room) : NULL;
+  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares == NULL)) return new_block(loop);
+  spare_t *spare = self->spares;
+  self->spares = spare->next;
+  self->spares_count--;
   return spare;
 }
 
-static void give_block(aloop_future_t *future) {
+/* The end of a future that has nothing more. */
+static inline void give_block(aloop_future_t *future) {
   aloop__room_t *room = future->object.loop->rooms[ALOOP__ROOM_FUTURE];
   future_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, future_room_t, room) : NULL;
-  if (self == NULL || self->spares_count == SPARES_MAX) {
+  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares_count == SPARES_MAX) ||
+      !aloop__short_lived_end(&future->object)) {
     aloop__object_end(&future->object, future);
     return;
   }
-  aloop__object_end(&future->object, NULL);
   spare_t *spare = (spare_t *)(void *)future;
   spare->next = self->spares;
   self->spares = spare;
   self->spares_count++;
 }
 
-static aloop__future_extra_t *extra_of(aloop_future_t *future) {
-  if (future->extra == NULL) future->extra = aloop__memory_zero(future->object.loop, sizeof *future->extra);
-  return future->extra;
-}
-
 static aloop_future_t *future_of(aloop__object_t *object) {
   return ALOOP_CONTAINER_OF(object, aloop_future_t, object);
-}
-
-/* The future whose end this one shares, perhaps itself. */
-static aloop_future_t *source_of(const aloop_future_t *future) {
-  while (future->extra != NULL && future->extra->source != NULL) future = future->extra->source;
-  return (aloop_future_t *)future;
-}
-
-static ALOOP_NOINLINE int refuse_null(void) {
-  return aloop__misuse(NULL, ALOOP_EINVAL, "the future is NULL");
-}
-
-static ALOOP_NOINLINE int enter_slowly(const aloop_future_t *future) {
-  return future == NULL ? refuse_null() : aloop__loop_thread(future->object.loop);
-}
-
-/* What public calls begin with: ALOOP_EINVAL for NULL, ALOOP_ENOTLOOPTHREAD, or 0; without a call where there
- * is nothing to check. */
-static inline int enter(const aloop_future_t *future) {
-  bool usual = ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(future->object.loop->guard == 0);
-  return usual ? 0 : enter_slowly(future);
 }
 
 static inline void drop(aloop_future_t *future) {
@@ -159,19 +138,29 @@ static int reserve(aloop_future_t *future) {
   return 0;
 }
 
+/* One of several. */
+static ALOOP_NOINLINE aloop__done_t take_next(aloop_future_t *future) {
+  aloop__done_t done = *done_at(future, future->ran++);
+  future->queued--;
+  if (future->ran == future->count) future->ran = future->count = 0;
+  return done;
+}
+
 /* Runs from the ready deque, within the callback's context. */
 static void run_next(aloop_t *loop, void *arg) {
   (void)loop;
   aloop_future_t *future = arg;
-  aloop__done_t done = *done_at(future, future->ran++);
-  future->queued--;
-  if (future->ran == future->count) future->ran = future->count = 0;
+  aloop__done_t done = future->first;
+  if (ALOOP_LIKELY(future->count == 1))
+    future->count = future->queued = 0;
+  else
+    done = take_next(future);
   if (done.fn != NULL) done.fn(future, done.arg);
   drop(future);
 }
 
 /* Queues callbacks of a done future as far as the deque can take them. */
-static bool queue_callbacks(aloop_future_t *future) {
+static ALOOP_NOINLINE bool queue_callbacks(aloop_future_t *future) {
   aloop_t *loop = future->object.loop;
   while (future->ran + future->queued < future->count) {
     aloop__done_t *done = done_at(future, future->ran + future->queued);
@@ -199,7 +188,8 @@ static void stall(aloop_future_t *future) {
   aloop__object_stall(&future->object);
 }
 
-static int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg, aloop__map_t *context) {
+static ALOOP_NOINLINE int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg,
+                                       aloop__map_t *context) {
   aloop_t *loop = future->object.loop;
   bool queue = future->state != ALOOP__PENDING && !future->object.stalled;
   if (queue && aloop__ready_full(loop) && aloop__ready_grow(loop) < 0) return ALOOP_ENOMEM;
@@ -218,20 +208,41 @@ static ALOOP_NOINLINE void end_unheard(aloop_future_t *future) {
   drop(future);
 }
 
+/* An end is there for those who wait. */
+static ALOOP_NOINLINE void tell_slowly(aloop_future_t *future) {
+  if (future->object.loop->guard & ALOOP__GUARD_CLOSED)
+    end_unheard(future);
+  else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
+    stall(future);
+}
+
+/* The usual is one who waits, and that without a context. */
+static ALOOP_NOINLINE void tell(aloop_future_t *future) {
+  aloop_t *loop = future->object.loop;
+  if (ALOOP_UNLIKELY(future->count != 1) || ALOOP_UNLIKELY(future->first.context != NULL) ||
+      ALOOP_UNLIKELY(loop->tail >= loop->limit)) {
+    tell_slowly(future);
+    return;
+  }
+  aloop__ready_put(loop, run_next, future, future->object.origin);
+  future->queued = 1;
+  future->object.refs++;
+}
+
+/* What everybody sees of the end. */
+static inline void note_end(aloop_future_t *future, unsigned state, int64_t value) {
+  future->value = value;
+  future->state = state & 3u;
+  future->operation = false;
+  if (state == ALOOP__FAILED) future->unread = value != ALOOP_ECANCELED && !future->ignored;
+}
+
 /* Ends a pending future. The caller has set ptr and destroy, or stop is cleared here. The future may be gone
  * afterwards. */
-static void end(aloop_future_t *future, unsigned state, int64_t value) {
+static inline void end(aloop_future_t *future, unsigned state, int64_t value) {
   bool held = future->operation;
-  future->state = state & 3u;
-  future->value = value;
-  future->operation = false;
-  future->unread = state == ALOOP__FAILED && value != ALOOP_ECANCELED && !future->ignored;
-  if (future->count > 0) {
-    if (future->object.loop->guard & ALOOP__GUARD_CLOSED)
-      end_unheard(future);
-    else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
-      stall(future);
-  }
+  note_end(future, state, value);
+  if (future->count > 0) tell(future);
   if (held) drop(future);
 }
 
@@ -242,18 +253,10 @@ static void end_with_object(aloop_future_t *future, int64_t value, void *ptr, al
   end(future, ALOOP__DONE, value);
 }
 
-static void end_with_number(aloop_future_t *future, unsigned state, int64_t value) {
+static inline void end_with_number(aloop_future_t *future, unsigned state, int64_t value) {
   future->ptr = NULL;
   future->destroy = NULL;
   end(future, state, value);
-}
-
-void aloop__future_set_message(aloop_future_t *future, const char *message) {
-  if (message == NULL && future->extra == NULL) return;
-  aloop__future_extra_t *extra = extra_of(future);
-  if (extra == NULL) return;
-  aloop__memory_release(future->object.loop, extra->message);
-  extra->message = message != NULL ? aloop__memory_string(future->object.loop, message) : NULL;
 }
 
 static void end_with_error(aloop_future_t *future, int error, const char *message) {
@@ -270,13 +273,13 @@ static void stop(aloop_future_t *future) {
 
 /* An end with a number that makes no sense. */
 static ALOOP_NOINLINE int refuse_number(const aloop_future_t *future, const char *rule) {
-  int rc = enter(future);
+  int rc = aloop__future_enter(future);
   return rc < 0 ? rc : aloop__misuse(future->object.loop, ALOOP_EINVAL, rule);
 }
 
 /* What the calls that end a future from outside begin with. */
-static inline int enter_end(aloop_future_t *future) {
-  int rc = enter(future);
+static ALOOP_NOINLINE int enter_end(aloop_future_t *future) {
+  int rc = aloop__future_enter(future);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (ALOOP_UNLIKELY(future->sealed))
@@ -285,13 +288,28 @@ static inline int enter_end(aloop_future_t *future) {
   return future->state == ALOOP__PENDING ? 0 : ALOOP_EDONE;
 }
 
+/* Whether there is nothing for it to do. */
+static inline bool may_end(const aloop_future_t *future) {
+  return ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(future->object.loop->guard == 0) &&
+         future->state == ALOOP__PENDING && !future->operation && !future->sealed;
+}
+
 #define NEGATIVE_VALUE "a future's value is not negative; errors go to aloop_future_set_error"
 
-int aloop_future_set_value(aloop_future_t *future, int64_t value) {
-  if (ALOOP_UNLIKELY(value < 0)) return refuse_number(future, NEGATIVE_VALUE);
+static ALOOP_NOINLINE int set_value_slowly(aloop_future_t *future, int64_t value) {
+  if (value < 0) return refuse_number(future, NEGATIVE_VALUE);
   int rc = enter_end(future);
   if (rc == 0) end_with_number(future, ALOOP__DONE, value);
   return rc;
+}
+
+int aloop_future_set_value(aloop_future_t *future, int64_t value) {
+  if (ALOOP_UNLIKELY(value < 0) || !may_end(future)) return set_value_slowly(future, value);
+  future->ptr = NULL;
+  future->destroy = NULL;
+  note_end(future, ALOOP__DONE, value);
+  if (future->count > 0) tell(future);
+  return 0;
 }
 
 int aloop_future_set_result(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy) {
@@ -330,12 +348,12 @@ int aloop__future_cancel(aloop_future_t *future, const char *message) {
 }
 
 int aloop_future_cancel(aloop_future_t *future) {
-  int rc = enter(future);
+  int rc = aloop__future_enter(future);
   return rc < 0 ? rc : aloop__future_cancel(future, NULL);
 }
 
 int aloop_future_on_cancel(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  int rc = enter(future);
+  int rc = aloop__future_enter(future);
   if (rc < 0) return rc;
   if (future->state != ALOOP__PENDING) return ALOOP_EDONE;
   if (future->operation)
@@ -362,7 +380,7 @@ void aloop__future_describe(const aloop__object_t *object, char *text, size_t si
 /* Tells of an error that nobody read. The handler may take a reference: false then. */
 static bool report_unread(aloop_future_t *future) {
   char text[MESSAGE_MAX + 160];
-  const aloop_future_t *from = source_of(future);
+  const aloop_future_t *from = aloop__future_source(future);
   const char *message = from->extra != NULL ? from->extra->message : NULL;
   const char *label = kind_of(future)->label != NULL ? kind_of(future)->label(future) : NULL;
   snprintf(text, sizeof text, "%s%.80s%s was never retrieved%s%s", label != NULL ? "error of " : "",
@@ -377,14 +395,7 @@ static bool report_unread(aloop_future_t *future) {
   return --future->object.refs == 0;
 }
 
-static void release_extra(aloop_t *loop, aloop__future_extra_t *extra) {
-  for (size_t i = 0; i < extra->children_count; i++) aloop_future_unref(extra->children[i]);
-  aloop__memory_release(loop, extra->message);
-  aloop__memory_release(loop, extra->attempts);
-  aloop__memory_release(loop, extra);
-}
-
-bool aloop__future_release(aloop_future_t *future) {
+static ALOOP_NOINLINE bool release_slowly(aloop_future_t *future) {
   if (ALOOP_UNLIKELY(future->unread) && !report_unread(future)) return false;
   aloop_t *loop = future->object.loop;
   drop_callbacks(future);
@@ -392,14 +403,24 @@ bool aloop__future_release(aloop_future_t *future) {
     future->promise->drop(future, future->giver);
   else if (future->owner && future->destroy != NULL)
     future->destroy(future->ptr);
-  if (ALOOP_UNLIKELY(future->extra != NULL)) release_extra(loop, future->extra);
+  if (ALOOP_UNLIKELY(future->extra != NULL)) aloop__future_release_extra(loop, future->extra);
   aloop__memory_release(loop, future->more);
   return true;
 }
 
+/* Whether the future has nothing but its block. */
+static inline bool is_bare(const aloop_future_t *future) {
+  return !future->unread && !future->promised && !future->owner && future->count == 0 &&
+         future->extra == NULL && future->more == NULL;
+}
+
+bool aloop__future_release(aloop_future_t *future) {
+  return is_bare(future) || release_slowly(future);
+}
+
 void aloop__future_destroy(aloop__object_t *object) {
   aloop_future_t *future = future_of(object);
-  if (aloop__future_release(future)) give_block(future);
+  if (is_bare(future) || release_slowly(future)) give_block(future);
 }
 
 /* The caller holds a reference. */
@@ -427,27 +448,34 @@ static const aloop__future_kind_t plain = {.object = {.name = "future",
                                                       .close = aloop__future_close,
                                                       .resume = aloop__future_resume}};
 
-void aloop__future_init(aloop_future_t *future, aloop_t *loop, const aloop__future_kind_t *kind,
-                        const char *origin) {
-  aloop__object_init(&future->object, loop, &kind->object, origin);
+static ALOOP_NOINLINE void fail_closed(aloop_future_t *future) {
+  aloop__misuse(future->object.loop, ALOOP_ECLOSED, "the loop is closed");
+  end_with_error(future, ALOOP_ECLOSED, NULL);
+}
+
+ALOOP_INLINE void init(aloop_future_t *future, aloop_t *loop, const aloop__future_kind_t *kind,
+                       const char *origin) {
+  aloop__short_lived_init(&future->object, loop, &kind->object, origin);
   future->value = 0;
   future->stop = NULL;
   future->stop_arg = NULL;
   future->more = NULL;
   future->count = future->ran = future->queued = 0;
   future->state = ALOOP__PENDING;
-  future->operation = future->owner = future->by_value = future->promised = false;
-  future->unread = future->ignored = false;
-  future->sealed = future->asked = future->late = false;
+  future->operation = future->sealed = future->owner = future->promised = future->unread = false;
+  future->by_value = future->ignored = future->asked = future->late = false;
   future->extra = NULL;
-  if (ALOOP_LIKELY((loop->guard & ALOOP__GUARD_CLOSED) == 0)) return;
-  aloop__misuse(loop, ALOOP_ECLOSED, "the loop is closed");
-  end_with_error(future, ALOOP_ECLOSED, NULL);
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) fail_closed(future);
+}
+
+void aloop__future_init(aloop_future_t *future, aloop_t *loop, const aloop__future_kind_t *kind,
+                        const char *origin) {
+  init(future, loop, kind, origin);
 }
 
 aloop_future_t *aloop__future_new(aloop_t *loop, const char *origin) {
   aloop_future_t *future = take_block(loop);
-  if (ALOOP_LIKELY(future != NULL)) aloop__future_init(future, loop, &plain, origin);
+  if (ALOOP_LIKELY(future != NULL)) init(future, loop, &plain, origin);
   return future;
 }
 
@@ -460,13 +488,13 @@ aloop_future_t *(aloop_future_new)(aloop_t *loop) {
 }
 
 aloop_future_t *aloop_future_ref(aloop_future_t *future) {
-  if (future == NULL || ALOOP_UNLIKELY(enter(future) < 0)) return NULL;
+  if (future == NULL || ALOOP_UNLIKELY(aloop__future_enter(future) < 0)) return NULL;
   aloop__object_ref(&future->object);
   return future;
 }
 
 void aloop_future_unref(aloop_future_t *future) {
-  if (future != NULL && ALOOP_LIKELY(enter(future) == 0)) aloop__object_unref(&future->object);
+  if (future != NULL && ALOOP_LIKELY(aloop__future_enter(future) == 0)) aloop__object_unref(&future->object);
 }
 
 void aloop_future_detach(aloop_future_t *future) {
@@ -475,7 +503,7 @@ void aloop_future_detach(aloop_future_t *future) {
 
 aloop_t *aloop_future_loop(const aloop_future_t *future) {
   if (ALOOP_LIKELY(future != NULL)) return future->object.loop;
-  refuse_null();
+  aloop__future_enter_slowly(NULL);
   return NULL;
 }
 
@@ -506,7 +534,7 @@ static void take_over_children(const aloop_future_t *future) {
   size_t count = future->extra != NULL ? future->extra->children_count : 0;
   for (size_t i = 0; i < count; i++) {
     aloop_future_t *child = future->extra->children[i];
-    aloop_future_t *source = source_of(child);
+    aloop_future_t *source = aloop__future_source(child);
     if (source->promised)
       keep_promise(source);
     else if (source->by_value && !source->owner)
@@ -516,7 +544,7 @@ static void take_over_children(const aloop_future_t *future) {
 
 /* The result is read, and with it goes what it stands for. */
 static ALOOP_NOINLINE void take_over(aloop_future_t *future) {
-  aloop_future_t *source = source_of(future);
+  aloop_future_t *source = aloop__future_source(future);
   if (source->promised) {
     keep_promise(source);
   } else if (source->by_value) {
@@ -528,20 +556,27 @@ static ALOOP_NOINLINE void take_over(aloop_future_t *future) {
 }
 
 bool aloop_future_done(const aloop_future_t *future) {
-  return ALOOP_LIKELY(enter(future) == 0) && future->state != ALOOP__PENDING;
+  return ALOOP_LIKELY(aloop__future_enter(future) == 0) && future->state != ALOOP__PENDING;
 }
 
 bool aloop_future_cancelled(const aloop_future_t *future) {
-  return ALOOP_LIKELY(enter(future) == 0) && future->state == ALOOP__FAILED && future->value == ALOOP_ECANCELED;
+  return ALOOP_LIKELY(aloop__future_enter(future) == 0) && future->state == ALOOP__FAILED &&
+         future->value == ALOOP_ECANCELED;
 }
 
-int64_t aloop_future_result(aloop_future_t *future) {
-  int rc = enter(future);
+int64_t aloop__future_read_slowly(aloop_future_t *future) {
+  int rc = aloop__future_enter(future);
   if (rc < 0) return rc;
   if (future->state == ALOOP__PENDING) return ALOOP_ENOTDONE;
   future->unread = false;
-  if (ALOOP_UNLIKELY(future->by_value)) take_over(future);
+  if (future->by_value) take_over(future);
   return future->value;
+}
+
+int64_t aloop_future_result(aloop_future_t *future) {
+  bool usual = ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(future->object.loop->guard == 0) &&
+               future->state != ALOOP__PENDING;
+  return ALOOP_LIKELY(usual) ? aloop__future_read(future) : aloop__future_read_slowly(future);
 }
 
 /* Finds the future that owns the object of this one's result. */
@@ -550,7 +585,7 @@ static int find_object(aloop_future_t *future, void *out, aloop_future_t **owner
     return aloop__misuse(future->object.loop, ALOOP_EINVAL, "the object of a future needs a place to go to");
   int64_t value = aloop_future_result(future);
   if (value < 0) return (int)value;
-  *owner = source_of(future);
+  *owner = aloop__future_source(future);
   if (!(*owner)->owner) return ALOOP_ENOENT;
   memcpy(out, &(*owner)->ptr, sizeof(void *));
   return 0;
@@ -568,32 +603,8 @@ int aloop_future_take_ptr(aloop_future_t *future, void *out) {
   return rc;
 }
 
-const char *aloop_future_message(aloop_future_t *future) {
-  if (enter(future) < 0 || future->state != ALOOP__FAILED) return "";
-  future->unread = false;
-  const aloop_future_t *from = source_of(future);
-  if (from->extra != NULL && from->extra->message != NULL) return from->extra->message;
-  return aloop_strerror(future->value);
-}
-
-int aloop_future_attempt(const aloop_future_t *future, size_t index, aloop_attempt_t *attempt) {
-  int rc = enter(future);
-  if (rc < 0) return rc;
-  if (attempt == NULL)
-    return aloop__misuse(future->object.loop, ALOOP_EINVAL, "an attempt needs a place to go to");
-  const aloop__future_extra_t *extra = source_of(future)->extra;
-  if (extra == NULL || index >= extra->attempts_count) return ALOOP_ENOENT;
-  *attempt = extra->attempts[index];
-  return 0;
-}
-
-aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index) {
-  const aloop__future_extra_t *extra = enter(future) == 0 ? future->extra : NULL;
-  return extra != NULL && index < extra->children_count ? extra->children[index] : NULL;
-}
-
 int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  int rc = enter(future);
+  int rc = aloop__future_enter(future);
   if (rc < 0) return rc;
   aloop_t *loop = future->object.loop;
   if (fn == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a done callback is a function");
@@ -637,7 +648,7 @@ static int remove_waiting(aloop_future_t *future, aloop_done_fn fn, void *arg) {
 }
 
 int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  int rc = enter(future);
+  int rc = aloop__future_enter(future);
   if (rc < 0) return rc;
   if (fn == NULL) return aloop__misuse(future->object.loop, ALOOP_EINVAL, "a done callback is a function");
   if (future->state == ALOOP__PENDING) return remove_waiting(future, fn, arg);
@@ -702,7 +713,7 @@ bool aloop__future_finish_promise(aloop_future_t *future, int64_t value, const a
 }
 
 void aloop__future_forsake(aloop_future_t *future) {
-  aloop_future_t *source = source_of(future);
+  aloop_future_t *source = aloop__future_source(future);
   if (!source->promised) return;
   void *giver;
   const aloop__promise_t *promise = take_promise(source, &giver);
@@ -752,23 +763,11 @@ void aloop__future_follow(aloop_future_t *future, aloop_future_t *source) {
   end_with_number(future, source->state, source->value);
 }
 
-void aloop__future_add_attempt(aloop_future_t *future, const struct sockaddr *address, socklen_t size,
-                               int error) {
-  aloop__future_extra_t *extra = future != NULL ? extra_of(future) : NULL;
-  if (extra == NULL || size > sizeof(struct sockaddr_storage)) return;
-  aloop_attempt_t *attempts = aloop__memory_resize(future->object.loop, extra->attempts,
-                                                   (extra->attempts_count + 1) * sizeof *attempts);
-  if (attempts == NULL) return;
-  extra->attempts = attempts;
-  aloop_attempt_t *attempt = &attempts[extra->attempts_count++];
-  memset(attempt, 0, sizeof *attempt);
-  memcpy(&attempt->address, address, size);
-  attempt->address_size = size;
-  attempt->error = error;
-}
-
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  return add_callback(future, fn, arg, NULL);
+  if (future->state != ALOOP__PENDING || future->count > 0) return add_callback(future, fn, arg, NULL);
+  future->first = (aloop__done_t){fn, arg, NULL};
+  future->count = 1;
+  return 0;
 }
 
 void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg) {

@@ -81,12 +81,12 @@ struct aloop_future {
   uint32_t queued; /* [ran + queued, count) wait for the end, or for memory */
   unsigned state : 2;
   unsigned operation : 1; /* of the library: `stop` is called whoever ends it, and a reference is held */
+  unsigned sealed : 1;    /* nobody may end it from outside: a task ends with its function */
   unsigned owner : 1;     /* of ptr */
-  unsigned by_value : 1;  /* reading the value takes over what it stands for: ptr, or a promise */
   unsigned promised : 1;  /* there is a promise */
   unsigned unread : 1;    /* the error was not read yet */
+  unsigned by_value : 1;  /* reading the value takes over what it stands for: ptr, or a promise */
   unsigned ignored : 1;   /* nobody will read it, and that is fine */
-  unsigned sealed : 1;    /* nobody may end it from outside: a task ends with its function */
   unsigned asked : 1;     /* for kinds with a cancel: it was called */
   unsigned late : 1;      /* of wait_for: the time is over */
   aloop__future_extra_t *extra;
@@ -99,6 +99,23 @@ typedef struct aloop__future_kind {
   /* What reports call it; NULL: by the name of its kind. */
   const char *(*label)(aloop_future_t *future);
 } aloop__future_kind_t;
+
+/* What public calls begin with: ALOOP_EINVAL for NULL, ALOOP_ENOTLOOPTHREAD, or 0; without a call where there
+ * is nothing to check. */
+int aloop__future_enter_slowly(const aloop_future_t *future);
+static inline int aloop__future_enter(const aloop_future_t *future) {
+  bool usual = ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(future->object.loop->guard == 0);
+  return usual ? 0 : aloop__future_enter_slowly(future);
+}
+
+/* The future whose end this one shares, perhaps itself. */
+static inline aloop_future_t *aloop__future_source(const aloop_future_t *future) {
+  while (future->extra != NULL && future->extra->source != NULL) future = future->extra->source;
+  return (aloop_future_t *)future;
+}
+
+/* The children's references, message and attempts go with the block. */
+void aloop__future_release_extra(aloop_t *loop, aloop__future_extra_t *extra);
 
 /* What plain futures do; other kinds are made of these. */
 void aloop__future_describe(const aloop__object_t *object, char *text, size_t size);
@@ -179,6 +196,13 @@ void aloop__future_forsake(aloop_future_t *future);
 /* Done callbacks of the library: without context, and unwatch also takes back those that are queued. */
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg);
 void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg);
+
+/* aloop_future_result, for one that is done, in whose loop's thread we are. */
+int64_t aloop__future_read_slowly(aloop_future_t *future);
+static inline int64_t aloop__future_read(aloop_future_t *future) {
+  bool usual = !future->unread && !future->by_value;
+  return ALOOP_LIKELY(usual) ? future->value : aloop__future_read_slowly(future);
+}
 
 /* The error, now or later, counts as read. */
 void aloop__future_ignore(aloop_future_t *future);

@@ -5,7 +5,6 @@
  */
 #include "harness.h"
 
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,44 +106,6 @@ static void a_callback_is_a_function(void **state) {
   aloop_future_t *future = aloop_future_new(env->loop);
   assert_int_equal(aloop_future_add_done_callback(future, NULL, NULL), ALOOP_EINVAL);
   assert_int_equal(aloop_future_remove_done_callback(future, NULL, NULL), ALOOP_EINVAL);
-  aloop_future_unref(future);
-}
-
-static void an_error_has_a_message(void **state) {
-  env_t *env = *state;
-  char message[] = "the disk is on fire";
-  aloop_future_t *future = aloop_future_new(env->loop);
-  assert_int_equal(aloop_future_set_error(future, ALOOP_EIO, message), 0);
-  memset(message, 'x', sizeof message - 1);
-  assert_int_equal(aloop_future_result(future), ALOOP_EIO);
-  assert_string_equal(aloop_future_message(future), "the disk is on fire");
-  aloop_future_unref(future);
-}
-
-static void without_a_message_the_code_speaks(void **state) {
-  env_t *env = *state;
-  aloop_future_t *future = aloop_future_new(env->loop);
-  aloop_future_set_error(future, ALOOP_EIO, NULL);
-  assert_string_equal(aloop_future_message(future), aloop_strerror(ALOOP_EIO));
-  aloop_future_unref(future);
-}
-
-static void a_value_has_no_message(void **state) {
-  env_t *env = *state;
-  aloop_future_t *future = aloop_future_new(env->loop);
-  aloop_future_set_value(future, 7);
-  assert_string_equal(aloop_future_message(future), "");
-  aloop_future_unref(future);
-}
-
-static void out_of_memory_leaves_the_message_out(void **state) {
-  env_t *env = *state;
-  aloop_future_t *future = aloop_future_new(env->loop);
-  env->fail_from = 1;
-  assert_int_equal(aloop_future_set_error(future, ALOOP_EIO, "lost"), 0);
-  env->fail_from = 0;
-  assert_int_equal(aloop_future_result(future), ALOOP_EIO);
-  assert_string_equal(aloop_future_message(future), aloop_strerror(ALOOP_EIO));
   aloop_future_unref(future);
 }
 
@@ -820,40 +781,6 @@ static void the_user_cannot_replace_the_stop_of_the_library(void **state) {
   aloop_future_unref(future);
 }
 
-static void a_failure_has_a_formatted_message(void **state) {
-  env_t *env = *state;
-  aloop_future_t *future =
-      aloop__future_failed(env->loop, "x.c:1", ALOOP_EINVAL, "port %d is too %s", 70000, "big");
-  assert_int_equal(aloop_future_result(future), ALOOP_EINVAL);
-  assert_string_equal(aloop_future_message(future), "port 70000 is too big");
-  aloop_future_unref(future);
-  future = aloop__future_failed(env->loop, NULL, ALOOP_EINVAL, NULL);
-  assert_string_equal(aloop_future_message(future), aloop_strerror(ALOOP_EINVAL));
-  aloop_future_unref(future);
-}
-
-static void attempts_are_kept_in_order(void **state) {
-  env_t *env = *state;
-  aloop_attempt_t attempt;
-  aloop_future_t *future = aloop__future_new(env->loop, NULL);
-  assert_int_equal(aloop_future_attempt(future, 0, &attempt), ALOOP_ENOENT);
-  for (uint16_t i = 0; i < 5; i++) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(i)};
-    aloop__future_add_attempt(future, (struct sockaddr *)&address, sizeof address, ALOOP_ECONNREFUSED - i);
-  }
-  aloop__future_fail(future, ALOOP_ECONNREFUSED, "all failed");
-  for (uint16_t i = 0; i < 5; i++) {
-    assert_int_equal(aloop_future_attempt(future, i, &attempt), 0);
-    assert_int_equal(attempt.error, ALOOP_ECONNREFUSED - i);
-    assert_int_equal(attempt.address_size, sizeof(struct sockaddr_in));
-    assert_int_equal(((struct sockaddr_in *)&attempt.address)->sin_port, htons(i));
-  }
-  assert_int_equal(aloop_future_attempt(future, 5, &attempt), ALOOP_ENOENT);
-  assert_int_equal(aloop_future_attempt(future, 0, NULL), ALOOP_EINVAL);
-  aloop_future_result(future);
-  aloop_future_unref(future);
-}
-
 static void a_queued_callback_of_the_library_can_be_taken_back(void **state) {
   env_t *env = *state;
   int x = 0, y = 0;
@@ -1088,13 +1015,11 @@ TESTS(T(reading_keeps_a_promise_once), T(an_unread_promise_is_dropped),
       T(a_promise_may_be_an_object), T(a_value_that_nobody_reads_is_released),
       T(a_value_belongs_to_who_reads_it), T(waiting_for_a_value_is_not_reading_it), T(a_new_future_is_pending),
       T(a_value_ends_it_once), T(values_and_errors_have_their_sign), T(null_is_refused_everywhere),
-      T(a_callback_is_a_function), T(an_error_has_a_message), T(without_a_message_the_code_speaks),
-      T(a_value_has_no_message), T(out_of_memory_leaves_the_message_out),
-      T(an_object_goes_with_the_last_reference), T(a_taken_object_is_not_destroyed),
-      T(there_may_be_no_object_to_take), T(a_refused_object_stays_the_callers),
-      T(callbacks_run_in_order_and_never_inline), T(a_done_future_calls_back_through_the_deque_too),
-      T(what_a_callback_adds_runs_next_turn), T(removing_takes_every_equal_pair),
-      T(a_queued_callback_cannot_be_removed), T(callbacks_keep_the_future),
+      T(a_callback_is_a_function), T(an_object_goes_with_the_last_reference),
+      T(a_taken_object_is_not_destroyed), T(there_may_be_no_object_to_take),
+      T(a_refused_object_stays_the_callers), T(callbacks_run_in_order_and_never_inline),
+      T(a_done_future_calls_back_through_the_deque_too), T(what_a_callback_adds_runs_next_turn),
+      T(removing_takes_every_equal_pair), T(a_queued_callback_cannot_be_removed), T(callbacks_keep_the_future),
       T(a_forgotten_pending_future_calls_nobody), T(a_callback_runs_in_the_context_of_its_adding),
       T(removing_releases_the_context), T(a_fatal_stop_leaves_the_other_callbacks_queued),
       T(an_end_between_turns_tells_the_host), T(cancelling_stops_the_operation_first),
@@ -1109,7 +1034,6 @@ TESTS(T(reading_keeps_a_promise_once), T(an_unread_promise_is_dropped),
       T(a_full_deque_delays_callbacks_but_loses_none), T(a_stalled_future_ends_with_the_loop),
       T(callbacks_of_a_stalled_future_can_be_removed), T(adding_to_a_done_future_may_fail),
       T(every_allocation_may_fail), T(an_operation_keeps_its_future), T(whoever_ends_it_stops_the_operation),
-      T(the_user_cannot_replace_the_stop_of_the_library), T(a_failure_has_a_formatted_message),
-      T(attempts_are_kept_in_order), T(a_queued_callback_of_the_library_can_be_taken_back),
+      T(the_user_cannot_replace_the_stop_of_the_library), T(a_queued_callback_of_the_library_can_be_taken_back),
       T(an_ignored_error_is_not_reported), T(debug_mode_refuses_other_threads),
       T(the_dump_describes_each_state))
