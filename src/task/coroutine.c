@@ -39,18 +39,12 @@ static void enter(void *arg) {
   self->switch_to(&self->mark, self->back);
 }
 
-/* Stacks lie powers of two apart, so their tops would share a few lines of the CPU's caches, and push each
- * other out. A part of a page puts neighbours on different ones. */
-static size_t color(const aloop__stack_t *stack) {
-  return (uintptr_t)stack->top / aloop__stack_size(stack) % 16 * 128;
-}
-
 int aloop__coroutine_new(aloop__stacks_t *stacks, size_t stack_size, aloop__coroutine_fn fn, void *arg,
                          aloop__coroutine_t **out) {
   aloop__stack_t *stack;
   int rc = aloop__stacks_take(stacks, stack_size, &stack);
   if (rc < 0) return rc;
-  char *top = stack->top - color(stack) - ((sizeof(aloop__coroutine_t) + 63) & ~(size_t)63);
+  char *top = stack->top - stack->color - ((sizeof(aloop__coroutine_t) + 63) & ~(size_t)63);
   aloop__coroutine_t *co = (aloop__coroutine_t *)(void *)top;
   *co = (aloop__coroutine_t){.fn = fn, .arg = arg, .stacks = stacks, .stack = stack, .state = NEW};
   co->switch_to = stacks->how->to;

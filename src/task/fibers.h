@@ -58,33 +58,31 @@ typedef struct aloop__fiber {
 
 /* ---- Stacks ---------------------------------------------------------------------------------------------- */
 
-/* Memory becomes a stack; the number is for its end. */
+/* Memory becomes a stack; the number is for what comes later: 0 where valgrind does not watch. */
 ALOOP_INLINE unsigned aloop__fibers_note_stack(char *low, char *top) {
 #ifdef ALOOP_HAVE_VALGRIND
-  return VALGRIND_STACK_REGISTER(low, top - 1);
-#else
+  if (RUNNING_ON_VALGRIND) return VALGRIND_STACK_REGISTER(low, top - 1) + 1;
+#endif
   (void)low, (void)top;
   return 0;
-#endif
 }
 
 ALOOP_INLINE void aloop__fibers_forget_stack(unsigned number) {
 #ifdef ALOOP_HAVE_VALGRIND
-  VALGRIND_STACK_DEREGISTER(number);
-#else
-  (void)number;
+  if (number != 0) VALGRIND_STACK_DEREGISTER(number - 1);
 #endif
+  (void)number;
 }
 
 /* A stack is taken, given back. */
-ALOOP_INLINE void aloop__fibers_begin_stack(char *low, char *top) {
+ALOOP_INLINE void aloop__fibers_begin_stack(char *low, char *top, unsigned number) {
 #ifdef ALOOP_ASAN
   __lsan_register_root_region(low, (size_t)(top - low));
 #endif
 #ifdef ALOOP_HAVE_VALGRIND
-  VALGRIND_MAKE_MEM_UNDEFINED(low, top - low);
+  if (ALOOP_UNLIKELY(number != 0)) VALGRIND_MAKE_MEM_UNDEFINED(low, top - low);
 #endif
-  (void)low, (void)top;
+  (void)low, (void)top, (void)number;
 }
 
 ALOOP_INLINE void aloop__fibers_end_stack(char *low, char *top) {

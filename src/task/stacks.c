@@ -9,7 +9,7 @@
  * The guard has a page more, so that stacks do not lie powers of two apart. Else the entries of page tables for
  * their topmost pages, which the CPU reads to find them, would share an eighth of its second cache: switching
  * among 10 000 coroutines, each with its lines and its page, took a sixth longer. Now it takes 15 ns; the least
- * assembly among as many stacks, with no control block, takes 10.7 to 14.7. Twice as many colors (coroutine.c)
+ * assembly among as many stacks, with no control block, takes 10.7 to 14.7. Twice as many colors
  * bring nothing.
  *
  * Many stacks share a mapping, each next mapping of a size being as large as all before it, up to 64 MiB. Where
@@ -47,7 +47,9 @@
 #define MAP_NORESERVE 0
 #endif
 
-enum { FIRST_COUNT = 4, GUARD_SHARE = 16 };
+enum { FIRST_COUNT = 4, GUARD_SHARE = 16, USUAL_CLASS = 4 };
+
+_Static_assert(ALOOP__STACK_MIN << USUAL_CLASS == ALOOP_STACK_SIZE, "the class of most stacks");
 
 /* What one mapping reserves at most, unless a single stack is larger. */
 static const size_t map_max = sizeof(void *) == 8 ? (size_t)64 << 20 : (size_t)4 << 20;
@@ -155,6 +157,12 @@ static int install_guard(aloop__stack_map_t *map, char *base, size_t bytes) {
   return mprotect(base, bytes, PROT_NONE) < 0 ? ALOOP_ENOMEM : 0;
 }
 
+/* Tops of stacks would share a few lines of the CPU's caches, and push each other out, did each begin at the
+ * end of a page. A part of a page puts neighbours on different lines. */
+static uint16_t color(const char *base, size_t step) {
+  return (uint16_t)((uintptr_t)base / step % 16 * 128);
+}
+
 /* A stack never used yet. */
 static int carve(aloop__stacks_t *stacks, int class, aloop__stack_t **out) {
   aloop__stack_map_t *map = stacks->classes[class].at;
@@ -168,7 +176,7 @@ static int carve(aloop__stacks_t *stacks, int class, aloop__stack_t **out) {
   stacks->light_guards = map->light_guards;
   aloop__stack_t *stack = &map->stacks[map->used++];
   if (map->used == map->count) stacks->classes[class].at = NULL;
-  *stack = (aloop__stack_t){.low = base + guard, .top = base + step, .map = map};
+  *stack = (aloop__stack_t){.low = base + guard, .top = base + step, .map = map, .color = color(base, step)};
   aloop__list_init(&stack->link);
   stack->registered = aloop__fibers_note_stack(stack->low, stack->top);
   *out = stack;
@@ -185,38 +193,46 @@ void aloop__stacks_close(aloop__stacks_t *stacks) {
 
 static int class_of(size_t size) {
   int class = 0;
+  if (ALOOP_LIKELY(size == 0)) return USUAL_CLASS;
   while (class < ALOOP__STACK_CLASSES && class_size(class) < size) class ++;
   return class;
 }
 
-static aloop__stack_t *take_pooled(aloop__stacks_t *stacks, aloop__stack_class_t *class) {
-  bool warm = class->warm_count > 0;
-  aloop__list_t *list = warm ? &class->warm : &class->cold;
-  if (aloop__list_empty(list)) return NULL;
-  aloop__stack_t *stack = stack_of(list->next);
-  aloop__list_remove(&stack->link);
+/* NULL: there is none that may hold memory. */
+static inline aloop__stack_t *take_warm(aloop__stacks_t *stacks, aloop__stack_class_t *class) {
+  if (class->warm_count == 0) return NULL;
+  aloop__stack_t *stack = stack_of(class->warm.next);
+  class->warm.next = stack->link.next;
+  stack->link.next->prev = &class->warm;
+  if (--class->warm_count < class->idle) class->idle = class->warm_count;
+  stack->map->warm--;
   stacks->pooled--;
-  if (warm) {
-    stack->map->warm--;
-    if (--class->warm_count < class->idle) class->idle = class->warm_count;
-  }
   return stack;
+}
+
+static ALOOP_NOINLINE int take_cold(aloop__stacks_t *stacks, int class, aloop__stack_t **out) {
+  aloop__list_t *cold = &stacks->classes[class].cold;
+  if (aloop__list_empty(cold)) return carve(stacks, class, out);
+  *out = stack_of(cold->next);
+  aloop__list_remove(&(*out)->link);
+  stacks->pooled--;
+  return 0;
 }
 
 int aloop__stacks_take(aloop__stacks_t *stacks, size_t size, aloop__stack_t **out) {
   if (stacks->how == NULL) return ALOOP_ENOTSUP;
-  int class = class_of(size == 0 ? ALOOP_STACK_SIZE : size);
+  int class = class_of(size);
   if (class == ALOOP__STACK_CLASSES) return ALOOP_EINVAL;
-  aloop__stack_t *stack = take_pooled(stacks, &stacks->classes[class]);
-  if (stack == NULL) {
-    int rc = carve(stacks, class, &stack);
+  aloop__stack_t *stack = take_warm(stacks, &stacks->classes[class]);
+  if (ALOOP_UNLIKELY(stack == NULL)) {
+    int rc = take_cold(stacks, class, &stack);
     if (rc < 0) return rc;
   }
   stack->state = ALOOP__STACK_TAKEN;
   stack->map->live++;
   stack->label = NULL;
   if (++stacks->live > stacks->high_water) stacks->high_water = stacks->live;
-  aloop__fibers_begin_stack(stack->low, stack->top);
+  aloop__fibers_begin_stack(stack->low, stack->top, stack->registered);
   *out = stack;
   return 0;
 }

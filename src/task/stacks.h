@@ -14,12 +14,12 @@ enum { ALOOP__STACK_MIN = 16384, ALOOP__STACK_CLASSES = 17 };
 
 typedef struct aloop__stack_map aloop__stack_map_t;
 
-typedef enum aloop__stack_state {
+enum {
   ALOOP__STACK_TAKEN,
   ALOOP__STACK_WARM,    /* in the pool, and may hold memory */
   ALOOP__STACK_COOLING, /* its memory goes back just now */
   ALOOP__STACK_COLD
-} aloop__stack_state_t;
+};
 
 /* One stack: [low, top) can be used, below lies the guard. */
 typedef struct aloop__stack {
@@ -28,8 +28,9 @@ typedef struct aloop__stack {
   aloop__list_t link; /* in the pool */
   aloop__stack_map_t *map;
   const char *label;   /* whose it is, for the report of an overflow; borrowed, may be NULL */
-  unsigned registered; /* by this number with valgrind */
-  aloop__stack_state_t state;
+  unsigned registered; /* by this number with valgrind, or 0 */
+  uint16_t color;      /* bytes at the top to leave out: for the caches */
+  uint8_t state;       /* ALOOP__STACK_TAKEN... */
 } aloop__stack_t;
 
 /* Pooled stacks of one size. */
