@@ -395,7 +395,7 @@ static bool report_unread(aloop_future_t *future) {
   return --future->object.refs == 0;
 }
 
-static ALOOP_NOINLINE bool release_slowly(aloop_future_t *future) {
+bool aloop__future_release_slowly(aloop_future_t *future) {
   if (ALOOP_UNLIKELY(future->unread) && !report_unread(future)) return false;
   aloop_t *loop = future->object.loop;
   drop_callbacks(future);
@@ -408,19 +408,9 @@ static ALOOP_NOINLINE bool release_slowly(aloop_future_t *future) {
   return true;
 }
 
-/* Whether the future has nothing but its block. */
-static inline bool is_bare(const aloop_future_t *future) {
-  return !future->unread && !future->promised && !future->owner && future->count == 0 &&
-         future->extra == NULL && future->more == NULL;
-}
-
-bool aloop__future_release(aloop_future_t *future) {
-  return is_bare(future) || release_slowly(future);
-}
-
 void aloop__future_destroy(aloop__object_t *object) {
   aloop_future_t *future = future_of(object);
-  if (is_bare(future) || release_slowly(future)) give_block(future);
+  if (aloop__future_release(future)) give_block(future);
 }
 
 /* The caller holds a reference. */
@@ -656,14 +646,6 @@ int aloop_future_remove_done_callback(aloop_future_t *future, aloop_done_fn fn, 
 }
 
 /* ---- For the rest of the library ------------------------------------------------------------------------- */
-
-void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  if (future->state != ALOOP__PENDING) return;
-  if (!future->operation) aloop__object_ref(&future->object);
-  future->operation = true;
-  future->stop = fn;
-  future->stop_arg = arg;
-}
 
 aloop_future_t *aloop__future_over(aloop_t *loop, const aloop__future_kind_t *kind, size_t bytes,
                                    aloop_future_t *const *children, size_t count) {

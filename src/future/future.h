@@ -129,7 +129,12 @@ void aloop__future_init(aloop_future_t *future, aloop_t *loop, const aloop__futu
 
 /* For the destroy function of such a kind: gives up all but the block. False: the exception handler, told of an
  * unread error, took a reference. */
-bool aloop__future_release(aloop_future_t *future);
+bool aloop__future_release_slowly(aloop_future_t *future);
+static inline bool aloop__future_release(aloop_future_t *future) {
+  bool bare = !future->unread && !future->promised && !future->owner && future->count == 0 &&
+              future->extra == NULL && future->more == NULL;
+  return ALOOP_LIKELY(bare) || aloop__future_release_slowly(future);
+}
 
 /* A pending future with one reference for the caller, or, on a closed loop, one that failed with
  * ALOOP_ECLOSED. NULL: out of memory. */
@@ -152,7 +157,13 @@ aloop_future_t *aloop__future_refused(aloop_t *loop, const char *origin, int err
 
 /* See above. `stop` must not end the future; it may be called from aloop_close, when nothing can be
  * scheduled any more. */
-void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn stop, void *arg);
+static inline void aloop__future_set_operation(aloop_future_t *future, aloop_done_fn stop, void *arg) {
+  if (future->state != ALOOP__PENDING) return;
+  if (!future->operation) aloop__object_ref(&future->object);
+  future->operation = true;
+  future->stop = stop;
+  future->stop_arg = arg;
+}
 
 /* The operation's own ends: they do not call `stop`, and the future may be gone when they return. NULL, or a
  * future that is done, is left alone: then false, and an object stays the caller's. */

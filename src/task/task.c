@@ -32,6 +32,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "core/short_lived.h"
 #include "net/write.h"
 
 enum { SPARES_MAX = 1024, POOLED_MANY = 64 };
@@ -87,11 +88,11 @@ static void *take_block(aloop_t *loop) {
 
 static void give_block(aloop__task_t *task) {
   aloop__tasks_t *tasks = aloop__tasks_of(task->future.object.loop);
-  if (tasks == NULL || tasks->spares_count == SPARES_MAX) {
+  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares_count == SPARES_MAX) ||
+      !aloop__short_lived_end(&task->future.object)) {
     aloop__object_end(&task->future.object, task);
     return;
   }
-  aloop__object_end(&task->future.object, NULL);
   spare_t *spare = (spare_t *)(void *)task;
   spare->next = tasks->spares;
   tasks->spares = spare;
@@ -123,26 +124,26 @@ void aloop__task_uncork(aloop__tasks_t *tasks) {
   aloop__cork_close(transport);
 }
 
-void aloop__task_enter(aloop__task_t *task) {
-  aloop_t *loop = loop_of(task);
-  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+/* False: the context is entered by others, and the task is to have another one. */
+static ALOOP_NOINLINE bool enter_shared(aloop__task_t *task) {
+  task->shares = !aloop__context_is_entered(task->context);
+  if (task->shares)
+    aloop__context_enter(task->context);
+  else
+    aloop__misuse(loop_of(task), ALOOP_EBUSY, "the context of a task is entered by others when it goes on");
+  return task->shares;
+}
+
+ALOOP_INLINE void enter_task(aloop_t *loop, aloop__tasks_t *tasks, aloop__task_t *task) {
   task->outer = tasks->current;
   task->outer_map = loop->context;
   tasks->current = task;
-  task->shares = task->context != NULL && !aloop__context_is_entered(task->context);
-  if (ALOOP_UNLIKELY(task->shares)) {
-    aloop__context_enter(task->context);
-    return;
-  }
-  if (ALOOP_UNLIKELY(task->context != NULL))
-    aloop__misuse(loop, ALOOP_EBUSY, "the context of a task is entered by others when it goes on");
+  if (ALOOP_UNLIKELY(task->context != NULL) && enter_shared(task)) return;
   loop->context = task->map;
   task->map = NULL;
 }
 
-void aloop__task_leave(aloop__task_t *task) {
-  aloop_t *loop = loop_of(task);
-  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+ALOOP_INLINE void leave_task(aloop_t *loop, aloop__tasks_t *tasks, aloop__task_t *task) {
   tasks->corks = false;
   if (tasks->corked != NULL) aloop__task_uncork(tasks);
   if (ALOOP_UNLIKELY(task->shares))
@@ -154,12 +155,23 @@ void aloop__task_leave(aloop__task_t *task) {
   tasks->current = task->outer;
 }
 
-void aloop__task_let_go(aloop__task_t *task) {
-  aloop_t *loop = loop_of(task);
+void aloop__task_enter(aloop__task_t *task) {
+  enter_task(loop_of(task), aloop__tasks_of(loop_of(task)), task);
+}
+
+void aloop__task_leave(aloop__task_t *task) {
+  leave_task(loop_of(task), aloop__tasks_of(loop_of(task)), task);
+}
+
+static ALOOP_NOINLINE void let_go_of_context(aloop__task_t *task) {
   aloop_context_t *context = task->context;
   task->context = NULL;
-  if (ALOOP_UNLIKELY(task->map != NULL)) aloop__map_clear(loop, &task->map);
-  if (ALOOP_UNLIKELY(context != NULL)) aloop__context_unref(context);
+  if (task->map != NULL) aloop__map_clear(loop_of(task), &task->map);
+  if (context != NULL) aloop__context_unref(context);
+}
+
+void aloop__task_let_go(aloop__task_t *task) {
+  if (ALOOP_UNLIKELY(task->map != NULL) || ALOOP_UNLIKELY(task->context != NULL)) let_go_of_context(task);
   aloop_destroy_fn destroy = task->destroy;
   task->destroy = NULL;
   if (destroy != NULL) destroy(task->arg);
@@ -210,13 +222,15 @@ void aloop__task_end(aloop__task_t *task, int64_t value) {
 }
 
 void aloop__task_step(aloop__task_t *task) {
-  aloop__task_enter(task);
+  aloop_t *loop = loop_of(task);
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  enter_task(loop, tasks, task);
   aloop__coroutine_t *co;
   do {
     co = task->active;
     aloop__coroutine_resume(co);
   } while (ALOOP_UNLIKELY(task->active != co));
-  aloop__task_leave(task);
+  leave_task(loop, tasks, task);
   if (co == task->coroutine && aloop__coroutine_ended(co)) aloop__task_end(task, task->future.value);
 }
 
@@ -336,7 +350,7 @@ static void describe(const aloop__object_t *object, char *text, size_t size) {
 static void destroy(aloop__object_t *object) {
   aloop__task_t *task = task_at(object);
   if (ALOOP_UNLIKELY(!aloop__future_release(&task->future))) return;
-  aloop__memory_release(object->loop, task->name);
+  if (ALOOP_UNLIKELY(task->name != NULL)) aloop__memory_release(object->loop, task->name);
   if (ALOOP_UNLIKELY(task->has_ptr) && task->destroy_ptr != NULL) task->destroy_ptr(task->ptr);
   give_block(task);
 }
@@ -391,17 +405,14 @@ aloop__task_t *aloop__task_of(const aloop_future_t *future) {
 
 /* ---- Making one ------------------------------------------------------------------------------------------ */
 
-static void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
+/* What is left out has no meaning until it is set with something else. */
+static inline void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
   task->coroutine = task->active = NULL;
   task->generator = NULL;
   task->awaited = NULL;
   task->map = NULL;
   task->context = options->context;
   task->destroy = options->destroy;
-  task->outer = NULL;
-  task->outer_map = NULL;
-  task->ptr = NULL;
-  task->destroy_ptr = NULL;
   task->stack_size = options->stack_size;
   task->noted = 0;
   task->cancelling = task->refused = 0;
@@ -409,7 +420,22 @@ static void set_up(aloop__task_t *task, const aloop_task_options_t *options) {
   task->number_name[0] = '\0';
 }
 
-aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *options, const char *origin) {
+/* The rest of a task's making, where it has a block. */
+static inline void begin_life(aloop__task_t *task, aloop_t *loop, const aloop_task_options_t *options,
+                              char *name, uint64_t number, const char *origin) {
+  aloop__future_init(&task->future, loop, &kind, origin);
+  set_up(task, options);
+  task->name = name;
+  task->number = number;
+  if (ALOOP_UNLIKELY(task->context != NULL))
+    aloop__context_ref(task->context);
+  else if (ALOOP_UNLIKELY(loop->context != NULL))
+    task->map = aloop__map_ref(loop->context);
+  aloop__future_set_operation(&task->future, NULL, NULL);
+}
+
+static ALOOP_NOINLINE aloop__task_t *new_slowly(aloop_t *loop, const aloop_task_options_t *options,
+                                                const char *origin) {
   aloop__tasks_t *tasks = aloop__tasks_open(loop);
   if (tasks == NULL && (loop->guard & ALOOP__GUARD_CLOSED) == 0) return NULL;
   char *name = options->name != NULL ? aloop__memory_string(loop, options->name) : NULL;
@@ -419,15 +445,17 @@ aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *option
     aloop__memory_release(loop, name);
     return NULL;
   }
-  aloop__future_init(&task->future, loop, &kind, origin);
-  set_up(task, options);
-  task->name = name;
-  task->number = tasks != NULL ? ++tasks->count : 0;
-  if (task->context != NULL)
-    aloop__context_ref(task->context);
-  else
-    task->map = aloop__map_ref(loop->context);
-  aloop__future_set_operation(&task->future, NULL, NULL);
+  begin_life(task, loop, options, name, tasks != NULL ? ++tasks->count : 0, origin);
+  return task;
+}
+
+/* The usual: a block is there, and nobody gives the task a name. */
+aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *options, const char *origin) {
+  aloop__tasks_t *tasks = aloop__tasks_of(loop);
+  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares == NULL) || options->name != NULL)
+    return new_slowly(loop, options, origin);
+  aloop__task_t *task = take_block(loop);
+  begin_life(task, loop, options, NULL, ++tasks->count, origin);
   return task;
 }
 
@@ -475,13 +503,11 @@ static aloop_future_t *give_up(aloop__task_t *task) {
   return NULL;
 }
 
-aloop_future_t *aloop__task_create(aloop_t *loop, aloop_task_fn fn, void *arg,
-                                   const aloop_task_options_t *given, const char *origin) {
-  int error;
-  aloop_task_options_t options = {.size = sizeof options};
-  const char *rule = aloop__task_options(loop, given, &options, &error);
-  if (rule == NULL && fn == NULL) rule = "a task is made with a function";
-  aloop__task_t *task = aloop__task_new(loop, &options, origin);
+/* A task with these options, which break a rule (and what code that has) or none. */
+ALOOP_INLINE aloop_future_t *create(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                    const aloop_task_options_t *options, const char *rule, int error,
+                                    const char *origin) {
+  aloop__task_t *task = aloop__task_new(loop, options, origin);
   if (ALOOP_UNLIKELY(task == NULL)) return NULL;
   task->fn = fn;
   task->arg = arg;
@@ -491,11 +517,27 @@ aloop_future_t *aloop__task_create(aloop_t *loop, aloop_task_fn fn, void *arg,
   }
   if (ALOOP_UNLIKELY(rule != NULL)) return aloop__task_refuse(task, error, rule);
   task->future.sealed = true;
-  if (options.eager && aloop_running_loop() == loop)
+  if (options->eager && aloop_running_loop() == loop)
     begin_at_once(loop, task);
   else if (ALOOP_UNLIKELY(!schedule(task)))
     return give_up(task);
   return &task->future;
+}
+
+static ALOOP_NOINLINE aloop_future_t *create_with(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                                  const aloop_task_options_t *given, const char *origin) {
+  int error;
+  aloop_task_options_t options = {.size = sizeof options};
+  const char *rule = aloop__task_options(loop, given, &options, &error);
+  if (rule == NULL && fn == NULL) rule = "a task is made with a function";
+  return create(loop, fn, arg, &options, rule, error, origin);
+}
+
+aloop_future_t *aloop__task_create(aloop_t *loop, aloop_task_fn fn, void *arg,
+                                   const aloop_task_options_t *given, const char *origin) {
+  static const aloop_task_options_t usual = {.size = sizeof usual};
+  if (given != NULL || ALOOP_UNLIKELY(fn == NULL)) return create_with(loop, fn, arg, given, origin);
+  return create(loop, fn, arg, &usual, NULL, 0, origin);
 }
 
 aloop_future_t *aloop_create_task_from(aloop_t *loop, aloop_task_fn fn, void *arg,
