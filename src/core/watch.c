@@ -10,6 +10,9 @@
  * stopped earlier in the same turn. add_reader on a descriptor that has a reader registers it anew, because it
  * may have been closed behind our back and mean another file by now.
  *
+ * Its number may also be given to a file of the library's own: a connection that is accepted, say. Then what the
+ * user watched gives way, as in asyncio, or no connection would ever get that number.
+ *
  * A descriptor closed behind our back while a duplicate keeps the kernel's registration alive can report for
  * ever what nobody can unregister. Polls with events that no watch explains, not even one stopped since, are
  * counted, and after 64 in a row the poller is opened anew.
@@ -79,6 +82,28 @@ static uint32_t next_generation(aloop_t *loop) {
   return loop->generation;
 }
 
+/* The context's values may have destructors, and those are not called from here. */
+static void drop_context_later(aloop_t *loop, aloop__map_t *context) {
+  if (context != NULL && !aloop__ready_push_captured(loop, aloop__ready_skip, NULL, context, NULL))
+    aloop__map_unref(loop, context);
+}
+
+/* Somebody else has a descriptor that a user watches. Where users bring their own that is asked for before; so
+ * it is a new file, and the one that was watched was closed behind our back. An operation does not give way. */
+static ALOOP_NOINLINE bool give_way(aloop_t *loop, aloop__watch_t *watch, const aloop__watch_ops_t *ops) {
+  if (ops->user || !watch->ops->user) return false;
+  user_watch_t *user = user_of(watch);
+  uint32_t interest = aloop__watch_interest(watch);
+  if ((interest & ALOOP_READABLE && user->reader.operation) ||
+      (interest & ALOOP_WRITABLE && user->writer.operation))
+    return false;
+  aloop__watch_stop(loop, watch);
+  drop_context_later(loop, user->reader.context);
+  drop_context_later(loop, user->writer.context);
+  aloop__memory_release(loop, user);
+  return true;
+}
+
 /* The descriptor lies beyond the table. */
 static ALOOP_NOINLINE int claim_beyond(aloop_t *loop, aloop__watch_t *watch, int fd,
                                        const aloop__watch_ops_t *ops) {
@@ -88,7 +113,8 @@ static ALOOP_NOINLINE int claim_beyond(aloop_t *loop, aloop__watch_t *watch, int
 
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops) {
   if (fd < 0) return ALOOP_EBADF;
-  if (aloop__watch_find(loop, fd) != NULL) return ALOOP_EBUSY;
+  aloop__watch_t *other = aloop__watch_find(loop, fd);
+  if (ALOOP_UNLIKELY(other != NULL) && !give_way(loop, other, ops)) return ALOOP_EBUSY;
   bool listed = watch != &loop->wake;
   if (listed && ALOOP_UNLIKELY(fd >= loop->watches_size)) return claim_beyond(loop, watch, fd, ops);
   *watch = (aloop__watch_t){.ops = ops, .fd = fd, .state = next_generation(loop)};

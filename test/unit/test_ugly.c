@@ -7,7 +7,10 @@
  * for a file that it was not given for, and must go on serving the others. How much a poller notices differs:
  * poll and select meet a closed number and tell its owner once, epoll and kqueue never hear of it again.
  */
+#include "crowd.h"
+#include "dgrams.h"
 #include "harness.h"
+#include "peers.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -261,6 +264,58 @@ static void a_number_reused_within_the_turn_gets_no_old_event(void **state) {
   aloop_remove_reader(env->loop, loser->fds[0]);
   close(loser->next_peer);
   for (int i = 0; i < 2; i++) close_both(rivals[i].fds);
+}
+
+/* ---- The number comes back as the library's own ------------------------------------------------------------ */
+
+enum { LEFT = 40 };
+
+/* Watches pairs of sockets and closes them without a word. */
+static void leave_behind(env_t *env, int *calls) {
+  int fds[LEFT][2];
+  for (int i = 0; i < LEFT; i++) {
+    make_socketpair(fds[i]);
+    for (int j = 0; j < 2; j++) {
+      assert_int_equal(aloop_add_reader(env->loop, fds[i][j], count, calls), 0);
+      assert_int_equal(aloop_add_writer(env->loop, fds[i][j], count, calls), 0);
+    }
+  }
+  for (int i = 0; i < LEFT; i++) close_both(fds[i]);
+}
+
+static void a_server_accepts_under_numbers_that_were_left_behind(void **state) {
+  env_t *env = *state;
+  crowd_t crowd = {0};
+  int peers[LEFT], calls = 0;
+  aloop_server_t *server = crowd_serve(env, &crowd);
+  leave_behind(env, &calls);
+  for (int i = 0; i < LEFT / 2; i++) peers[i] = peer_connect(aloop_server_port(server));
+  while (crowd.made < LEFT / 2) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+  for (int i = 0; i < LEFT / 2; i++) put(peers[i]);
+  while (crowd.received < LEFT / 2) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+  assert_int_equal(env->reports, 0);
+  for (int i = 0; i < LEFT / 2; i++) close(peers[i]);
+  while (crowd.lost < LEFT / 2) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+  aloop_server_close(server);
+  aloop_server_unref(server);
+}
+
+static void connects_and_endpoints_get_such_numbers_too(void **state) {
+  env_t *env = *state;
+  crowd_t crowd = {0}, clients = {0};
+  int calls = 0;
+  aloop_server_t *server = crowd_serve(env, &crowd);
+  leave_behind(env, &calls);
+  aloop_connect_options_t options = {
+      .size = sizeof options, .host = "127.0.0.1", .port = aloop_server_port(server)};
+  value_of(env, aloop_create_connection(env->loop, &crowd_protocol, &clients, &options));
+  post_t post = {.env = env};
+  open_udp(&post, &single_protocol);
+  end_post(&post, -1);
+  aloop_server_close_clients(server);
+  while (clients.lost < 1) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+  aloop_server_close(server);
+  aloop_server_unref(server);
 }
 
 /* ---- Ghosts: closed, but a duplicate keeps the file open --------------------------------------------------- */
@@ -935,7 +990,8 @@ static void a_child_goes_on_where_its_parent_was(void **state) {
   close_both(fds);
 }
 
-TESTS(T(a_descriptor_closed_behind_our_back_does_not_spin), T(its_removal_later_disturbs_nobody),
+TESTS(T(a_server_accepts_under_numbers_that_were_left_behind), T(connects_and_endpoints_get_such_numbers_too),
+      T(a_descriptor_closed_behind_our_back_does_not_spin), T(its_removal_later_disturbs_nobody),
       T(the_others_are_served_meanwhile), T(a_closed_descriptor_is_refused),
       T(a_closed_descriptor_is_refused_where_it_was_watched), T(a_reused_number_is_the_new_file_after_removal),
       T(a_reused_number_is_the_new_file_without_removal), T(a_number_reused_within_the_turn_gets_no_old_event),

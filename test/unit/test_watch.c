@@ -449,8 +449,51 @@ static void a_descriptor_of_the_library_is_refused(void **state) {
   aloop__watch_stop(env->loop, &owner);
   aloop__watch_stop(env->loop, &owner); /* again: a no-op */
   assert_int_equal(aloop_add_reader(env->loop, fds[0], count, &calls), 0);
-  assert_int_equal(aloop__watch_claim(env->loop, &owner, fds[0], &ops), ALOOP_EBUSY);
   aloop_remove_reader(env->loop, fds[0]);
+  close_both(fds);
+}
+
+/* What a user watches has been closed by the time at which the library gets its number; what an operation waits
+ * for is not known to be. */
+static void a_descriptor_of_the_library_is_no_users(void **state) {
+  env_t *env = *state;
+  static const aloop__watch_ops_t ops = {.name = "owner", .readable = ignore, .writable = ignore};
+  aloop__watch_t owner, other;
+  int fds[2], calls = 0;
+  make_pipe(fds);
+  assert_int_equal(aloop_add_reader(env->loop, fds[0], count, &calls), 0);
+  assert_int_equal(aloop__watch_claim(env->loop, &owner, fds[0], &ops), 0);
+  assert_int_equal(aloop__watch_claim(env->loop, &other, fds[0], &ops), ALOOP_EBUSY);
+  assert_int_equal(aloop_remove_reader(env->loop, fds[0]), ALOOP_EBUSY);
+  aloop__watch_stop(env->loop, &owner);
+  assert_int_equal(aloop_remove_reader(env->loop, fds[0]), 0);
+  assert_int_equal(aloop__watch_wait(env->loop, fds[0], ALOOP_READABLE, ignore, NULL, NULL), 0);
+  assert_int_equal(aloop__watch_claim(env->loop, &owner, fds[0], &ops), ALOOP_EBUSY);
+  aloop__watch_wait_end(env->loop, fds[0], ALOOP_READABLE);
+  close_both(fds);
+}
+
+static void count_destroyed(void *arg) {
+  ++*(int *)arg;
+}
+
+static void its_context_goes_with_it(void **state) {
+  env_t *env = *state;
+  static const aloop__watch_ops_t ops = {.name = "owner", .readable = ignore, .writable = ignore};
+  aloop__watch_t owner;
+  aloop_var_t *var;
+  int fds[2], calls = 0, destroyed = 0;
+  make_pipe(fds);
+  assert_int_equal(aloop_var_new("v", &var), 0);
+  assert_int_equal(aloop_var_set(env->loop, var, &destroyed, count_destroyed, NULL), 0);
+  assert_int_equal(aloop_add_reader(env->loop, fds[0], count, &calls), 0);
+  assert_int_equal(aloop_var_set(env->loop, var, NULL, NULL, NULL), 0);
+  assert_int_equal(aloop__watch_claim(env->loop, &owner, fds[0], &ops), 0);
+  assert_int_equal(destroyed, 0);
+  run_turn(env->loop);
+  assert_int_equal(destroyed, 1);
+  aloop__watch_stop(env->loop, &owner);
+  aloop_var_unref(var);
   close_both(fds);
 }
 
@@ -586,6 +629,7 @@ TESTS(T(an_operation_and_a_callback_share_a_descriptor), T(an_operation_and_a_ca
       T(a_reader_may_remove_everything_and_close), T(a_reader_may_remove_its_writer),
       T(a_reader_may_turn_into_a_writer), T(removal_after_close_succeeds), T(the_loop_closes_with_watches_on),
       T(nonsense_is_refused), T(a_descriptor_of_the_library_is_refused),
+      T(a_descriptor_of_the_library_is_no_users), T(its_context_goes_with_it),
       T(a_regular_file_is_refused_or_always_ready), T(a_high_descriptor_is_fine_but_for_select),
       T(a_high_number_that_is_not_open_costs_nothing), T(a_failed_add_leaves_what_was),
       T(every_allocation_may_fail))
