@@ -10,8 +10,8 @@
  * stopped earlier in the same turn. add_reader on a descriptor that has a reader registers it anew, because it
  * may have been closed behind our back and mean another file by now.
  *
- * Its number may also be given to a file of the library's own: a connection that is accepted, say. Then what the
- * user watched gives way, as in asyncio, or no connection would ever get that number.
+ * Its number may also be given to a file of the library's own: a connection that is accepted, say. Then what
+ * the user watched gives way, as in asyncio, or no connection would ever get that number.
  *
  * A descriptor closed behind our back while a duplicate keeps the kernel's registration alive can report for
  * ever what nobody can unregister. Polls with events that no watch explains, not even one stopped since, are

@@ -52,8 +52,8 @@ static inline bool aloop__watch_is_claimed(const aloop__watch_t *watch) {
   return aloop__watch_generation(watch) != 0;
 }
 
-/* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, unless the user has left that
- * behind (whose own descriptors are to be checked before: aloop__watch_find); ALOOP_ENOMEM; ALOOP_EBADF
+/* Claims the descriptor without watching yet. ALOOP_EBUSY if another watch has it, unless the user has left
+ * that behind (whose own descriptors are to be checked before: aloop__watch_find); ALOOP_ENOMEM; ALOOP_EBADF
  * for a large number that is not open. */
 int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop__watch_ops_t *ops);
 
