@@ -109,8 +109,9 @@ typedef void (*aloop_destroy_fn)(void *value);
 #define ALOOP_MICROS(us) ((int64_t)((double)(us)*1000.0))
 #define ALOOP_FOREVER ((int64_t)-1) /* as a timeout: none */
 
-/* Where a callback was scheduled, for reports; the scheduling macros below pass it. Define ALOOP_NO_ORIGIN to
- * leave file names out of your program. */
+/* Where a callback was scheduled, for reports; the macros below that end in it pass it. They take any arguments,
+ * so that a compound literal, commas and all, may be one. Define ALOOP_NO_ORIGIN to leave file names out of your
+ * program. */
 #define ALOOP_STRING2(x) #x
 #define ALOOP_STRING(x) ALOOP_STRING2(x)
 #ifdef ALOOP_NO_ORIGIN
@@ -410,11 +411,11 @@ ALOOP_API aloop_handle_t aloop_call_at_from(aloop_t *, int64_t, aloop_callback_f
 ALOOP_API aloop_handle_t aloop_call_every_from(aloop_t *, int64_t, aloop_callback_fn fn, void *arg,
                                                const char *origin);
 ALOOP_API int aloop_call_soon_threadsafe_from(aloop_t *, aloop_callback_fn fn, void *arg, const char *origin);
-#define aloop_call_soon(loop, fn, arg) aloop_call_soon_from(loop, fn, arg, ALOOP_HERE)
-#define aloop_call_later(loop, delay, fn, arg) aloop_call_later_from(loop, delay, fn, arg, ALOOP_HERE)
-#define aloop_call_at(loop, when, fn, arg) aloop_call_at_from(loop, when, fn, arg, ALOOP_HERE)
-#define aloop_call_every(loop, period, fn, arg) aloop_call_every_from(loop, period, fn, arg, ALOOP_HERE)
-#define aloop_call_soon_threadsafe(loop, fn, arg) aloop_call_soon_threadsafe_from(loop, fn, arg, ALOOP_HERE)
+#define aloop_call_soon(...) aloop_call_soon_from(__VA_ARGS__, ALOOP_HERE)
+#define aloop_call_later(...) aloop_call_later_from(__VA_ARGS__, ALOOP_HERE)
+#define aloop_call_at(...) aloop_call_at_from(__VA_ARGS__, ALOOP_HERE)
+#define aloop_call_every(...) aloop_call_every_from(__VA_ARGS__, ALOOP_HERE)
+#define aloop_call_soon_threadsafe(...) aloop_call_soon_threadsafe_from(__VA_ARGS__, ALOOP_HERE)
 
 /* loop.time: the monotonic clock. While the loop runs it is read at most once per callback, on first use; a
  * callback that computes for long calls aloop_update_time before it asks for a delay. [loop] */
@@ -571,8 +572,8 @@ ALOOP_API int aloop_add_reader(aloop_t *loop, int fd, aloop_callback_fn fn, void
 ALOOP_API int aloop_add_writer(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg);
 ALOOP_API int aloop_add_reader_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin);
 ALOOP_API int aloop_add_writer_from(aloop_t *loop, int fd, aloop_callback_fn fn, void *arg, const char *origin);
-#define aloop_add_reader(loop, fd, fn, arg) aloop_add_reader_from(loop, fd, fn, arg, ALOOP_HERE)
-#define aloop_add_writer(loop, fd, fn, arg) aloop_add_writer_from(loop, fd, fn, arg, ALOOP_HERE)
+#define aloop_add_reader(...) aloop_add_reader_from(__VA_ARGS__, ALOOP_HERE)
+#define aloop_add_writer(...) aloop_add_writer_from(__VA_ARGS__, ALOOP_HERE)
 
 /* loop.remove_reader, remove_writer: at once; a queued call is dropped. Returns 1 if something was removed,
  * else 0. Errors: ALOOP_EBUSY (as above), ALOOP_EBADF (negative). [loop] */
@@ -595,8 +596,7 @@ ALOOP_API int aloop_add_signal_handler(aloop_t *loop, int signum, aloop_signal_f
                                        unsigned flags);
 ALOOP_API int aloop_add_signal_handler_from(aloop_t *loop, int signum, aloop_signal_fn fn, void *arg,
                                             unsigned flags, const char *origin);
-#define aloop_add_signal_handler(loop, signum, fn, arg, flags)                                                 \
-  aloop_add_signal_handler_from(loop, signum, fn, arg, flags, ALOOP_HERE)
+#define aloop_add_signal_handler(...) aloop_add_signal_handler_from(__VA_ARGS__, ALOOP_HERE)
 
 /* loop.remove_signal_handler: the handler with this fn and arg, or with a NULL fn all of this loop for the
  * signal, at once; a queued call is dropped. aloop_close removes all of the loop's. Returns how many were
@@ -653,7 +653,7 @@ ALOOP_API aloop_future_t *aloop_sock_sendfile(aloop_t *loop, int fd, int file, i
 /* loop.create_future: a pending future with one reference for the caller. NULL: out of memory. [loop] */
 ALOOP_API aloop_future_t *aloop_future_new(aloop_t *loop);
 ALOOP_API aloop_future_t *aloop_future_new_from(aloop_t *loop, const char *origin);
-#define aloop_future_new(loop) aloop_future_new_from(loop, ALOOP_HERE)
+#define aloop_future_new(...) aloop_future_new_from(__VA_ARGS__, ALOOP_HERE)
 
 /* Another reference, and the end of one; unref accepts NULL. With the last reference goes the result; an error
  * that nobody read is reported to the exception handler ("never retrieved"). The operation behind a pending
@@ -727,7 +727,7 @@ ALOOP_API int aloop_future_attempt(const aloop_future_t *future, size_t index, a
 /* asyncio.sleep: done with 0 after `delay` ns; 0 or less means the next turn. [loop] */
 ALOOP_API aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay);
 ALOOP_API aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origin);
-#define aloop_sleep(loop, delay) aloop_sleep_from(loop, delay, ALOOP_HERE)
+#define aloop_sleep(...) aloop_sleep_from(__VA_ARGS__, ALOOP_HERE)
 
 /* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
  * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all, and ends it when all
@@ -739,7 +739,7 @@ ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *fut
                                        unsigned flags);
 ALOOP_API aloop_future_t *aloop_gather_from(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                             unsigned flags, const char *origin);
-#define aloop_gather(loop, futures, count, flags) aloop_gather_from(loop, futures, count, flags, ALOOP_HERE)
+#define aloop_gather(...) aloop_gather_from(__VA_ARGS__, ALOOP_HERE)
 
 /* asyncio.wait: done with the number of done children when `until` holds or after `timeout` ns (ALOOP_FOREVER:
  * no limit); never cancels children, nor reads their errors. Takes over the references like gather. Errors:
@@ -749,8 +749,7 @@ ALOOP_API aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futur
                                      int64_t timeout, int until);
 ALOOP_API aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                           int64_t timeout, int until, const char *origin);
-#define aloop_wait(loop, futures, count, timeout, until)                                                       \
-  aloop_wait_from(loop, futures, count, timeout, until, ALOOP_HERE)
+#define aloop_wait(...) aloop_wait_from(__VA_ARGS__, ALOOP_HERE)
 
 /* The index-th future given to gather or wait (the one given to wait_for or shield: 0), borrowed as long as the
  * outer future lives; NULL past the end. [loop] */
@@ -761,13 +760,13 @@ ALOOP_API aloop_future_t *aloop_future_child(const aloop_future_t *future, size_
  * limit. Takes over the reference; NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout);
 ALOOP_API aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin);
-#define aloop_wait_for(future, timeout) aloop_wait_for_from(future, timeout, ALOOP_HERE)
+#define aloop_wait_for(...) aloop_wait_for_from(__VA_ARGS__, ALOOP_HERE)
 
 /* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference;
  * NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
 ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin);
-#define aloop_shield(future) aloop_shield_from(future, ALOOP_HERE)
+#define aloop_shield(...) aloop_shield_from(__VA_ARGS__, ALOOP_HERE)
 
 /* ---- Locks, events, ... ---------------------------------------------------------------------------------- */
 
@@ -1074,7 +1073,7 @@ ALOOP_API aloop_future_t *aloop_create_task(aloop_t *loop, aloop_task_fn fn, voi
                                             const aloop_task_options_t *options);
 ALOOP_API aloop_future_t *aloop_create_task_from(aloop_t *loop, aloop_task_fn fn, void *arg,
                                                  const aloop_task_options_t *options, const char *origin);
-#define aloop_create_task(loop, fn, arg, options) aloop_create_task_from(loop, fn, arg, options, ALOOP_HERE)
+#define aloop_create_task(...) aloop_create_task_from(__VA_ARGS__, ALOOP_HERE)
 
 /* await: suspends the task until the future is done; a done one does not suspend. Returns its value or error.
  * Takes over the reference; NULL gives ALOOP_ENOMEM, so that calls nest: aloop_await(aloop_sleep(loop, ...)).
@@ -1254,8 +1253,7 @@ ALOOP_API aloop_future_t *aloop_task_group_create_task(aloop_task_group_t *group
 ALOOP_API aloop_future_t *aloop_task_group_create_task_from(aloop_task_group_t *group, aloop_task_fn fn,
                                                             void *arg, const aloop_task_options_t *options,
                                                             const char *origin);
-#define aloop_task_group_create_task(group, fn, arg, options)                                                  \
-  aloop_task_group_create_task_from(group, fn, arg, options, ALOOP_HERE)
+#define aloop_task_group_create_task(...) aloop_task_group_create_task_from(__VA_ARGS__, ALOOP_HERE)
 
 /* Waits until all children have ended, also while it is being cancelled. A negative `rc`, the result of what
  * was done between begin and end, cancels them; so does a cancel of the parent. Returns the first error, of a
@@ -1292,8 +1290,7 @@ ALOOP_API int aloop_generator_new(aloop_t *loop, aloop_generator_fn fn, void *ar
 ALOOP_API int aloop_generator_new_from(aloop_t *loop, aloop_generator_fn fn, void *arg,
                                        const aloop_generator_options_t *options, aloop_generator_t **generator,
                                        const char *origin);
-#define aloop_generator_new(loop, fn, arg, options, generator)                                                 \
-  aloop_generator_new_from(loop, fn, arg, options, generator, ALOOP_HERE)
+#define aloop_generator_new(...) aloop_generator_new_from(__VA_ARGS__, ALOOP_HERE)
 
 /* __anext__, as in while (aloop_await_ptr(aloop_generator_next(g), &item) == 0) ...: ends with 1, and the
  * pointer that was yielded as its object; with 0 and no object when the function has returned; or with its

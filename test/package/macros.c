@@ -56,6 +56,16 @@ static void schedule(aloop_t *const *loops, int count) {
 
 static int64_t task(aloop_t *loop, void *arg) {
   aloop_generator_t *generator;
+#ifndef __cplusplus
+  /* Compound literals, whose commas are the preprocessor's, too. */
+  aloop_future_detach(
+      aloop_create_task(loop, task, &(int[]){1, 2},
+                        &(aloop_task_options_t){.size = sizeof(aloop_task_options_t), .name = "literal"}));
+  aloop_future_detach(aloop_wait_for(
+      aloop_gather(loop, ((aloop_future_t *[]){aloop_sleep(loop, 1), aloop_future_new(loop)}), 2, 0), 1));
+  aloop_future_detach(
+      aloop_gather(loop, (aloop_future_t *[]){aloop_sleep(loop, 1), aloop_future_new(loop)}, 2, 0));
+#endif
   if (aloop_generator_new(loop, task, arg, NULL, &generator) == 0) aloop_generator_unref(generator);
   aloop_future_detach(aloop_task_group_create_task(NULL, task, arg, NULL));
   return aloop_await(aloop_create_task(loop, task, arg, NULL));
