@@ -109,9 +109,9 @@ typedef void (*aloop_destroy_fn)(void *value);
 #define ALOOP_MICROS(us) ((int64_t)((double)(us)*1000.0))
 #define ALOOP_FOREVER ((int64_t)-1) /* as a timeout: none */
 
-/* Where a callback was scheduled, for reports; the macros below that end in it pass it. They take any arguments,
- * so that a compound literal, commas and all, may be one. Define ALOOP_NO_ORIGIN to leave file names out of your
- * program. */
+/* Where a callback was scheduled, for reports; the macros below that end in it pass it. They take any
+ * arguments, so that a compound literal, commas and all, may be one. Define ALOOP_NO_ORIGIN to leave file names
+ * out of your program. */
 #define ALOOP_STRING2(x) #x
 #define ALOOP_STRING(x) ALOOP_STRING2(x)
 #ifdef ALOOP_NO_ORIGIN
@@ -385,10 +385,10 @@ ALOOP_API const char *aloop_poller_reason(const aloop_t *loop);
  * ALOOP_ECLOSED. [loop] */
 ALOOP_API aloop_handle_t aloop_call_soon(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
-/* loop.call_later, loop.call_at: fn runs once, `delay` ns from now or at `when` on aloop_time's clock, never
- * early; equal deadlines run in the order they were made. A moment that has passed means the next turn that
- * looks for I/O (20 us away at most while callbacks keep coming), after that I/O. Otherwise as aloop_call_soon.
- * [loop] */
+/* loop.call_later, loop.call_at: fn runs once, `delay` ns from now (negative: 0) or at `when` on aloop_time's
+ * clock, never early; by deadline, equal ones in the order they were made. A moment that has passed means the
+ * next turn that looks for I/O (20 us away at most while callbacks keep coming), after that I/O. Otherwise as
+ * aloop_call_soon. [loop] */
 ALOOP_API aloop_handle_t aloop_call_later(aloop_t *loop, int64_t delay, aloop_callback_fn fn, void *arg);
 ALOOP_API aloop_handle_t aloop_call_at(aloop_t *loop, int64_t when, aloop_callback_fn fn, void *arg);
 
@@ -396,9 +396,12 @@ ALOOP_API aloop_handle_t aloop_call_at(aloop_t *loop, int64_t when, aloop_callba
  * missed because the loop was busy are skipped) until cancelled. [loop] */
 ALOOP_API aloop_handle_t aloop_call_every(aloop_t *loop, int64_t period, aloop_callback_fn fn, void *arg);
 
-/* loop.call_soon_threadsafe: as call_soon, from any thread, in the order of the calls, whichever threads make
- * them; wakes the loop if it sleeps. Lock-free. `arg` must stay valid until fn ran or the loop is closed.
- * Errors: ALOOP_ECLOSED, ALOOP_ENOMEM (also with two million posts waiting). [any], until aloop_free begins. */
+/* loop.call_soon_threadsafe: as call_soon, from any thread, and wakes the loop if it sleeps. Such calls run in
+ * the order they were made, whichever threads make them, but behind what aloop_call_soon has queued when the
+ * loop takes them up, at the beginning of a turn: in the loop's own thread, too, where asyncio has one order
+ * for both. They know no context variables of the caller. Lock-free. `arg` must stay valid until fn ran or the
+ * loop is closed. Errors: ALOOP_ECLOSED, ALOOP_ENOMEM (also with two million posts waiting). [any], until
+ * aloop_free begins. */
 ALOOP_API int aloop_call_soon_threadsafe(aloop_t *loop, aloop_callback_fn fn, void *arg);
 
 /* The same with the place of the call written out, for language bindings, as all calls with _from. `origin` is
@@ -1120,8 +1123,8 @@ ALOOP_API int aloop_task_set_name(aloop_future_t *task, const char *name);
  * the future it waits for is cancelled, or if that is done, or it waits for nothing yet, the request itself
  * ends its next await that waits. The function may do its last things, await others, and even go on: the task
  * is cancelled only if it returns ALOOP_ECANCELED, or a number >= 0 with the request still under way. `message`
- * (copied, may be NULL) is the error's. Returns 1, or 0 if the task was done. Errors: ALOOP_EINVAL (not a
- * task). [loop] */
+ * (copied, may be NULL) is the error's, the last request's if there are several. Returns 1, or 0 if the task
+ * was done. Errors: ALOOP_EINVAL (not a task). [loop] */
 ALOOP_API int aloop_task_cancel(aloop_future_t *task, const char *message);
 
 /* Task.uncancel, Task.cancelling: takes one request back, for who has dealt with it, and how many are left,
