@@ -1164,9 +1164,9 @@ typedef struct aloop_run_options {
 /* asyncio.run: makes a loop, runs fn(loop, arg) as its main task, cancels the tasks that are left then and
  * waits for them, closes the generators, shuts the default executor down, and closes the loop. In the main
  * thread, and if the program leaves SIGINT to the system, the first SIGINT cancels the main task and a second
- * one ends the run at once. Returns what the main task ends with; ALOOP_EINTR if a SIGINT ended it;
- * ALOOP_ERUNNING (a loop is running in this thread), ALOOP_ESTOPPED (somebody called aloop_stop), or as
- * aloop_new. [any] */
+ * one ends the run at once, unless the loop has a handler for it (aloop_add_signal_handler). Returns what the
+ * main task ends with; ALOOP_EINTR if a SIGINT ended it; ALOOP_ERUNNING (a loop is running in this thread),
+ * ALOOP_ESTOPPED (somebody called aloop_stop), or as aloop_new. [any] */
 ALOOP_API int64_t aloop_run(aloop_task_fn fn, void *arg, const aloop_run_options_t *options);
 
 typedef struct aloop_sync_future aloop_sync_future_t; /* what other threads know of a task */

@@ -26,6 +26,7 @@
 #include "core/loop.h"
 #include "core/memory.h"
 #include "core/report.h"
+#include "process/signals.h"
 #include "process/sigtable.h"
 
 /* A signal that the loop has handlers for. */
@@ -302,6 +303,15 @@ static handler_t *find(const wanted_t *wanted, aloop_signal_fn fn, const void *a
   for (aloop__list_t *at = wanted->handlers.next; at != &wanted->handlers; at = at->next)
     if (handler_at(at)->fn == fn && handler_at(at)->arg == arg) return handler_at(at);
   return NULL;
+}
+
+size_t aloop__signal_handlers(const aloop_t *loop, int signum) {
+  const signals_t *signals = signals_of(loop);
+  const wanted_t *wanted = signals != NULL ? signals->wanted[signum] : NULL;
+  size_t count = 0;
+  if (wanted != NULL)
+    for (const aloop__list_t *at = wanted->handlers.next; at != &wanted->handlers; at = at->next) count++;
+  return count;
 }
 
 /* The first handler of this loop for the signal makes the loop's link. */

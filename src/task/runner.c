@@ -8,7 +8,9 @@
  *
  * SIGINT is ours only if the program has left it to the system, and only in the main thread: elsewhere the
  * interrupt is not meant for this loop. The first one cancels the main task, which may tidy up; the second one
- * ends the run at once. Once the main task is over SIGINT ends the process again.
+ * ends the run at once. While the program has a handler for it on this loop the signal is that handler's alone,
+ * as in asyncio, where add_signal_handler replaces the runner's. Once the main task is over SIGINT ends the
+ * process again.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "process/signals.h"
 #include "task/task.h"
 
 #define EXECUTOR_TIMEOUT ALOOP_SECONDS(300)
@@ -52,7 +55,7 @@ static bool is_left_to_the_system(int signum) {
 
 static void on_interrupt(aloop_t *loop, int signum, void *arg) {
   runner_t *self = arg;
-  (void)signum;
+  if (aloop__signal_handlers(loop, signum) > 1) return;
   if (++self->interrupts == 1)
     aloop_task_cancel(self->main, "interrupted");
   else

@@ -172,6 +172,33 @@ static void the_second_one_ends_the_run(void **state) {
   assert_int_equal(run(*state, ignore_the_first, NULL), ALOOP_EINTR);
 }
 
+static void count_signal(aloop_t *loop, int signum, void *arg) {
+  (void)loop, (void)signum;
+  ++*(int *)arg;
+}
+
+/* The signal twice with a handler of the loop, then once without. */
+static int64_t handle_it(aloop_t *loop, void *arg) {
+  assert_int_equal(aloop_add_signal_handler(loop, SIGINT, count_signal, arg, 0), 0);
+  for (int i = 1; i <= 2; i++) {
+    kill(getpid(), SIGINT);
+    for (int turn = 0; turn < 100 && *(int *)arg < i; turn++)
+      assert_int_equal(aloop_await(aloop_sleep(loop, 0)), 0);
+    assert_int_equal(aloop_await(aloop_sleep(loop, 0)), 0);
+    assert_int_equal(*(int *)arg, i);
+  }
+  assert_int_equal(aloop_task_cancelling(aloop_current_task(loop)), 0);
+  assert_int_equal(aloop_remove_signal_handler(loop, SIGINT, count_signal, arg), 1);
+  return be_interrupted(loop, NULL);
+}
+
+static void a_handler_of_the_loop_has_the_signal_to_itself(void **state) {
+  int calls = 0;
+  assert_int_equal(run(*state, handle_it, &calls), ALOOP_EINTR);
+  assert_int_equal(calls, 2);
+  assert_true(sigint_is_default());
+}
+
 static void nothing(int signum) {
   (void)signum;
 }
@@ -245,5 +272,6 @@ static void every_allocation_may_fail(void **state) {
 TESTS(T(it_returns_what_the_main_task_does), T(it_does_not_nest), T(a_stop_ends_it),
       T(tasks_that_are_left_are_cancelled_and_awaited), T(their_errors_are_reported),
       T(jobs_of_the_default_executor_are_awaited), T(the_first_sigint_cancels_the_main_task),
-      T(a_main_task_may_deal_with_it), T(the_second_one_ends_the_run), T(a_handler_of_the_program_stays),
+      T(a_main_task_may_deal_with_it), T(the_second_one_ends_the_run),
+      T(a_handler_of_the_loop_has_the_signal_to_itself), T(a_handler_of_the_program_stays),
       T(sigint_is_kept_if_asked), T(other_threads_leave_sigint_alone), T(every_allocation_may_fail))
