@@ -239,30 +239,30 @@ static inline void give_slot(aloop__timers_t *timers, aloop__timer_t *timer) {
   if (--timers->live == 0 && timers->heap_size > 0) heap_clear(timers);
 }
 
-/* A key in the heap gets an earlier deadline. */
-static ALOOP_NOINLINE void advance(aloop__timers_t *timers, uint32_t at, aloop__timer_key_t key) {
+/* The key of a timer gets its deadline, which is earlier. */
+static ALOOP_NOINLINE void advance(aloop__timers_t *timers, uint32_t slot) {
+  aloop__timer_key_t key = {timers->slots[slot].when, timers->slots[slot].order, slot};
+  uint32_t at = timers->places[slot];
   if (at < timers->sorted)
     sift_up(timers, at, key);
   else
     place(timers, at, &key);
 }
 
-/* Sets the deadline of a timer that is to wait. Returns its key. */
-static inline aloop__timer_key_t set_deadline(aloop__timers_t *timers, uint32_t slot, int64_t when) {
-  uint32_t order = timers->order++;
+/* Sets the deadline of a timer that is to wait, and puts a key into the heap if it has none there. Returns
+ * whether the one that it has is too late. */
+static inline bool set_deadline(aloop__timers_t *timers, uint32_t slot, int64_t when) {
+  uint32_t at = timers->places[slot], order = timers->order++;
   timers->slots[slot].when = when;
   timers->slots[slot].order = order;
-  return (aloop__timer_key_t){when, order, slot};
+  if (ALOOP_UNLIKELY(at != ALOOP__NO_PLACE)) return when < timers->heap[at].when;
+  aloop__timer_key_t key = {when, order, slot};
+  place(timers, timers->heap_size++, &key);
+  return false;
 }
 
-/* The same, and sees to it that the heap has a key that is not later. */
 static void wait_until(aloop__timers_t *timers, uint32_t slot, int64_t when) {
-  uint32_t at = timers->places[slot];
-  aloop__timer_key_t key = set_deadline(timers, slot, when);
-  if (at == ALOOP__NO_PLACE)
-    place(timers, timers->heap_size++, &key);
-  else if (when < timers->heap[at].when)
-    advance(timers, at, key);
+  if (set_deadline(timers, slot, when)) advance(timers, slot);
 }
 
 /* A host is told if this timer is the next. */
@@ -319,8 +319,7 @@ aloop_handle_t aloop__timers_add(aloop_t *loop, int64_t when, int64_t period, al
 
 /* The key that a new timer has found is too late. */
 static ALOOP_NOINLINE aloop_handle_t advance_new(aloop__timers_t *timers, uint32_t slot) {
-  const aloop__timer_t *timer = &timers->slots[slot];
-  advance(timers, timers->places[slot], (aloop__timer_key_t){timer->when, timer->order, slot});
+  advance(timers, slot);
   return handle_of(timers, slot);
 }
 
@@ -333,12 +332,7 @@ aloop_handle_t aloop__timers_add_usual(aloop_t *loop, int64_t when, aloop_callba
     return aloop__timers_add(loop, when, 0, fn, arg, origin);
   set_call(timers, slot, fn, arg, origin);
   timers->free = timers->slots[slot].next_free;
-  uint32_t at = timers->places[slot];
-  aloop__timer_key_t key = set_deadline(timers, slot, when);
-  if (ALOOP_LIKELY(at == ALOOP__NO_PLACE))
-    place(timers, timers->heap_size++, &key);
-  else if (ALOOP_UNLIKELY(when < timers->heap[at].when))
-    return advance_new(timers, slot);
+  if (ALOOP_UNLIKELY(set_deadline(timers, slot, when))) return advance_new(timers, slot);
   return handle_of(timers, slot);
 }
 
