@@ -79,7 +79,8 @@ static void queue_lost(aloop_transport_t *transport) {
   aloop__loop_armed(transport->object.loop);
 }
 
-bool aloop__stream_stop(aloop_transport_t *transport, int error) {
+/* Without a word to the relay it is part of. */
+static bool stop(aloop_transport_t *transport, int error) {
   if (transport->object.state >= ALOOP__ENDING) return false;
   transport->object.state = ALOOP__ENDING;
   transport->flags |= ALOOP__SHUT;
@@ -94,13 +95,23 @@ bool aloop__stream_stop(aloop_transport_t *transport, int error) {
   return true;
 }
 
+static void leave_relay(aloop_transport_t *transport, int error) {
+  if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
+}
+
+bool aloop__stream_stop(aloop_transport_t *transport, int error) {
+  if (!stop(transport, error)) return false;
+  leave_relay(transport, error);
+  return true;
+}
+
 void aloop__stream_end(aloop_transport_t *transport, int error) {
   if (transport->object.state >= ALOOP__ENDING) return;
   aloop__object_ref(&transport->object);
-  aloop__stream_stop(transport, error);
+  stop(transport, error);
   if (transport->object.state == ALOOP__ENDING) {
-    queue_lost(transport);
-    if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
+    queue_lost(transport); /* before that of the other side */
+    leave_relay(transport, error);
   }
   aloop__object_unref(&transport->object);
 }
@@ -203,7 +214,6 @@ static void close_object(aloop__object_t *object) {
   loop->context = NULL;
   aloop__stream_enter_context(loop, transport);
   aloop__stream_stop(transport, ALOOP_ECLOSED);
-  if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, ALOOP_ECLOSED);
   fail_waiter(transport, ALOOP_ECLOSED);
   aloop__stream_finish(transport);
   aloop__map_clear(loop, &loop->context);

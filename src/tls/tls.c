@@ -26,7 +26,6 @@
 
 #include "core/memory.h"
 #include "core/report.h"
-#include "net/relay.h"
 #include "net/write.h"
 
 #define HANDSHAKE_TIMEOUT ALOOP_SECONDS(60)
@@ -201,7 +200,6 @@ static void carrier_lost(aloop_transport_t *carrier, void *protocol, int error) 
     transport->watch.fd = -1;
     aloop__stream_end(transport, error);
   } else if (aloop__stream_stop(transport, error)) {
-    if (aloop__relay_of(transport) != NULL) aloop__relay_lost(transport, error);
     aloop__stream_finish(transport);
   }
 }
