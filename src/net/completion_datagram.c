@@ -149,7 +149,7 @@ static void deliver(aloop_datagram_t *endpoint, state_t *state, const aloop__rin
   }
   if (ALOOP_UNLIKELY(lacked)) aloop__completion_buffers_short(&state->buffers);
   if (endpoint->state != ALOOP__OPEN) return;
-  if (ALOOP_UNLIKELY(endpoint->context != NULL)) loop->context = aloop__map_ref(endpoint->context);
+  aloop__datagram_enter_context(loop, endpoint);
   size_t size = (size_t)state->buffers.shape.count * state->buffers.stride;
   if (filled > 0) aloop__dgram_deliver(endpoint, filled, state->buffers.memory, size);
   if (error < 0 && !is_nothing(error)) aloop__dgram_failed(endpoint, error);
@@ -174,8 +174,7 @@ static void deliver_alone(aloop_datagram_t *endpoint, const state_t *state, char
                              .size = out->payloadlen,
                              .address = out->namelen > 0 ? (struct sockaddr *)(void *)name : NULL,
                              .address_size = out->namelen < NAME_ROOM ? out->namelen : NAME_ROOM};
-  if (ALOOP_UNLIKELY(endpoint->context != NULL))
-    endpoint->object.loop->context = aloop__map_ref(endpoint->context);
+  aloop__datagram_enter_context(endpoint->object.loop, endpoint);
   aloop__dgram_deliver_one(endpoint, &message, state->buffers.memory, size);
 }
 

@@ -222,13 +222,13 @@ static const aloop__kind_t datagram_kind = {
 
 static void readable(aloop_t *loop, void *arg) {
   aloop_datagram_t *endpoint = ALOOP_CONTAINER_OF(arg, aloop_datagram_t, watch);
-  if (ALOOP_UNLIKELY(endpoint->context != NULL)) loop->context = aloop__map_ref(endpoint->context);
+  aloop__datagram_enter_context(loop, endpoint);
   aloop__dgram_readable(endpoint);
 }
 
 static void writable(aloop_t *loop, void *arg) {
   aloop_datagram_t *endpoint = ALOOP_CONTAINER_OF(arg, aloop_datagram_t, watch);
-  if (ALOOP_UNLIKELY(endpoint->context != NULL)) loop->context = aloop__map_ref(endpoint->context);
+  aloop__datagram_enter_context(loop, endpoint);
   aloop__dgram_writable(endpoint);
 }
 

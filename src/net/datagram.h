@@ -122,6 +122,11 @@ static inline int aloop__datagram_enter(const aloop_datagram_t *endpoint) {
 
 /* ---- dgram_receive.c ------------------------------------------------------------------------------------- */
 
+/* For what the poller has told of it. */
+static inline void aloop__datagram_enter_context(aloop_t *loop, const aloop_datagram_t *endpoint) {
+  if (ALOOP_UNLIKELY(endpoint->context != NULL)) loop->context = aloop__map_ref(endpoint->context);
+}
+
 /* The descriptor is readable: receives and delivers. */
 void aloop__dgram_readable(aloop_datagram_t *endpoint);
 

@@ -535,7 +535,7 @@ static void put_behind(aloop_datagram_t *endpoint, const aloop_message_t *checke
 
 static ALOOP_NOINLINE int64_t send_unusual(aloop_datagram_t *endpoint, const aloop_message_t *message) {
   aloop_message_t checked = *message;
-  int rc = check(endpoint, &checked, 0);
+  int rc = check_closely(endpoint, &checked, 0);
   if (rc < 0) return rc;
   put_behind(endpoint, &checked, 1);
   return 1;
