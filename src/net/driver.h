@@ -99,10 +99,10 @@ extern const aloop__driver_t aloop__driver_unix;      /* passes descriptors alon
 extern const aloop__driver_t aloop__driver_seqpacket; /* ... and keeps messages apart */
 
 enum {
-  ALOOP__READ_SIZE = 262144,   /* the shared read buffer: one recv, and all of a turn's */
-  ALOOP__READ_HINT = 65536,    /* what get_buffer is told */
-  ALOOP__READ_BUDGET = 262144, /* bytes per descriptor and turn */
-  ALOOP__CORK_SIZE = 16384,    /* gathered small writes */
+  ALOOP__READ_BUDGET = 262144,           /* bytes per descriptor and turn */
+  ALOOP__READ_SIZE = ALOOP__READ_BUDGET, /* the shared read buffer: one recv brings all of a turn's */
+  ALOOP__READ_HINT = 65536,              /* what get_buffer is told */
+  ALOOP__CORK_SIZE = 16384,              /* gathered small writes */
   ALOOP__CORK_PARTS = 32
 };
 
