@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/express.h"
 #include "core/memory.h"
 #include "core/report.h"
 #include "poller/poller.h"
@@ -172,6 +173,7 @@ int aloop_new(const aloop_options_t *options, aloop_t **out) {
   aloop_t *loop = allocator.resize(allocator.user, NULL, sizeof *loop);
   if (loop == NULL) return ALOOP_ENOMEM;
   set_up(loop, &copy, &allocator);
+  aloop__express_allow(false);
   loop->poller = poller;
   int rc = aloop__ready_grow(loop);
   if (rc == 0) rc = open_descriptors(loop);
@@ -625,9 +627,7 @@ static int end_run(aloop_t *loop, int rc) {
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__INHERITED)) return end_inherited_run(loop);
   if (loop->poller->flush != NULL) loop->poller->flush(loop->poller_state);
   aloop__current_run(NULL);
-  /* Whoever waits for the next run, a host perhaps, has to be woken by a post. One that is there already is
-   * seen by aloop_next_timeout. */
-  if (aloop__mailbox_in_use(&loop->mailbox)) aloop__mailbox_sleep(loop);
+  if (aloop__mailbox_in_use(&loop->mailbox)) aloop__mailbox_rest(loop);
   loop->run_ticks += aloop__clock_ticks() - loop->run_started;
   aloop__loop_set_running(loop, false);
   loop->attention &= ~(uint32_t)ALOOP__STOPPING;

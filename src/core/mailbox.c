@@ -23,10 +23,9 @@
  * a loop that is as fast as its posters does not walk right behind them: a claim is a locked instruction, which
  * waits for the lines of all stores before it, so both sides would stand still at every cell. When posts come
  * faster than it can fall asleep, it takes them once in a microsecond or less. (Cells alone, measured: 85 ns
- * per post on each side if the loop looks all the time, 27 if once in a microsecond. It would be 4 if claims
- * were plain stores, into a ring for each thread; but a thread that posts after another one has told it that it
- * has posted could be served before it. asyncio's order of calls is one for all threads, and so is that of the
- * numbers.)
+ * per post on each side if the loop looks all the time, 27 if once in a microsecond, 4 if claims are plain
+ * stores.) So one thread that posts all the time gets a way of its own, without claims: the express
+ * (express.c). Its posts are called in one order with all others.
  *
  * Directory and pages are made by the first post, so loops that nobody posts to stay small. Until then SLEEPING
  * is set from the start, which costs the first post one wake-up and spares such loops two atomic operations per
@@ -38,6 +37,7 @@
 #include "core/mailbox.h"
 
 #include "core/clock.h"
+#include "core/express.h"
 #include "core/loop.h"
 #include "core/memory.h"
 #include "core/report.h"
@@ -47,14 +47,14 @@
 _Static_assert(ALOOP__IS_APART(struct aloop, timers, guests), "guests arrive on lines of their own");
 _Static_assert(ALOOP__IS_APART(struct aloop, timers, mailbox.state),
                "tickets are claimed on lines of their own");
-_Static_assert(ALOOP__IS_APART(struct aloop, mailbox.wakers, mailbox.directory),
+_Static_assert(ALOOP__IS_APART(struct aloop, mailbox.applicant, mailbox.directory),
                "claims leave the directory alone");
-_Static_assert(ALOOP__IS_APART(struct aloop, mailbox.directory, mailbox.head), "and so does taking");
+_Static_assert(ALOOP__IS_APART(struct aloop, mailbox.express, mailbox.head), "and so does taking");
 
 enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 256, AHEAD = 64, FETCHED_AHEAD = 12 };
 #define SLEEPING UINT64_C(1)
 #define CLOSED UINT64_C(2)
-#define TICKET UINT64_C(4)
+#define TICKET (UINT64_C(1) << ALOOP__MAILBOX_FLAGS)
 
 typedef struct cell {
   _Atomic(aloop_callback_fn) fn; /* NULL: not published */
@@ -72,8 +72,11 @@ void aloop__mailbox_init(aloop__mailbox_t *mailbox) {
   atomic_init(&mailbox->state, SLEEPING);
   atomic_init(&mailbox->directory, NULL);
   atomic_init(&mailbox->wakers, 0);
+  atomic_init(&mailbox->applicant, 0);
+  atomic_init(&mailbox->owner, 0);
   atomic_init(&mailbox->head, 0);
-  mailbox->more = false;
+  mailbox->express = NULL;
+  mailbox->more = mailbox->express_runs = false;
 }
 
 static place_t *place_of(place_t *directory, uint64_t ticket) {
@@ -107,6 +110,7 @@ static ALOOP_NOINLINE bool enter_page(aloop_t *loop, place_t *directory, uint64_
   uint64_t head = atomic_load_explicit(&loop->mailbox.head, memory_order_acquire);
   if (ticket - head >= (uint64_t)CELLS * (PLACES - 1) && ticket >= head) return false;
   place_t *place = place_of(directory, ticket);
+  atomic_store_explicit(&loop->mailbox.applicant, aloop__express_self(), memory_order_relaxed);
   return atomic_load_explicit(place, memory_order_relaxed) != NULL || open_page(loop, place);
 }
 
@@ -174,8 +178,8 @@ static ALOOP_NOINLINE int post_slowly(aloop_t *loop, aloop_callback_fn fn, void 
   return rc < 0 ? rc : put(loop, directory, state, fn, arg, origin);
 }
 
-int aloop_call_soon_threadsafe_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
-  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL)) return post_slowly(loop, fn, arg, origin);
+/* The usual way: arguments that are in order, and nobody else who claims a number just now. */
+ALOOP_INLINE int post(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load_explicit(&mailbox->directory, memory_order_acquire);
   uint64_t state = atomic_load_explicit(&mailbox->state, memory_order_relaxed);
@@ -184,6 +188,18 @@ int aloop_call_soon_threadsafe_from(aloop_t *loop, aloop_callback_fn fn, void *a
       ALOOP_UNLIKELY(!atomic_compare_exchange_strong(&mailbox->state, &state, after_claim(state))))
     return post_slowly(loop, fn, arg, origin);
   return put(loop, directory, state, fn, arg, origin);
+}
+
+/* While a thread has the express. */
+static ALOOP_NOINLINE int post_by_express(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  return aloop__express_post(&loop->mailbox, fn, arg, origin) ? 0 : post(loop, fn, arg, origin);
+}
+
+int aloop_call_soon_threadsafe_from(aloop_t *loop, aloop_callback_fn fn, void *arg, const char *origin) {
+  if (ALOOP_UNLIKELY(loop == NULL) || ALOOP_UNLIKELY(fn == NULL)) return post_slowly(loop, fn, arg, origin);
+  if (atomic_load_explicit(&loop->mailbox.owner, memory_order_relaxed) != 0)
+    return post_by_express(loop, fn, arg, origin);
+  return post(loop, fn, arg, origin);
 }
 
 int(aloop_call_soon_threadsafe)(aloop_t *loop, aloop_callback_fn fn, void *arg) {
@@ -230,11 +246,9 @@ static inline bool is_published(const aloop__mailbox_t *mailbox) {
   return cells != NULL && atomic_load_explicit(&cells[head % CELLS].fn, memory_order_relaxed) != NULL;
 }
 
-void aloop__mailbox_take(aloop_t *loop) {
-  aloop__mailbox_t *mailbox = &loop->mailbox;
-  place_t *directory = atomic_load_explicit(&mailbox->directory, memory_order_acquire);
-  uint64_t begin = atomic_load_explicit(&mailbox->head, memory_order_relaxed), head = begin;
-  uint64_t end = begin + TAKEN_AT_ONCE;
+/* Takes numbers up to `end`, as far as they are published and there is room. Returns where it stopped. */
+static uint64_t take_numbered(aloop_t *loop, place_t *directory, uint64_t begin, uint64_t end) {
+  uint64_t head = begin;
   cell_t *cells;
   while (head != end && (cells = cells_of(directory, head)) != NULL) {
     uint64_t page_end = (head / CELLS + 1) * CELLS, stop = end < page_end ? end : page_end;
@@ -243,24 +257,66 @@ void aloop__mailbox_take(aloop_t *loop) {
     if (head == page_end) recycle_page(loop, directory, head - 1);
     if (head != stop) break;
   }
-  mailbox->more = head == end;
+  return head;
+}
+
+static inline uint64_t least(uint64_t a, uint64_t b) {
+  return a < b ? a : b;
+}
+
+/* Takes numbers and what is in the express, in their common order (express.c). Returns the number of the next
+ * that was not taken. */
+static uint64_t take_both(aloop_t *loop, place_t *directory, uint64_t begin, bool *more) {
+  aloop__mailbox_t *mailbox = &loop->mailbox;
+  uint64_t claimed = aloop__mailbox_claimed(mailbox), posted = aloop__express_posted(mailbox);
+  uint64_t first = aloop__express_taken(mailbox), most = first + TAKEN_AT_ONCE, head = begin, taken = first;
+  bool room = true;
+  while (room && taken != most) {
+    uint64_t stamp = taken != posted ? aloop__express_next(mailbox) : UINT64_MAX;
+    uint64_t stop = least(least(claimed, begin + TAKEN_AT_ONCE), stamp);
+    if (stop > head) head = take_numbered(loop, directory, head, stop);
+    if (head < stop || stamp > head) break;
+    room = aloop__express_take(loop, head, least(posted, most));
+    taken = aloop__express_taken(mailbox);
+  }
+  *more = head - begin == TAKEN_AT_ONCE || taken == most;
+  if (head - begin > taken - first) aloop__express_shut(mailbox);
+  return head;
+}
+
+void aloop__mailbox_take(aloop_t *loop) {
+  aloop__mailbox_t *mailbox = &loop->mailbox;
+  place_t *directory = atomic_load_explicit(&mailbox->directory, memory_order_acquire);
+  uint64_t begin = atomic_load_explicit(&mailbox->head, memory_order_relaxed), head;
+  if (ALOOP_UNLIKELY(aloop__express_runs(mailbox))) {
+    head = take_both(loop, directory, begin, &mailbox->more);
+  } else {
+    head = take_numbered(loop, directory, begin, begin + TAKEN_AT_ONCE);
+    mailbox->more = head == begin + TAKEN_AT_ONCE;
+  }
   if (head == begin) return;
   loop->posts += head - begin;
   atomic_store_explicit(&mailbox->head, head, memory_order_release);
+  if (head / CELLS != begin / CELLS) aloop__express_consider(loop);
 }
 
 bool aloop__mailbox_pending(const aloop_t *loop) {
   const aloop__mailbox_t *mailbox = &loop->mailbox;
-  return atomic_load_explicit(&mailbox->state, memory_order_relaxed) / TICKET !=
-         atomic_load_explicit(&mailbox->head, memory_order_relaxed);
+  return aloop__mailbox_claimed(mailbox) != atomic_load_explicit(&mailbox->head, memory_order_relaxed) ||
+         aloop__express_runs(mailbox);
 }
 
 bool aloop__mailbox_sleep(aloop_t *loop) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
-  if (is_published(mailbox)) return false;
+  if (is_published(mailbox) || !aloop__express_leave(mailbox)) return false;
   uint64_t state = atomic_load_explicit(&mailbox->head, memory_order_relaxed) * TICKET;
   /* It may still be set from the start; then all that matters is that nothing was claimed since. */
   return atomic_compare_exchange_strong(&mailbox->state, &state, state | SLEEPING) || (state & SLEEPING);
+}
+
+void aloop__mailbox_rest(aloop_t *loop) {
+  aloop__express_end(&loop->mailbox);
+  aloop__mailbox_sleep(loop);
 }
 
 void aloop__mailbox_stand_off(const aloop_t *loop) {
@@ -287,7 +343,10 @@ static void await_posters(aloop_t *loop, uint64_t end) {
 
 void aloop__mailbox_close(aloop_t *loop) {
   uint64_t end = atomic_fetch_or(&loop->mailbox.state, CLOSED) / TICKET;
-  if (loop->fork_generation == aloop__current_forks()) await_posters(loop, end);
+  if (loop->fork_generation == aloop__current_forks()) {
+    aloop__express_end(&loop->mailbox);
+    await_posters(loop, end);
+  }
   atomic_store(&loop->mailbox.head, end);
 }
 
@@ -295,20 +354,30 @@ void aloop__mailbox_free(aloop_t *loop) {
   place_t *directory = atomic_load(&loop->mailbox.directory);
   for (int i = 0; directory != NULL && i < PLACES; i++) aloop__memory_release(loop, atomic_load(&directory[i]));
   aloop__memory_release(loop, directory);
+  aloop__memory_release(loop, loop->mailbox.express);
+}
+
+/* Whether the deque has room for what is waiting. */
+static bool make_room(aloop_t *loop, uint64_t posts) {
+  while (loop->tail - loop->head + posts > loop->mask)
+    if (aloop__ready_grow(loop) < 0) return false;
+  return true;
 }
 
 int aloop__mailbox_after_fork(aloop_t *loop) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load(&mailbox->directory);
-  uint64_t end = atomic_load(&mailbox->state) / TICKET;
-  uint64_t head = atomic_load(&mailbox->head);
-  while (loop->tail - loop->head + (end - head) > loop->mask)
-    if (aloop__ready_grow(loop) < 0) return ALOOP_ENOMEM;
+  uint64_t end = aloop__mailbox_claimed(mailbox), head = atomic_load(&mailbox->head);
+  bool both = aloop__express_runs(mailbox);
+  uint64_t posted = both ? aloop__express_posted(mailbox) : 0, taken = both ? aloop__express_taken(mailbox) : 0;
+  if (!make_room(loop, end - head + (posted - taken))) return ALOOP_ENOMEM;
   for (; head != end; head++) {
+    if (both) aloop__express_take(loop, head, posted);
     cell_t *cell = &atomic_load(place_of(directory, head))->cells[head % CELLS];
     aloop_callback_fn fn = atomic_load(&cell->fn);
     if (fn != NULL) aloop__ready_push_captured(loop, fn, cell->arg, NULL, cell->origin);
   }
+  if (both) aloop__express_take(loop, UINT64_MAX, posted);
   aloop__mailbox_free(loop);
   aloop__mailbox_init(mailbox);
   return 0;

@@ -10,6 +10,7 @@
 #include "aloop.h"
 
 typedef struct aloop__page aloop__page_t;
+typedef struct aloop__express aloop__express_t;
 
 /* Of the machines that we know of; memory that two threads write is kept so far apart. */
 enum { ALOOP__CACHE_LINE = 64 };
@@ -19,16 +20,28 @@ enum { ALOOP__CACHE_LINE = 64 };
 #define ALOOP__IS_APART(type, a, b)                                                                            \
   (offsetof(type, b) >= offsetof(type, a) + sizeof(((type *)0)->a) + ALOOP__CACHE_LINE - 1)
 
+/* In the word in which numbers are claimed. */
+enum { ALOOP__MAILBOX_FLAGS = 2 };
+
 /* Members that different threads write lie on different cache lines. */
 typedef struct aloop__mailbox {
-  _Atomic uint64_t state;  /* next ticket << 2 | CLOSED | SLEEPING */
-  _Atomic uint32_t wakers; /* posters that are about to write the wake-up */
+  _Atomic uint64_t state;      /* next ticket << ALOOP__MAILBOX_FLAGS | CLOSED | SLEEPING */
+  _Atomic uint32_t wakers;     /* posters that are about to write the wake-up */
+  _Atomic uintptr_t applicant; /* the thread that began the last page */
   char apart[ALOOP__CACHE_LINE];
   _Atomic(_Atomic(aloop__page_t *) *) directory; /* pages by number; NULL until the first post */
+  _Atomic uintptr_t owner;                       /* the thread that has the express, or 0; set by the loop */
+  aloop__express_t *express;                     /* NULL until the first one has it */
   char apart_too[ALOOP__CACHE_LINE];
   _Atomic uint64_t head; /* next ticket to take; written by the loop's thread only */
-  bool more;             /* perhaps not all was taken; of the loop's thread */
+  bool more;             /* perhaps not all was taken; of the loop's thread, as the next */
+  bool express_runs;     /* something may be in the express or on its way there */
 } aloop__mailbox_t;
+
+/* How many numbers are claimed, as far as this thread can know: all that happened before are among them. */
+static inline uint64_t aloop__mailbox_claimed(const aloop__mailbox_t *mailbox) {
+  return atomic_load_explicit(&mailbox->state, memory_order_acquire) >> ALOOP__MAILBOX_FLAGS;
+}
 
 void aloop__mailbox_init(aloop__mailbox_t *mailbox);
 
@@ -46,6 +59,10 @@ void aloop__mailbox_take(aloop_t *loop);
 /* Before a wait: false if something was posted meanwhile, and the wait must not happen. */
 bool aloop__mailbox_sleep(aloop_t *loop);
 void aloop__mailbox_awake(aloop_t *loop);
+
+/* The loop ends its run. Whoever waits for the next one, a host perhaps, has to be woken by a post. One that is
+ * there already is seen by aloop__mailbox_pending. */
+void aloop__mailbox_rest(aloop_t *loop);
 
 /* When it must not: leaves the posters alone for a moment, unless much was done since the last poll. */
 void aloop__mailbox_stand_off(const aloop_t *loop);
