@@ -380,5 +380,6 @@ int aloop__mailbox_after_fork(aloop_t *loop) {
   if (both) aloop__express_take(loop, UINT64_MAX, posted);
   aloop__mailbox_free(loop);
   aloop__mailbox_init(mailbox);
+  aloop__express_allow(false);
   return 0;
 }
