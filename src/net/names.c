@@ -214,17 +214,24 @@ static void report_if_slow(aloop_future_t *outer) {
 }
 
 /* Takes the list out of the job's answer. */
-static void on_answer(aloop_future_t *job, void *arg) {
+static void pass_on(aloop_future_t *job, aloop_future_t *outer) {
   question_t *question;
-  if (waiting_of(arg)->begun != 0) report_if_slow(arg);
   if (aloop_future_take_ptr(job, &question) < 0) {
-    aloop__future_follow(arg, job);
+    aloop__future_follow(outer, job);
     return;
   }
   struct addrinfo *found = question->found;
   question->found = NULL;
   free_question(question);
-  aloop__future_finish_ptr(arg, 0, found, free_addresses);
+  if (!aloop__future_finish_ptr(outer, 0, found, free_addresses)) free_addresses(found);
+}
+
+static void on_answer(aloop_future_t *job, void *arg) {
+  aloop_future_t *outer = arg;
+  aloop__object_ref(&outer->object); /* the exception handler may cancel the lookup and let it go */
+  if (waiting_of(outer)->begun != 0) report_if_slow(outer);
+  pass_on(job, outer);
+  aloop__object_unref(&outer->object);
 }
 
 static aloop_future_t *submit(aloop_t *loop, aloop_job_fn fn, void *arg, aloop_destroy_fn destroy) {

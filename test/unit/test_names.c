@@ -290,6 +290,31 @@ static void debug_mode_tells_of_slow_lookups(void **state) {
   assert_true(was_reported(env, "looking up fail.test was slow"));
 }
 
+static int cancel_it(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
+  aloop_future_t **future = arg;
+  (void)loop;
+  if (*future == NULL || strncmp(context->message, "looking up", 10) != 0) return 0;
+  assert_int_equal(aloop_future_cancel(*future), 1);
+  aloop_future_unref(*future);
+  *future = NULL;
+  return 0;
+}
+
+static void who_hears_of_a_slow_lookup_may_cancel_it(void **state) {
+  env_t *env = *state;
+  aloop_set_debug(env->loop, true);
+  assert_int_equal(aloop_set_slow_callback_duration(env->loop, 1), 0);
+  aloop_future_t *future = NULL;
+  aloop_set_exception_handler(env->loop, cancel_it, &future);
+  for (int i = 0; i < 2; i++) {
+    names_result = i == 0 ? 0 : EAI_AGAIN;
+    future = ask(env, i == 0 ? "name.test" : "fail.test", ALOOP_FOREVER);
+    while (future != NULL) assert_true(aloop_run_once(env->loop, ALOOP_SECONDS(1)) >= 0);
+  }
+  aloop_set_exception_handler(env->loop, NULL, NULL);
+  names_finish(env->loop);
+}
+
 static void a_deadline_ends_a_lookup(void **state) {
   env_t *env = *state;
   aloop_future_t *future = ask(env, "slow.test", ALOOP_MILLIS(5));
@@ -967,7 +992,8 @@ TESTS(T(numeric_names_are_answered_at_once), T(no_host_means_this_machine),
       T(wrong_arguments_are_explained), T(a_closed_loop_looks_nothing_up), T(names_are_looked_up_in_a_thread),
       T(a_list_from_a_thread_goes_with_its_future), T(localhost_is_found),
       T(services_by_name_are_looked_up_in_a_thread), T(arguments_are_copied),
-      T(a_failed_lookup_says_what_was_asked), T(debug_mode_tells_of_slow_lookups), T(a_deadline_ends_a_lookup),
+      T(a_failed_lookup_says_what_was_asked), T(debug_mode_tells_of_slow_lookups),
+      T(who_hears_of_a_slow_lookup_may_cancel_it), T(a_deadline_ends_a_lookup),
       T(a_deadline_that_is_not_needed_does_no_harm), T(without_time_only_numbers_are_answered),
       T(a_cancelled_lookup_is_forgotten), T(an_answer_can_be_cancelled_at_any_moment),
       T(closing_the_loop_does_not_wait_for_a_lookup), T(a_blocked_resolver_holds_up_nothing_else),
