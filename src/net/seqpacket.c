@@ -127,7 +127,8 @@ static void readable(aloop_t *loop, void *arg) {
   int came = 0, most = self->skips > 0 ? 1 : MESSAGES_PER_TURN;
   aloop__stream_enter_context(loop, transport);
   if (self->skips > 0) self->skips--;
-  while (came < most && size < ALOOP__READ_BUDGET && aloop__stream_wants_read(transport)) {
+  while (came < most && size < ALOOP__READ_BUDGET && aloop__stream_wants_read(transport) &&
+         loop->stop_error == 0) {
     size_t n = receive(transport);
     if (n == 0) {
       if (came == 1) self->skips = SKIPS;

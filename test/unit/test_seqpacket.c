@@ -428,6 +428,24 @@ static void who_pauses_gets_no_further_message(void **state) {
   end_box(&box, peer);
 }
 
+static void stop_hard(box_t *box, const char *data, size_t size) {
+  (void)data, (void)size;
+  aloop_stop_with_error(box->env->loop, ALOOP_EINTR);
+}
+
+static void who_ends_the_run_gets_no_further_message(void **state) {
+  box_t box = {.env = *state, .on_message = stop_hard};
+  int peer = open_box(&box, &plain);
+  for (size_t i = 1; i <= 5; i++) say_text(peer, "x");
+  for (size_t i = 1; i <= 5; i++) {
+    int rc = 0;
+    while (box.messages < i) rc = aloop_run_once(box.env->loop, ALOOP_SECONDS(1));
+    assert_int_equal(rc, ALOOP_EINTR);
+    assert_int_equal(box.messages, i);
+  }
+  end_box(&box, peer);
+}
+
 static void one_peer_leaves_turns_to_others(void **state) {
   box_t box = {.env = *state, .quiet = true};
   int peer = open_box(&box, &plain), sent = 0;
@@ -626,7 +644,8 @@ TESTS(T(each_write_is_a_message), T(each_message_is_a_call), T(an_empty_message_
       T(what_waits_stays_apart), T(the_marks_pause_and_resume), T(the_cap_counts_empty_ones_too),
       T(closing_sends_what_waits), T(more_parts_than_a_call_takes_are_one_message),
       T(a_message_no_socket_takes_is_refused), T(a_message_that_came_too_long_is_the_end),
-      T(who_pauses_gets_no_further_message), T(one_peer_leaves_turns_to_others), T(question_and_answer),
-      T(descriptors_come_with_their_message), T(descriptors_wait_with_their_message),
-      T(those_of_a_refused_message_are_closed), T(a_server_and_a_connection_find_each_other),
-      T(a_descriptor_is_what_it_is), T(a_relay_keeps_them_apart), T(files_have_no_messages))
+      T(who_pauses_gets_no_further_message), T(who_ends_the_run_gets_no_further_message),
+      T(one_peer_leaves_turns_to_others), T(question_and_answer), T(descriptors_come_with_their_message),
+      T(descriptors_wait_with_their_message), T(those_of_a_refused_message_are_closed),
+      T(a_server_and_a_connection_find_each_other), T(a_descriptor_is_what_it_is), T(a_relay_keeps_them_apart),
+      T(files_have_no_messages))
