@@ -1090,7 +1090,7 @@ ALOOP_API int64_t aloop_await(aloop_future_t *future);
 ALOOP_API int aloop_await_ptr(aloop_future_t *future, void *out);
 
 /* The same as aloop_await, but the reference stays the caller's: for the message, the attempts, the object.
- * [task] */
+ * Afterwards aloop_future_message says why it failed, or aloop_future_take_ptr gives the object. [task] */
 ALOOP_API int64_t aloop_await_keep(aloop_future_t *future);
 
 /* What a task's function returns if its result is an object, `return aloop_return_ptr(p, free);`, or an error
@@ -1159,14 +1159,17 @@ typedef struct aloop_run_options {
   const aloop_task_options_t *task; /* for the main task; may be NULL */
   bool keep_sigint;                 /* SIGINT is not touched */
   int64_t executor_timeout;         /* ns to wait for jobs of the default executor; 0: 300 s, ALOOP_FOREVER */
+  char *message;                    /* where to say in words why the run failed; NULL: nowhere */
+  size_t message_size;
 } aloop_run_options_t;
 
 /* asyncio.run: makes a loop, runs fn(loop, arg) as its main task, cancels the tasks that are left then and
  * waits for them, closes the generators, shuts the default executor down, and closes the loop. In the main
  * thread, and if the program leaves SIGINT to the system, the first SIGINT cancels the main task and a second
  * one ends the run at once, unless the loop has a handler for it (aloop_add_signal_handler). Returns what the
- * main task ends with; ALOOP_EINTR if a SIGINT ended it; ALOOP_ERUNNING (a loop is running in this thread),
- * ALOOP_ESTOPPED (somebody called aloop_stop), or as aloop_new. [any] */
+ * main task ends with, `message` in its words (aloop_return_error); ALOOP_EINTR if a SIGINT ended it;
+ * ALOOP_ERUNNING (a loop is running in this thread), ALOOP_ESTOPPED (somebody called aloop_stop), or as
+ * aloop_new. [any] */
 ALOOP_API int64_t aloop_run(aloop_task_fn fn, void *arg, const aloop_run_options_t *options);
 
 typedef struct aloop_sync_future aloop_sync_future_t; /* what other threads know of a task */

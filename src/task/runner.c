@@ -117,6 +117,14 @@ static void shut_down(aloop_t *loop, int64_t executor_timeout) {
 
 /* ---- The call -------------------------------------------------------------------------------------------- */
 
+static int64_t explain(const aloop_run_options_t *options, aloop_future_t *main, int64_t result) {
+  if (result >= 0 || options->message == NULL || options->message_size == 0) return result;
+  bool of_main = main != NULL && aloop_future_result(main) == result;
+  snprintf(options->message, options->message_size, "%s",
+           of_main ? aloop_future_message(main) : aloop_strerror(result));
+  return result;
+}
+
 int64_t aloop_run(aloop_task_fn fn, void *arg, const aloop_run_options_t *given) {
   aloop_run_options_t options = {.size = sizeof options};
   if (aloop_running_loop() != NULL)
@@ -129,9 +137,10 @@ int64_t aloop_run(aloop_task_fn fn, void *arg, const aloop_run_options_t *given)
     return aloop__misuse(NULL, ALOOP_EINVAL, "a timeout is not negative, or ALOOP_FOREVER");
   runner_t self = {.interrupts = 0};
   int64_t result = aloop_new(options.loop, &self.loop);
-  if (result < 0) return result;
+  if (result < 0) return explain(&options, NULL, result);
   self.main = aloop_create_task(self.loop, fn, arg, options.task);
   result = self.main != NULL ? run_main(&self, options.keep_sigint) : ALOOP_ENOMEM;
+  explain(&options, self.main, result);
   if (self.main != NULL && !aloop_is_task(self.main)) aloop_future_cancel(self.main); /* a factory made it */
   shut_down(self.loop, options.executor_timeout);
   aloop_future_unref(self.main);

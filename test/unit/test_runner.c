@@ -34,6 +34,34 @@ static void it_returns_what_the_main_task_does(void **state) {
   assert_int_equal(here->reports, 0);
 }
 
+static int64_t fail_in_words(aloop_t *loop, void *arg) {
+  (void)loop, (void)arg;
+  return aloop_return_error(ALOOP_EIO, "the disk is %s", "gone");
+}
+
+static int64_t stop(aloop_t *loop, void *arg) {
+  (void)arg;
+  aloop_stop(loop);
+  return aloop_await(aloop_future_new(loop));
+}
+
+static void it_says_in_words_why_it_failed(void **state) {
+  (void)state;
+  char message[20] = "nothing";
+  aloop_run_options_t options = {.size = sizeof options, .message = message, .message_size = sizeof message};
+  assert_int_equal(aloop_run(answer, NULL, &options), 42);
+  assert_string_equal(message, "nothing");
+  assert_int_equal(aloop_run(fail_in_words, NULL, &options), ALOOP_EIO);
+  assert_string_equal(message, "the disk is gone");
+  assert_int_equal(aloop_run(stop, NULL, &options), ALOOP_ESTOPPED);
+  assert_string_equal(message, "loop stopped before"); /* as much as there is room for */
+  options.loop = &(aloop_options_t){.size = sizeof(aloop_options_t), .poller = "no such poller"};
+  assert_int_equal(aloop_run(answer, NULL, &options), ALOOP_EINVAL);
+  assert_string_equal(message, "invalid argument");
+  options.message_size = 0;
+  assert_int_equal(aloop_run(fail_in_words, NULL, &options), ALOOP_EINVAL);
+}
+
 static int64_t run_again(aloop_t *loop, void *arg) {
   (void)loop;
   return run(here, answer, arg);
@@ -41,12 +69,6 @@ static int64_t run_again(aloop_t *loop, void *arg) {
 
 static void it_does_not_nest(void **state) {
   assert_int_equal(run(*state, run_again, NULL), ALOOP_ERUNNING);
-}
-
-static int64_t stop(aloop_t *loop, void *arg) {
-  (void)arg;
-  aloop_stop(loop);
-  return aloop_await(aloop_future_new(loop));
 }
 
 static void a_stop_ends_it(void **state) {
@@ -269,8 +291,8 @@ static void every_allocation_may_fail(void **state) {
   }
 }
 
-TESTS(T(it_returns_what_the_main_task_does), T(it_does_not_nest), T(a_stop_ends_it),
-      T(tasks_that_are_left_are_cancelled_and_awaited), T(their_errors_are_reported),
+TESTS(T(it_returns_what_the_main_task_does), T(it_says_in_words_why_it_failed), T(it_does_not_nest),
+      T(a_stop_ends_it), T(tasks_that_are_left_are_cancelled_and_awaited), T(their_errors_are_reported),
       T(jobs_of_the_default_executor_are_awaited), T(the_first_sigint_cancels_the_main_task),
       T(a_main_task_may_deal_with_it), T(the_second_one_ends_the_run),
       T(a_handler_of_the_loop_has_the_signal_to_itself), T(a_handler_of_the_program_stays),
