@@ -36,6 +36,11 @@ PEAR
 check_has "a pipeline that ends early" "^'head -n 2' wrote 2 lines and exited with 0" \
   "$("$examples/run_commands" 'seq 1000000' 'cat' 'head -n 2' 2>/dev/null)"
 
+prints subprocess_workers "one: done one
+crash: end of file
+two: done two
+4 programs started" one crash two
+
 prints sock_ops "$(printf 'HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r')"
 
 prints udp_client "try 1
