@@ -13,7 +13,7 @@
 #include "core/memory.h"
 #include "core/report.h"
 
-static _Thread_local aloop_t *running;
+_Thread_local ALOOP__AT_HAND aloop_t *aloop__current_running;
 static _Thread_local aloop_t *chosen;
 static _Atomic(const aloop_policy_t *) policy;
 atomic_uint aloop__current_forked;
@@ -21,8 +21,8 @@ static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
 static void after_fork_in_child(void) {
   atomic_fetch_add(&aloop__current_forked, 1);
-  if (running != NULL) aloop__loop_inherit(running);
-  running = NULL;
+  if (aloop__current_running != NULL) aloop__loop_inherit(aloop__current_running);
+  aloop__current_running = NULL;
 }
 
 static void install_fork_handler(void) {
@@ -35,8 +35,8 @@ unsigned aloop__current_forks(void) {
 }
 
 aloop_t *aloop__current_run(aloop_t *loop) {
-  aloop_t *before = running;
-  running = loop;
+  aloop_t *before = aloop__current_running;
+  aloop__current_running = loop;
   return before;
 }
 
@@ -45,7 +45,7 @@ void aloop__current_forget(const aloop_t *loop) {
 }
 
 aloop_t *aloop_running_loop(void) {
-  return running;
+  return aloop__current_running;
 }
 
 static int default_get(void *user, aloop_t **loop) {
@@ -89,8 +89,8 @@ const aloop_policy_t *aloop_get_policy(void) {
 
 int aloop_current(aloop_t **loop) {
   if (loop == NULL) return aloop__misuse(NULL, ALOOP_EINVAL, "aloop_current needs a place for the loop");
-  if (running != NULL) {
-    *loop = running;
+  if (aloop__current_running != NULL) {
+    *loop = aloop__current_running;
     return 0;
   }
   aloop_policy_t now = policy_now();

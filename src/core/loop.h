@@ -297,6 +297,15 @@ void aloop__wake_signal(aloop_t *loop);
  * only tells of it again. */
 void aloop__wake_again(aloop_t *loop);
 
+/* The loop that runs in this thread, or NULL. With the GNU C library it lies where one instruction finds it, also
+ * for a shared library; others may refuse to load such a library later than the program. */
+#if defined(__GNUC__) && defined(__GLIBC__)
+#define ALOOP__AT_HAND __attribute__((tls_model("initial-exec")))
+#else
+#define ALOOP__AT_HAND
+#endif
+extern _Thread_local ALOOP__AT_HAND aloop_t *aloop__current_running;
+
 /* Binds the running loop to this thread (NULL: none). Returns the one before. */
 aloop_t *aloop__current_run(aloop_t *loop);
 

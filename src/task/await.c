@@ -70,7 +70,7 @@ static int wait_for_end(aloop__task_t *task, aloop_future_t *future) {
 }
 
 /* Why the future cannot be waited for, or 0. */
-static int check(const aloop__task_t *task, const aloop_future_t *future) {
+static ALOOP_NOINLINE int check(const aloop__task_t *task, const aloop_future_t *future) {
   aloop_t *loop = task != NULL ? task->future.object.loop : NULL;
   int rc = future != NULL ? aloop__loop_thread(future->object.loop) : 0;
   if (rc < 0) return rc;
@@ -85,23 +85,29 @@ static int check(const aloop__task_t *task, const aloop_future_t *future) {
   return 0;
 }
 
+/* Whether all is as it should be. */
+static inline bool is_usual(const aloop__task_t *task, const aloop_future_t *future) {
+  return ALOOP_LIKELY(task != NULL) && ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(!task->foreign) &&
+         ALOOP_LIKELY(task->future.object.loop == future->object.loop) &&
+         ALOOP_LIKELY(future->object.loop->guard == 0) && ALOOP_LIKELY(future != &task->future);
+}
+
 /* All that is unusual about an await, and waiting. */
 static inline int wait_slowly(aloop_future_t *future) {
   aloop__task_t *task = aloop__task_current();
-  int rc = check(task, future);
-  if (ALOOP_UNLIKELY(rc < 0)) return rc;
-  if (ALOOP_UNLIKELY(task->future.object.loop->guard & ALOOP__GUARD_CLOSED)) return refuse_to_wait(task);
+  if (ALOOP_UNLIKELY(!is_usual(task, future))) {
+    int rc = check(task, future);
+    if (rc < 0) return rc;
+    if (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) return refuse_to_wait(task);
+  }
   if (ALOOP_UNLIKELY(future->state == ALOOP__PENDING && aloop__generator_is_step(future)))
     aloop__generator_run(task, future);
   return future->state != ALOOP__PENDING ? 0 : wait_for_end(task, future);
 }
 
-/* Whether the future is done, and all is as it should be. */
+/* The same, and the future is done. */
 static inline bool is_ready(const aloop_future_t *future) {
-  const aloop__task_t *task = aloop__task_current();
-  return ALOOP_LIKELY(task != NULL) && ALOOP_LIKELY(future != NULL) && ALOOP_LIKELY(!task->foreign) &&
-         task->future.object.loop == future->object.loop && future->object.loop->guard == 0 &&
-         future->state != ALOOP__PENDING;
+  return is_usual(aloop__task_current(), future) && future->state != ALOOP__PENDING;
 }
 
 /* An await ended without its future: the code is its answer, unless it had too many. */
@@ -125,9 +131,10 @@ static ALOOP_NOINLINE int64_t drop(aloop_future_t *future, int rc) {
   return answer(rc);
 }
 
+/* The future is done, and we are where it may be used. */
 static inline int64_t take(aloop_future_t *future) {
-  int64_t value = aloop_future_result(future);
-  aloop_future_unref(future);
+  int64_t value = aloop__future_read(future);
+  aloop__object_unref(&future->object);
   return value;
 }
 

@@ -74,7 +74,7 @@ static inline aloop__tasks_t *aloop__tasks_of(const aloop_t *loop) {
 
 /* The task that runs in this thread, or NULL. */
 static inline aloop__task_t *aloop__task_current(void) {
-  aloop_t *loop = aloop_running_loop();
+  aloop_t *loop = aloop__current_running;
   aloop__tasks_t *tasks = loop != NULL ? aloop__tasks_of(loop) : NULL;
   return tasks != NULL ? tasks->current : NULL;
 }
