@@ -18,10 +18,14 @@
  * deque only: a transport never goes away inside a call that is at work on it, so none of them needs a
  * reference of its own. If connection_made or connection_lost cannot be queued for want of memory, the object
  * is stalled and tried again each turn (core/object.h).
+ *
+ * The blocks of transports are used again, those of the loop's own driver: where connections come and go many
+ * at a time, malloc and free took 320 of 1440 instructions for each. Up to 64 blocks (9 KB) wait.
  */
 #include "net/stream.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "core/report.h"
@@ -33,6 +37,45 @@
 
 static aloop_transport_t *of_object(const aloop__object_t *object) {
   return ALOOP_CONTAINER_OF(object, aloop_transport_t, object);
+}
+
+/* ---- Memory --------------------------------------------------------------------------------------------- */
+
+enum { SPARES_MAX = 64 };
+
+/* A block waiting to be a transport again. */
+struct aloop__stream_spare {
+  aloop__stream_spare_t *next;
+};
+
+static void *take_block(aloop_t *loop, aloop__net_t *net, const aloop__driver_t *driver, size_t size) {
+  aloop__stream_spare_t *spare = net->spares;
+  if (spare == NULL || driver != net->driver) return aloop__memory_new(loop, size);
+  net->spares = spare->next;
+  net->spares_count--;
+  return spare;
+}
+
+/* The block goes to the spare ones, or to the allocator. */
+static void end_object(aloop_transport_t *transport) {
+  aloop__net_t *net = aloop__net_of(transport->object.loop);
+  if (net == NULL || transport->driver != net->driver || net->spares_count == SPARES_MAX) {
+    aloop__object_end(&transport->object, transport);
+    return;
+  }
+  aloop__object_end(&transport->object, NULL);
+  aloop__stream_spare_t *spare = (aloop__stream_spare_t *)(void *)transport;
+  spare->next = net->spares;
+  net->spares = spare;
+  net->spares_count++;
+}
+
+void aloop__stream_close_spares(aloop_t *loop, aloop__stream_spare_t *spare) {
+  while (spare != NULL) {
+    aloop__stream_spare_t *next = spare->next;
+    aloop__memory_release(loop, spare);
+    spare = next;
+  }
 }
 
 /* ---- The end -------------------------------------------------------------------------------------------- */
@@ -224,7 +267,7 @@ static void release(aloop_transport_t *transport) {
   aloop_t *loop = transport->object.loop;
   if (transport->extras != NULL) aloop__map_unref(loop, transport->extras->context);
   aloop__memory_release(loop, transport->extras);
-  aloop__object_end(&transport->object, transport);
+  end_object(transport);
 }
 
 static void destroy(aloop__object_t *object) {
@@ -292,8 +335,10 @@ static aloop_transport_t *allocate(aloop_t *loop, const aloop__driver_t *driver)
   if (net == NULL) return NULL;
   if (driver == NULL) driver = net->driver;
   size_t size = driver->transport_size != 0 ? driver->transport_size : sizeof(aloop_transport_t);
-  aloop_transport_t *transport = aloop__memory_zero(loop, size);
-  if (transport != NULL) transport->driver = driver;
+  aloop_transport_t *transport = take_block(loop, net, driver, size);
+  if (transport == NULL) return NULL;
+  memset(transport, 0, size);
+  transport->driver = driver;
   return transport;
 }
 
