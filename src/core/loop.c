@@ -61,18 +61,9 @@ int aloop__loop_enter(aloop_t *loop) {
   return aloop__loop_thread(loop);
 }
 
-void aloop__loop_armed(aloop_t *loop) {
-  if (loop->hook != NULL && !aloop__loop_is_running(loop)) loop->hook(loop, loop->hook_arg);
-}
-
 /* ---- Life ------------------------------------------------------------------------------------------------ */
 
-void aloop__loop_hold(aloop_t *loop) {
-  loop->holds++;
-}
-
-void aloop__loop_drop(aloop_t *loop) {
-  if (--loop->holds > 0) return;
+void aloop__loop_vanish(aloop_t *loop) {
   aloop__mailbox_free(loop);
   aloop__memory_release(loop, loop->lag);
   aloop__memory_release(loop, loop);

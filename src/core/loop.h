@@ -269,7 +269,9 @@ bool aloop__loop_runs_here(const aloop_t *loop);
 void aloop__loop_inherit(aloop_t *loop);
 
 /* Tells a host that a turn is due sooner than it may think. */
-void aloop__loop_armed(aloop_t *loop);
+static inline void aloop__loop_armed(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(loop->hook != NULL) && !aloop__loop_is_running(loop)) loop->hook(loop, loop->hook_arg);
+}
 
 /* Whether loop->now was read from the clock in this callback. */
 static inline bool aloop__loop_time_is_fresh(const aloop_t *loop) {
@@ -327,7 +329,12 @@ void aloop__current_adjust(aloop_options_t *options);
 int aloop__loop_rebuild(aloop_t *loop);
 
 /* The loop's memory outlives aloop_free for as long as something made on it does. */
-void aloop__loop_hold(aloop_t *loop);
-void aloop__loop_drop(aloop_t *loop);
+static inline void aloop__loop_hold(aloop_t *loop) {
+  loop->holds++;
+}
+void aloop__loop_vanish(aloop_t *loop);
+static inline void aloop__loop_drop(aloop_t *loop) {
+  if (ALOOP_UNLIKELY(--loop->holds == 0)) aloop__loop_vanish(loop);
+}
 
 #endif

@@ -271,7 +271,8 @@ aloop_datagram_t *aloop__datagram_new(aloop_t *loop, int fd, uint16_t flags, con
   endpoint->flags = flags;
   endpoint->cut_max = aloop__dgram_cut_max(fd);
   endpoint->ask = 2;
-  aloop__write_default_limits(&endpoint->high, &endpoint->low);
+  endpoint->high = ALOOP__DEFAULT_HIGH;
+  endpoint->low = ALOOP__DEFAULT_LOW;
   if (peer != NULL) memcpy(&endpoint->peer, peer, peer_size);
   endpoint->peer_size = peer != NULL ? peer_size : 0;
   endpoint->context = aloop__map_ref(loop->context);

@@ -144,12 +144,16 @@ typedef struct aloop__net {
   struct aloop__completion_net *completion; /* completion.h; NULL: another poller, or an old kernel */
 } aloop__net_t;
 
-/* NULL: out of memory. */
-aloop__net_t *aloop__net_open(aloop_t *loop);
-
-/* The same where it is known to exist. */
+/* Where it is known to exist. */
 static inline aloop__net_t *aloop__net_of(const aloop_t *loop) {
   return (aloop__net_t *)(void *)loop->rooms[ALOOP__ROOM_NET];
+}
+
+/* Where it may have to be made. NULL: out of memory. */
+aloop__net_t *aloop__net_make(aloop_t *loop);
+static inline aloop__net_t *aloop__net_open(aloop_t *loop) {
+  aloop__net_t *net = aloop__net_of(loop);
+  return ALOOP_LIKELY(net != NULL) ? net : aloop__net_make(loop);
 }
 
 #endif

@@ -66,7 +66,7 @@ static int choose_driver(aloop_t *loop, aloop__net_t *net) {
 #endif
 }
 
-static ALOOP_NOINLINE aloop__net_t *open_net(aloop_t *loop) {
+aloop__net_t *aloop__net_make(aloop_t *loop) {
   aloop__net_t *net = aloop__memory_zero(loop, sizeof *net);
   char *read_memory = aloop__memory_new(loop, ALOOP__READ_SIZE + PAGE);
   char *cork_buffer = aloop__memory_new(loop, ALOOP__CORK_SIZE);
@@ -88,8 +88,4 @@ static ALOOP_NOINLINE aloop__net_t *open_net(aloop_t *loop) {
   net->cork_buffer = cork_buffer;
   loop->rooms[ALOOP__ROOM_NET] = &net->room;
   return net;
-}
-
-aloop__net_t *aloop__net_open(aloop_t *loop) {
-  return ALOOP_LIKELY(loop->rooms[ALOOP__ROOM_NET] != NULL) ? aloop__net_of(loop) : open_net(loop);
 }

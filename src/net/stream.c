@@ -330,31 +330,40 @@ int aloop__stream_set_context(aloop_transport_t *transport, aloop__map_t *contex
   return 0;
 }
 
-static aloop_transport_t *allocate(aloop_t *loop, const aloop__driver_t *driver) {
+/* Every member is set one by one: to clear the whole block first takes more than all of that. */
+ALOOP_INLINE aloop_transport_t *prepare(aloop_t *loop, const aloop__driver_t *driver, int fd,
+                                        const aloop_protocol_t *table, void *arg, aloop_server_t *server,
+                                        aloop_future_t *waiter, const char *origin) {
   aloop__net_t *net = aloop__net_open(loop);
-  if (net == NULL) return NULL;
+  if (ALOOP_UNLIKELY(net == NULL)) return NULL;
   if (driver == NULL) driver = net->driver;
   size_t size = driver->transport_size != 0 ? driver->transport_size : sizeof(aloop_transport_t);
   aloop_transport_t *transport = take_block(loop, net, driver, size);
-  if (transport == NULL) return NULL;
-  memset(transport, 0, size);
+  if (ALOOP_UNLIKELY(transport == NULL)) return NULL;
+  if (size > sizeof *transport) memset(transport + 1, 0, size - sizeof *transport);
+  transport->watch = (aloop__watch_t){.fd = fd};
+  transport->flags = 0;
+  transport->error = 0;
+  transport->outbox.last = NULL;
+  transport->extras = NULL;
   transport->driver = driver;
+  transport->server = server;
+  transport->waiter = waiter;
+  transport->high = ALOOP__DEFAULT_HIGH;
+  transport->low = ALOOP__DEFAULT_LOW;
+  aloop__stream_set_table(transport, table, arg);
+  aloop__object_init(&transport->object, loop, &stream_kind, origin);
+  if ((loop->context != NULL && aloop__stream_set_context(transport, loop->context) < 0) ||
+      driver->attach(transport) < 0) {
+    release(transport);
+    return NULL;
+  }
   return transport;
 }
 
 aloop_transport_t *aloop__stream_prepare(aloop_t *loop, const aloop__driver_t *driver, int fd,
                                          const aloop_protocol_t *table, void *arg, const char *origin) {
-  aloop_transport_t *transport = allocate(loop, driver);
-  if (transport == NULL) return NULL;
-  aloop__stream_set_table(transport, table, arg);
-  aloop__write_default_limits(&transport->high, &transport->low);
-  transport->watch.fd = fd;
-  aloop__object_init(&transport->object, loop, &stream_kind, origin);
-  if (aloop__stream_set_context(transport, loop->context) < 0 || transport->driver->attach(transport) < 0) {
-    release(transport);
-    return NULL;
-  }
-  return transport;
+  return prepare(loop, driver, fd, table, arg, NULL, NULL, origin);
 }
 
 void aloop__stream_discard(aloop_transport_t *transport) {
@@ -374,15 +383,13 @@ void aloop__stream_announce(aloop_transport_t *transport) {
 aloop_transport_t *aloop__stream_new(aloop_t *loop, const aloop__driver_t *driver, int fd,
                                      const aloop_protocol_t *table, void *arg, aloop_server_t *server,
                                      aloop_future_t *waiter, const char *origin) {
-  aloop_transport_t *transport = aloop__stream_prepare(loop, driver, fd, table, arg, origin);
-  if (transport == NULL) return NULL;
+  aloop_transport_t *transport = prepare(loop, driver, fd, table, arg, server, waiter, origin);
+  if (ALOOP_UNLIKELY(transport == NULL)) return NULL;
   if (!aloop__ready_push(loop, made, transport)) {
     aloop__stream_discard(transport);
     return NULL;
   }
   transport->flags |= ALOOP__ANNOUNCED;
-  transport->server = server;
-  transport->waiter = waiter;
   aloop__loop_armed(loop);
   return transport;
 }

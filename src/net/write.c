@@ -527,17 +527,10 @@ bool aloop_transport_can_write_eof(const aloop_transport_t *transport) {
 
 /* ---- Public limits -------------------------------------------------------------------------------------- */
 
-enum { DEFAULT_HIGH = 65536, LOW_SHARE = 4 };
-
-void aloop__write_default_limits(uint32_t *high, uint32_t *low) {
-  *high = DEFAULT_HIGH;
-  *low = DEFAULT_HIGH / LOW_SHARE;
-}
-
 int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_high, uint32_t *new_low) {
-  if (high < 0) high = low < 0 ? DEFAULT_HIGH : low > UINT32_MAX ? low : low * LOW_SHARE;
+  if (high < 0) high = low < 0 ? ALOOP__DEFAULT_HIGH : low > UINT32_MAX ? low : low * ALOOP__LOW_SHARE;
   if (high > UINT32_MAX) return aloop__misuse(loop, ALOOP_ERANGE, "write buffer limits lie below 4 GiB");
-  if (low < 0) low = high / LOW_SHARE;
+  if (low < 0) low = high / ALOOP__LOW_SHARE;
   if (low > high) return aloop__misuse(loop, ALOOP_EINVAL, "the low-water mark lies above the high-water mark");
   *new_high = (uint32_t)high;
   *new_low = (uint32_t)low;

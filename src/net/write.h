@@ -39,7 +39,11 @@ static inline void aloop__cork_empty(aloop__cork_t *cork) {
 }
 
 /* The water marks that nobody has set; and those that a caller wishes for, or why not. */
-void aloop__write_default_limits(uint32_t *high, uint32_t *low);
+enum {
+  ALOOP__LOW_SHARE = 4,
+  ALOOP__DEFAULT_HIGH = 65536,
+  ALOOP__DEFAULT_LOW = ALOOP__DEFAULT_HIGH / ALOOP__LOW_SHARE
+};
 int aloop__write_limits(aloop_t *loop, int64_t high, int64_t low, uint32_t *new_high, uint32_t *new_low);
 
 /* Bytes that were accepted and not yet sent, but for gathered ones: in the outbox, and in a transport
