@@ -27,7 +27,7 @@
 #define FIRST_DELAY ALOOP_MILLIS(50)
 #define LONGEST_DELAY ALOOP_SECONDS(1)
 
-static bool wants_clients(const aloop_server_t *server) {
+static inline bool wants_clients(const aloop_server_t *server) {
   if (!server->serving || server->paused || server->resting) return false;
   if (server->spread != NULL) return aloop__spread_wants(server->spread);
   return server->max_clients == 0 || server->clients < server->max_clients;
@@ -165,33 +165,43 @@ static ALOOP_NOINLINE void set_nodelay(aloop__listener_t *listener, int fd) {
   if (!listener->nodelay_inherited) aloop__stream_set_nodelay(fd);
 }
 
-bool aloop__accept_take(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
+/* See server.h. */
+ALOOP_INLINE bool take(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
   aloop_t *loop = server->object.loop;
   if (server->context != NULL && loop->context == NULL) loop->context = aloop__map_ref(server->context);
   if (aloop__layer_new(loop, driver, fd, server->table, server->arg, server, NULL, &server->layer,
                        server->object.origin) == NULL)
     return false;
-  if (server->episode) end_episode(server);
+  if (ALOOP_UNLIKELY(server->episode)) end_episode(server);
   aloop__object_ref(&server->object);
   server->clients++;
   loop->accepted++;
   return true;
 }
 
-bool aloop__accept_place(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
-  aloop__spread_place_t place =
+bool aloop__accept_take(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
+  return take(server, driver, fd);
+}
+
+/* See server.h: for every connection that is accepted, it is a part of aloop__listener_accepted. */
+ALOOP_INLINE bool place(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
+  aloop__spread_place_t where =
       server->spread != NULL ? aloop__spread_place(server->spread, driver, fd) : ALOOP__SPREAD_HERE;
-  if (place == ALOOP__SPREAD_AWAY) server->object.loop->handed_over++;
-  if (place == ALOOP__SPREAD_AWAY) return true;
-  if (place == ALOOP__SPREAD_HERE && aloop__accept_take(server, driver, fd)) return true;
+  if (where == ALOOP__SPREAD_AWAY) server->object.loop->handed_over++;
+  if (where == ALOOP__SPREAD_AWAY) return true;
+  if (where == ALOOP__SPREAD_HERE && take(server, driver, fd)) return true;
   close(fd);
-  return place == ALOOP__SPREAD_NOWHERE;
+  return where == ALOOP__SPREAD_NOWHERE;
+}
+
+bool aloop__accept_place(aloop_server_t *server, const aloop__driver_t *driver, int fd) {
+  return place(server, driver, fd);
 }
 
 bool aloop__listener_accepted(aloop__listener_t *listener, int fd) {
   aloop_server_t *server = listener->server;
   if (!listener->nodelay_inherited) set_nodelay(listener, fd);
-  if (!aloop__accept_place(server, listener->driver, fd)) {
+  if (ALOOP_UNLIKELY(!place(server, listener->driver, fd))) {
     aloop__listener_failed(listener, ALOOP_ENOMEM);
     return false;
   }
