@@ -151,13 +151,20 @@ static int renew(aloop_t *loop, aloop__watch_t *watch) {
   return 0;
 }
 
-void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
-  if (!aloop__watch_is_claimed(watch)) return;
-  aloop__watch_set(loop, watch, 0);
+void aloop__watch_leave(aloop_t *loop, aloop__watch_t *watch) {
+  uint32_t generation = aloop__watch_generation(watch);
+  if (generation == 0) return;
+  /* At worst the descriptor was closed behind our back. */
+  if (aloop__watch_interest(watch) != 0) (void)tell_poller(loop, watch, generation, 0);
   if (watch != &loop->wake) loop->watches[watch->fd] = NULL;
   loop->watches_count--;
   loop->stop_poll = loop->polls;
   watch->state = 0;
+}
+
+void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch) {
+  if (!aloop__watch_is_claimed(watch)) return;
+  aloop__watch_leave(loop, watch);
   watch->fd = -1;
 }
 

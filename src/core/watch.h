@@ -61,7 +61,9 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
  * watched. */
 int aloop__watch_set(aloop_t *loop, aloop__watch_t *watch, uint32_t interest);
 
-/* Stops watching and gives the descriptor up (fd -1), at once. A no-op on a watch that has not claimed one. */
+/* Stops watching and gives the descriptor up, at once: its number stays in the watch, or is -1 from then on. A
+ * no-op on a watch that has not claimed one. */
+void aloop__watch_leave(aloop_t *loop, aloop__watch_t *watch);
 void aloop__watch_stop(aloop_t *loop, aloop__watch_t *watch);
 
 /* For operations on a descriptor of the caller: fn(loop, arg) is called each turn in which it is ready for one

@@ -130,9 +130,7 @@ static int attach(aloop_transport_t *transport) {
 }
 
 void aloop__readiness_detach(aloop_transport_t *transport) {
-  int fd = transport->watch.fd;
-  aloop__watch_stop(transport->object.loop, &transport->watch);
-  transport->watch.fd = fd;
+  aloop__watch_leave(transport->object.loop, &transport->watch);
 }
 
 int aloop__readiness_adopt(aloop_transport_t *transport, aloop__adopted_t *before) {
