@@ -124,7 +124,7 @@ int aloop__watch_claim(aloop_t *loop, aloop__watch_t *watch, int fd, const aloop
 }
 
 /* Tells the poller, but not the one that the child of a fork has inherited: it is the parent's (host.c). */
-static int tell_poller(aloop_t *loop, const aloop__watch_t *watch, uint32_t token, uint32_t interest) {
+ALOOP_INLINE int tell_poller(aloop_t *loop, const aloop__watch_t *watch, uint32_t token, uint32_t interest) {
   if (ALOOP_UNLIKELY(loop->fork_generation != aloop__current_forks_seen())) return 0;
   return loop->poller->update(loop->poller_state, watch->fd, token, aloop__watch_interest(watch), interest);
 }

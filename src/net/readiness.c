@@ -66,11 +66,6 @@ void aloop__readiness_socket_readable(aloop_t *loop, void *watch) {
   aloop__readiness_readable(loop, transport, receive_now, aloop__readiness_socket_send, read_on);
 }
 
-int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on) {
-  uint32_t interest = aloop__watch_interest(&transport->watch) & ~direction;
-  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? direction : 0u));
-}
-
 int aloop__readiness_read(aloop_transport_t *transport, bool on) {
   return aloop__readiness_watch(transport, ALOOP_READABLE, on);
 }

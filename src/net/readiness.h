@@ -51,7 +51,10 @@ ssize_t aloop__readiness_send_file(int fd, int file, int64_t offset, int64_t cou
 /* Claims the descriptor; leaves it; watches one direction, or no more. */
 int aloop__readiness_attach(aloop_transport_t *transport, const aloop__watch_ops_t *ops);
 void aloop__readiness_detach(aloop_transport_t *transport);
-int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on);
+static inline int aloop__readiness_watch(aloop_transport_t *transport, uint32_t direction, bool on) {
+  uint32_t interest = aloop__watch_interest(&transport->watch) & ~direction;
+  return aloop__watch_set(transport->object.loop, &transport->watch, interest | (on ? direction : 0u));
+}
 
 /* Its listeners; those of another driver may become such. */
 extern const aloop__watch_ops_t aloop__readiness_listener_ops;

@@ -123,7 +123,7 @@ static void queue_lost(aloop_transport_t *transport) {
 }
 
 /* Without a word to the relay it is part of. */
-static bool stop(aloop_transport_t *transport, int error) {
+ALOOP_INLINE bool stop(aloop_transport_t *transport, int error) {
   if (transport->object.state >= ALOOP__ENDING) return false;
   transport->object.state = ALOOP__ENDING;
   transport->flags |= ALOOP__SHUT;
@@ -133,8 +133,8 @@ static bool stop(aloop_transport_t *transport, int error) {
   transport->driver->detach(transport);
   if (transport->extras != NULL) aloop__stream_stop_timeouts(transport);
   if (transport->flags & ALOOP__SENDFILE) aloop__sendfile_lost(transport, error < 0 ? error : ALOOP_ECLOSED);
-  aloop__outbox_clear(loop, &transport->outbox); /* last: who releases bytes may do anything, and outside of a
-                                                    run close the loop */
+  /* Last: who releases bytes may do anything, and outside of a run close the loop. */
+  if (!aloop__outbox_empty(&transport->outbox)) aloop__outbox_clear(loop, &transport->outbox);
   return true;
 }
 
@@ -263,10 +263,13 @@ static void close_object(aloop__object_t *object) {
   loop->context = outer;
 }
 
-static void release(aloop_transport_t *transport) {
-  aloop_t *loop = transport->object.loop;
-  if (transport->extras != NULL) aloop__map_unref(loop, transport->extras->context);
-  aloop__memory_release(loop, transport->extras);
+static ALOOP_NOINLINE void release_extras(aloop_transport_t *transport) {
+  aloop__map_unref(transport->object.loop, transport->extras->context);
+  aloop__memory_release(transport->object.loop, transport->extras);
+}
+
+static inline void release(aloop_transport_t *transport) {
+  if (ALOOP_UNLIKELY(transport->extras != NULL)) release_extras(transport);
   end_object(transport);
 }
 
@@ -418,8 +421,7 @@ aloop_transport_t *aloop__stream_bottom(aloop_transport_t *transport) {
 
 /* ---- What arrives --------------------------------------------------------------------------------------- */
 
-void aloop__stream_update_reading(aloop_transport_t *transport) {
-  if (transport->object.state >= ALOOP__ENDING) return;
+void aloop__stream_tell_reading(aloop_transport_t *transport) {
   int rc = transport->driver->read(transport, aloop__stream_wants_read(transport));
   if (rc < 0) aloop__stream_end(transport, rc);
 }

@@ -198,7 +198,10 @@ static inline int aloop__stream_enter(const aloop_transport_t *transport) {
 }
 
 /* Reads or not, as aloop__stream_wants_read says. A failure ends the connection. */
-void aloop__stream_update_reading(aloop_transport_t *transport);
+void aloop__stream_tell_reading(aloop_transport_t *transport);
+static inline void aloop__stream_update_reading(aloop_transport_t *transport) {
+  if (transport->object.state < ALOOP__ENDING) aloop__stream_tell_reading(transport);
+}
 
 /* Sends or buffers bytes without the checks of a public write. */
 void aloop__stream_put(aloop_transport_t *transport, const struct iovec *iov, int count);

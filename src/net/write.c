@@ -205,21 +205,8 @@ static aloop__cork_t *cork_of(const aloop_transport_t *transport) {
   return &aloop__net_of(transport->object.loop)->cork;
 }
 
-/* A loop that is closed has no cork any more. */
-bool aloop__cork_is_open(const aloop_transport_t *transport) {
-  const aloop__net_t *net = aloop__net_of(transport->object.loop);
-  return net != NULL && net->cork.owner == transport;
-}
-
-size_t aloop__cork_size(const aloop_transport_t *transport) {
-  if (!aloop__cork_is_open(transport)) return 0;
-  const aloop__cork_t *cork = cork_of(transport);
-  return aloop__iov_total(cork->iov, cork->parts);
-}
-
-void aloop__cork_drop(aloop_transport_t *transport) {
+void aloop__cork_drop_gathered(aloop_transport_t *transport) {
   aloop__net_t *net = aloop__net_of(transport->object.loop);
-  if (net == NULL) return;
   if (net->cork.owner == transport) aloop__cork_empty(&net->cork);
   if (net->row.owner == transport) net->row.owner = NULL;
 }
@@ -237,7 +224,7 @@ static void flush_cork(aloop_transport_t *transport) {
     send_parts(transport, cork_of(transport));
 }
 
-void aloop__cork_flush(aloop_transport_t *transport) {
+void aloop__cork_flush_gathered(aloop_transport_t *transport) {
   aloop__row_flush(transport);
   flush_cork(transport);
 }

@@ -15,9 +15,6 @@ void aloop__cork_end(aloop_transport_t *transport, int rc);
  * error. */
 void aloop__cork_end_sent(aloop_transport_t *transport, ssize_t n);
 
-/* Sends what was gathered so far, in the cork or in a row; later order is kept by going on with none. */
-void aloop__cork_flush(aloop_transport_t *transport);
-
 /* Sends what was gathered of a row, if there is one; of this transport's. Calls nothing of the user. */
 void aloop__row_end(aloop_t *loop);
 void aloop__row_flush(aloop_transport_t *transport);
@@ -29,9 +26,6 @@ void aloop__row_forget(aloop_t *loop);
  * transport or endpoint is read from. */
 void aloop__cork_open(aloop_transport_t *transport);
 void aloop__cork_close(aloop_transport_t *transport);
-
-/* Forgets what was gathered. */
-void aloop__cork_drop(aloop_transport_t *transport);
 
 static inline void aloop__cork_empty(aloop__cork_t *cork) {
   cork->parts = 0;
@@ -58,11 +52,35 @@ static inline bool aloop__stream_has_unsent(const aloop_transport_t *transport) 
   return aloop__stream_unsent(transport) > 0 || (transport->flags & (ALOOP__SENDFILE | ALOOP__PIPED)) != 0;
 }
 
-/* Whether its writes are gathered now. */
-bool aloop__cork_is_open(const aloop_transport_t *transport);
+/* Whether its writes are gathered now; in the cork, or there or in a row. A loop that is closed has neither. */
+static inline bool aloop__cork_is_open(const aloop_transport_t *transport) {
+  const aloop__net_t *net = aloop__net_of(transport->object.loop);
+  return net != NULL && net->cork.owner == transport;
+}
 
-/* Gathered bytes of this transport. */
-size_t aloop__cork_size(const aloop_transport_t *transport);
+static inline bool aloop__write_is_gathered(const aloop_transport_t *transport) {
+  const aloop__net_t *net = aloop__net_of(transport->object.loop);
+  return net != NULL && (net->cork.owner == transport || net->row.owner == transport);
+}
+
+/* Sends what was gathered so far, in the cork or in a row; later order is kept by going on with none. */
+void aloop__cork_flush_gathered(aloop_transport_t *transport);
+static inline void aloop__cork_flush(aloop_transport_t *transport) {
+  if (ALOOP_UNLIKELY(aloop__write_is_gathered(transport))) aloop__cork_flush_gathered(transport);
+}
+
+/* Forgets what was gathered. */
+void aloop__cork_drop_gathered(aloop_transport_t *transport);
+static inline void aloop__cork_drop(aloop_transport_t *transport) {
+  if (ALOOP_UNLIKELY(aloop__write_is_gathered(transport))) aloop__cork_drop_gathered(transport);
+}
+
+/* Gathered bytes of this transport, in the cork. */
+static inline size_t aloop__cork_size(const aloop_transport_t *transport) {
+  if (ALOOP_LIKELY(!aloop__cork_is_open(transport))) return 0;
+  const aloop__cork_t *cork = &aloop__net_of(transport->object.loop)->cork;
+  return aloop__iov_total(cork->iov, cork->parts);
+}
 
 /* Tells the protocol that the buffer is too full, or no more, when a mark was crossed. */
 void aloop__write_check_high(aloop_transport_t *transport);
