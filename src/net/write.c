@@ -66,7 +66,7 @@ void aloop__write_check_low(aloop_transport_t *transport) {
 /* ---- Sending -------------------------------------------------------------------------------------------- */
 
 /* Tries to send while the outbox is empty. Returns the bytes taken, or a code that has ended the connection. */
-static ssize_t try_send(aloop_transport_t *transport, const struct iovec *iov, int count) {
+ALOOP_INLINE ssize_t try_send(aloop_transport_t *transport, const struct iovec *iov, int count) {
   ssize_t n = transport->driver->send(transport, iov, count);
   if (ALOOP_LIKELY(n >= 0)) {
     if (ALOOP_UNLIKELY(transport->extras != NULL)) aloop__stream_touch(transport, false, true);
@@ -219,7 +219,7 @@ static inline void send_parts(aloop_transport_t *transport, aloop__cork_t *cork)
   if (ALOOP_UNLIKELY(rc < 0)) aloop__stream_end(transport, rc);
 }
 
-static void flush_cork(aloop_transport_t *transport) {
+static inline void flush_cork(aloop_transport_t *transport) {
   if (aloop__cork_is_open(transport) && cork_of(transport)->parts > 0)
     send_parts(transport, cork_of(transport));
 }
@@ -457,35 +457,41 @@ int aloop_transport_writev(aloop_transport_t *transport, const struct iovec *iov
   return rc;
 }
 
+/* What the socket has not taken waits where it lies. Once a part was sent there is no way back but the end. */
+static ALOOP_NOINLINE int keep_owned(aloop_transport_t *transport, const struct iovec *part, size_t sent,
+                                     aloop_destroy_fn release, void *arg) {
+  note_first_unsent(transport);
+  int rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, part->iov_base, part->iov_len,
+                                      sent, release, arg);
+  if (rc == 0) {
+    appended(transport);
+  } else if (sent > 0) {
+    aloop__stream_end(transport, rc);
+    if (release != NULL) release(arg);
+    rc = 0;
+  }
+  return rc;
+}
+
 int aloop_transport_write_owned(aloop_transport_t *transport, const void *data, size_t size,
                                 aloop_destroy_fn release, void *arg) {
   if (ALOOP_UNLIKELY(!is_sound(transport, data, size))) return refuse_arguments(transport);
   int rc = check(transport, size);
   if (rc < 0) return rc;
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
-  if (transport->flags & ALOOP__MESSAGES) return write_message_owned(transport, part, release, arg);
+  if (ALOOP_UNLIKELY(transport->flags & ALOOP__MESSAGES))
+    return write_message_owned(transport, part, release, arg);
   ssize_t n = 0;
   flush_cork(transport);
   if (size > 0 && join_row(transport, &part, 1, size))
     n = (ssize_t)size; /* as a copy */
   else if (transport->object.state < ALOOP__CLOSING && aloop__outbox_empty(&transport->outbox) && size > 0)
     n = try_send(transport, &part, 1);
-  if (n < 0 || (size_t)n == size || transport->object.state >= ALOOP__CLOSING) {
-    if (transport->driver->beneath != NULL) aloop__write_check_high(transport);
-    if (release != NULL) release(arg); /* last: it may free the loop */
-  } else {
-    note_first_unsent(transport);
-    rc = aloop__outbox_append_owned(transport->object.loop, &transport->outbox, data, size, (size_t)n, release,
-                                    arg);
-    if (rc == 0) {
-      appended(transport);
-    } else if (n > 0) {
-      aloop__stream_end(transport, rc);
-      if (release != NULL) release(arg);
-      rc = 0;
-    }
-  }
-  return rc;
+  if (ALOOP_UNLIKELY(n >= 0 && (size_t)n != size) && transport->object.state < ALOOP__CLOSING)
+    return keep_owned(transport, &part, (size_t)n, release, arg);
+  if (ALOOP_UNLIKELY(transport->driver->beneath != NULL)) aloop__write_check_high(transport);
+  if (release != NULL) release(arg); /* last: it may free the loop */
+  return 0;
 }
 
 static bool can_send_eof(const aloop_transport_t *transport) {

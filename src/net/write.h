@@ -92,7 +92,7 @@ ALOOP_INLINE void aloop__stream_delivered(aloop_transport_t *transport, aloop__c
   cork->owner = NULL;
   uint32_t unusual = transport->flags & (ALOOP__SHUT | ALOOP__EXTRAS);
   if (ALOOP_UNLIKELY(cork->parts != 1) || ALOOP_UNLIKELY((unusual | (uint32_t)rc) != 0)) {
-    aloop__cork_end(transport, rc);
+    if ((cork->parts | rc) != 0) aloop__cork_end(transport, rc);
     return;
   }
   ssize_t n = send(transport, cork->iov, 1);
