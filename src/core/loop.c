@@ -547,23 +547,36 @@ static ALOOP_NOINLINE bool is_quiet_at_last(aloop_t *loop) {
   return is_quiet(loop);
 }
 
-/* Turns of a loop that has nothing but connections: what is left of `turn` as long as is_quiet has answered all
- * its questions. Most turns of a server are like this. */
+/* What is left of `turn` when is_quiet has answered all its questions. */
+ALOOP_INLINE int quiet_turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
+  if (limit != 0) loop->idle_ticks -= aloop__clock_ticks();
+  int count = loop->poller->wait(loop->poller_state, batch, BATCH, limit);
+  loop->poll_ticks = aloop__clock_ticks();
+  if (limit != 0) loop->idle_ticks += loop->poll_ticks;
+  loop->polls++;
+  loop->turns++;
+  if (ALOOP_LIKELY(count > 0))
+    run_io(loop, batch, count, false);
+  else if (count < 0)
+    return lost_poller(loop, count);
+  return 0;
+}
+
+/* Turns of a loop that has nothing but connections. Most turns of a server are like this. */
 ALOOP_INLINE int quiet_turns(aloop_t *loop, aloop_poll_event_t *batch) {
-  int rc = 0;
-  do {
-    loop->idle_ticks -= aloop__clock_ticks();
-    int count = loop->poller->wait(loop->poller_state, batch, BATCH, ALOOP_FOREVER);
-    loop->poll_ticks = aloop__clock_ticks();
-    loop->idle_ticks += loop->poll_ticks;
-    loop->polls++;
-    loop->turns++;
-    if (ALOOP_LIKELY(count > 0))
-      run_io(loop, batch, count, false);
-    else if (count < 0)
-      rc = lost_poller(loop, count);
-  } while (ALOOP_LIKELY(rc == 0) && (ALOOP_LIKELY(is_quiet(loop)) || is_quiet_at_last(loop)));
+  int rc;
+  do rc = quiet_turn(loop, ALOOP_FOREVER, batch);
+  while (ALOOP_LIKELY(rc == 0) && (ALOOP_LIKELY(is_quiet(loop)) || is_quiet_at_last(loop)));
   note_poll_age(loop);
+  return rc;
+}
+
+/* One such turn. */
+ALOOP_INLINE int single_turn(aloop_t *loop, int64_t limit, aloop_poll_event_t *batch) {
+  if (!is_quiet(loop)) return turn(loop, limit, batch);
+  int rc = quiet_turn(loop, limit, batch);
+  note_poll_age(loop);
+  end_turn(loop);
   return rc;
 }
 
@@ -653,7 +666,7 @@ int aloop_run_once(aloop_t *loop, int64_t timeout) {
   aloop__map_t *base = loop->context;
   uint64_t before = aloop__loop_callbacks(loop);
   loop->context = NULL;
-  rc = turn(loop, timeout >= 0 || timeout == ALOOP_FOREVER ? timeout : 0, batch);
+  rc = single_turn(loop, timeout >= 0 || timeout == ALOOP_FOREVER ? timeout : 0, batch);
   loop->context = base;
   uint64_t ran = aloop__loop_callbacks(loop) - before;
   return end_run(loop, rc < 0 ? rc : ran > INT32_MAX ? INT32_MAX : (int)ran);
