@@ -659,6 +659,31 @@ static void a_connection_is_small(void **state) {
   if (sizeof(void *) == 8) assert_true(sizeof(aloop_transport_t) <= 136);
 }
 
+static void a_connection_that_is_lost_leaves_its_block_to_the_next(void **state) {
+  env_t *env = *state;
+  long calls = 0;
+  for (int i = 0; i < 4; i++) {
+    tape_t tape = {.env = env};
+    if (i == 2) calls = env->calls; /* what a loop makes once is there by now */
+    end_tape(&tape, open_tape(&tape, &plain_protocol));
+  }
+  assert_int_equal(env->calls, calls);
+}
+
+static void many_connections_leave_but_some_of_their_blocks(void **state) {
+  enum { MANY = 200, SOME = 100 };
+  env_t *env = *state;
+  static tape_t tapes[MANY];
+  int peers[MANY];
+  for (int i = 0; i < MANY; i++) {
+    tapes[i] = (tape_t){.env = env};
+    peers[i] = open_tape(&tapes[i], &plain_protocol);
+  }
+  long live = env->live;
+  for (int i = 0; i < MANY; i++) end_tape(&tapes[i], peers[i]);
+  assert_true(env->live <= live - SOME);
+}
+
 TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_once_and_never_inside_the_call),
       T(abort_is_told_once_and_never_inside_the_call), T(a_closed_connection_delivers_no_more),
       T(an_end_before_the_beginning_is_told_after_it), T(every_callback_has_its_place),
@@ -678,4 +703,6 @@ TESTS(T(made_comes_in_the_next_turn), T(bytes_arrive_in_order), T(close_is_told_
       T(a_table_without_size_is_refused), T(an_empty_table_reads_and_closes),
       T(a_factory_that_fails_refuses_the_connection), T(the_waiter_learns_after_connection_made),
       T(a_cancelled_connection_is_dropped_unseen), T(closing_the_loop_first_fails_the_waiter),
-      T(the_descriptor_belongs_to_the_transport), T(a_connection_is_small))
+      T(the_descriptor_belongs_to_the_transport), T(a_connection_is_small),
+      T(a_connection_that_is_lost_leaves_its_block_to_the_next),
+      T(many_connections_leave_but_some_of_their_blocks))
