@@ -34,10 +34,6 @@ unsigned aloop__current_forks(void) {
   return aloop__current_forks_seen();
 }
 
-aloop_t **aloop__current_place(void) {
-  return &running;
-}
-
 aloop_t *aloop__current_run(aloop_t *loop) {
   aloop_t *before = aloop__current_running;
   aloop__current_running = loop;

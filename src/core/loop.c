@@ -615,10 +615,9 @@ static int begin_run(aloop_t *loop) {
     return aloop__misuse(loop, ALOOP_ECHILD,
                          "the loop was made before fork; call aloop_after_fork in the child");
   if (aloop__loop_is_running(loop)) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
-  aloop_t **place = aloop__current_place();
-  if (*place != NULL) return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
-  *place = loop;
-  loop->place = place;
+  if (aloop__current_running != NULL)
+    return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
+  aloop__current_running = loop;
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__INHERITED)) forget_inherited_run(loop);
   loop->thread = pthread_self();
   aloop__loop_set_running(loop, true);
@@ -629,7 +628,7 @@ static int begin_run(aloop_t *loop) {
 static int end_run(aloop_t *loop, int rc) {
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__INHERITED)) return end_inherited_run(loop);
   if (loop->poller->flush != NULL) loop->poller->flush(loop->poller_state);
-  *loop->place = NULL;
+  aloop__current_running = NULL;
   if (aloop__mailbox_in_use(&loop->mailbox)) aloop__mailbox_rest(loop);
   loop->run_ticks += aloop__clock_ticks() - loop->run_started;
   aloop__loop_set_running(loop, false);

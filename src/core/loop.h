@@ -141,7 +141,6 @@ struct aloop {
   void *hook_arg;
   int64_t slow_callback_duration;
   pthread_t thread;
-  aloop_t **place; /* where it is noted as the thread's running loop, while it is */
   unsigned fork_generation;
 
   /* Metrics. */
@@ -311,9 +310,6 @@ extern _Thread_local ALOOP__AT_HAND aloop_t *aloop__current_running;
 
 /* Binds the running loop to this thread (NULL: none). Returns the one before. */
 aloop_t *aloop__current_run(aloop_t *loop);
-
-/* Where that is noted for this thread, which takes longer to find than to change. */
-aloop_t **aloop__current_place(void);
 
 /* The loop is going away: this thread's setting no longer names it. */
 void aloop__current_forget(const aloop_t *loop);
