@@ -132,7 +132,8 @@ static bool answer_found(aloop_stream_t *stream, aloop__read_t *read) {
 static bool answer_until(aloop_stream_t *stream, aloop__read_t *read) {
   if (answer_found(stream, read)) return true;
   if (stream->flags & ALOOP__DUPLEX_EOF)
-    return aloop__future_fail(read->future, ALOOP_EOF, "the stream ended %zu bytes on, without the separator",
+    return aloop__future_fail(read->future, ALOOP_EOF,
+                              "the stream ended after %zu bytes, without the separator",
                               aloop__inbox_size(&stream->inbox));
   return at_the_end(stream, read);
 }
