@@ -101,8 +101,12 @@ int aloop_backend_fd(const aloop_t *loop) {
   int rc = aloop__loop_enter((aloop_t *)loop);
   if (rc < 0) return rc;
   if (loop->poller->backend_fd == NULL) return ALOOP_ENOTSUP;
+  aloop__loop_hold((aloop_t *)loop); /* the exception handler may hear of a loss and free it */
   rc = begin_hosting((aloop_t *)loop);
-  return rc < 0 ? rc : loop->poller->backend_fd(loop->poller_state);
+  if (rc == 0 && (loop->guard & ALOOP__GUARD_CLOSED)) rc = ALOOP_ECLOSED;
+  if (rc == 0) rc = loop->poller->backend_fd(loop->poller_state);
+  aloop__loop_drop((aloop_t *)loop);
+  return rc;
 }
 
 int64_t aloop_next_timeout(aloop_t *loop) {

@@ -5,6 +5,7 @@
  */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -143,6 +144,32 @@ static bool wait_as_host(aloop_t *loop) {
   return ready > 0 && aloop_run_once(loop, 0) >= 0;
 }
 
+static int free_it(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
+  (void)context;
+  ++*(int *)arg;
+  aloop_free(loop);
+  return 0;
+}
+
+/* Opening the ring anew tells of descriptors that were closed behind our back. */
+static void who_hears_of_a_loss_may_free_the_loop(void **state) {
+  env_t *env = *state;
+  int fds[2], calls = 0, reports = 0;
+  use_ring(env);
+  make_pair(fds);
+  int high = fcntl(fds[0], F_DUPFD_CLOEXEC, 100);
+  assert_int_equal(aloop_add_reader(env->loop, high, count, &calls), 0);
+  aloop_run_once(env->loop, 0);
+  close(high);
+  aloop_set_exception_handler(env->loop, free_it, &reports);
+  aloop_t *loop = env->loop;
+  env->loop = NULL;
+  assert_int_equal(aloop_backend_fd(loop), ALOOP_ECLOSED);
+  assert_int_equal(reports, 1);
+  close(fds[0]);
+  close(fds[1]);
+}
+
 static void a_host_may_take_over_when_there_are_connections(void **state) {
   env_t *env = *state;
   use_ring(env);
@@ -159,7 +186,7 @@ static void a_host_may_take_over_when_there_are_connections(void **state) {
   end_tape(&tape, peer);
 }
 
-TESTS(T(a_descriptor_that_is_no_longer_watched_can_be_closed_at_once),
+TESTS(T(who_hears_of_a_loss_may_free_the_loop), T(a_descriptor_that_is_no_longer_watched_can_be_closed_at_once),
       T(nor_does_a_request_that_is_about_to_be_answered_keep_it_open),
       T(turns_that_find_nothing_make_no_system_call), T(a_loop_may_go_from_thread_to_thread),
       T(connections_go_from_thread_to_thread_without_losing_a_byte),
