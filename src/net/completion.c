@@ -219,7 +219,8 @@ static void deliver_end(aloop_transport_t *transport, int end) {
  * the transport ends in it. */
 static void deliver_pieces_held(completion_transport_t *self) {
   aloop_transport_t *transport = &self->transport;
-  while (self->held != NULL && aloop__stream_wants_read(transport)) {
+  const aloop_t *loop = transport->object.loop;
+  while (self->held != NULL && aloop__stream_wants_read(transport) && loop->stop_error == 0) {
     held_t *first = take_first(self);
     size_t taken = deliver(transport, first->data, first->size);
     first->data += taken;
@@ -239,7 +240,8 @@ static bool has_held(const completion_transport_t *self) {
 static void deliver_held(completion_transport_t *self) {
   aloop_transport_t *transport = &self->transport;
   deliver_pieces_held(self);
-  if (has_held(self) && self->held == NULL) deliver_end(transport, self->end);
+  if (has_held(self) && self->held == NULL && transport->object.loop->stop_error == 0)
+    deliver_end(transport, self->end);
 }
 
 static void stop_waiting(aloop_t *loop, completion_transport_t *self) {
@@ -298,7 +300,7 @@ static void deliver_all(aloop_t *loop, void *arg) {
   aloop__completion_net_t *state = arg;
   size_t count = state->waiting_count;
   state->delivering = false;
-  for (size_t i = 0; i < count; i++)
+  for (size_t i = 0; i < count && loop->stop_error == 0; i++)
     if (state->waiting[i] != NULL) deliver_waiting(loop, state, i);
   close_gaps(loop, state);
   if (state->waiting_count == 0 || state->delivering) return;

@@ -47,6 +47,41 @@ static void pause_here(tape_t *tape) {
   aloop_transport_pause_reading(tape->transport);
 }
 
+static void stop_hard(tape_t *tape) {
+  aloop_stop_with_error(tape->env->loop, ALOOP_EINTR);
+}
+
+static void what_is_held_waits_when_the_run_has_been_ended(void **state) {
+  enum { MANY = 3 };
+  env_t *env = *state;
+  use_ring(env);
+  tape_t tapes[MANY];
+  int peers[MANY];
+  for (int i = 0; i < MANY; i++) {
+    tapes[i] = (tape_t){.env = env, .on[DATA] = pause_here};
+    peers[i] = open_tcp_tape(&tapes[i], &plain_protocol);
+  }
+  settle(env->loop);
+  for (int i = 0; i < MANY; i++) fill(peers[i]);
+  settle(env->loop); /* the first piece of each has come, and others are held */
+  for (int i = 0; i < MANY; i++) {
+    tapes[i].on[DATA] = stop_hard;
+    tapes[i].calls[DATA] = 0;
+    aloop_transport_resume_reading(tapes[i].transport);
+  }
+  for (long calls = 1; calls <= MANY; calls++) {
+    long made = 0;
+    int rc;
+    do rc = aloop_run_once(env->loop, ALOOP_SECONDS(5));
+    while (rc >= 0);
+    assert_int_equal(rc, ALOOP_EINTR);
+    for (int i = 0; i < MANY; i++) made += tapes[i].calls[DATA];
+    assert_int_equal(made, calls);
+  }
+  for (int i = 0; i < MANY; i++) tapes[i].on[DATA] = NULL;
+  for (int i = 0; i < MANY; i++) end_tape(&tapes[i], peers[i]);
+}
+
 static void a_pause_in_the_midst_of_much_loses_nothing(void **state) {
   enum { ROUNDS = 50 };
   env_t *env = *state;
@@ -255,8 +290,9 @@ static void an_older_kernel_gets_the_readiness_driver(void **state) {
 }
 
 TESTS(T(what_came_during_a_pause_is_delivered_in_order), T(a_pause_in_the_midst_of_much_loses_nothing),
-      T(an_end_waits_for_what_was_held_before_it), T(a_tiny_buffer_gets_all_bytes_in_order),
-      T(held_bytes_stay_during_the_call_that_aborts), T(more_connections_than_lent_buffers_all_get_their_bytes),
+      T(what_is_held_waits_when_the_run_has_been_ended), T(an_end_waits_for_what_was_held_before_it),
+      T(a_tiny_buffer_gets_all_bytes_in_order), T(held_bytes_stay_during_the_call_that_aborts),
+      T(more_connections_than_lent_buffers_all_get_their_bytes),
       T(a_late_completion_does_not_reach_the_next_owner_of_a_number),
       T(a_closed_connection_is_closed_when_the_run_ends), T(closing_the_loop_closes_its_connections),
       T(a_child_leaves_the_completions_to_its_parent), T(a_child_goes_on_with_the_connections),
