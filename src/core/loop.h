@@ -299,8 +299,8 @@ void aloop__wake_signal(aloop_t *loop);
  * only tells of it again. */
 void aloop__wake_again(aloop_t *loop);
 
-/* The loop that runs in this thread, or NULL. With the GNU C library it lies where one instruction finds it, also
- * for a shared library; others may refuse to load such a library later than the program. */
+/* The loop that runs in this thread, or NULL. With the GNU C library it lies where one instruction finds it,
+ * also for a shared library; others may refuse to load such a library later than the program. */
 #if defined(__GNUC__) && defined(__GLIBC__)
 #define ALOOP__AT_HAND __attribute__((tls_model("initial-exec")))
 #else
