@@ -37,7 +37,6 @@
  */
 #include "core/express.h"
 
-#include <sched.h>
 #include <time.h>
 #if ALOOP_HAVE_MEMBARRIER
 #include <linux/membarrier.h>
@@ -241,7 +240,9 @@ bool aloop__express_leave(aloop__mailbox_t *mailbox) {
 
 void aloop__express_end(aloop__mailbox_t *mailbox) {
   if (!mailbox->express_runs) return;
+  unsigned rounds = 0;
   aloop__express_shut(mailbox);
-  while (atomic_load_explicit(&mailbox->express->tail, memory_order_acquire) & AT_WORK) sched_yield();
+  while (atomic_load_explicit(&mailbox->express->tail, memory_order_acquire) & AT_WORK)
+    aloop__mailbox_await_poster(&rounds);
   aloop__express_shut(mailbox);
 }

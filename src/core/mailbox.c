@@ -27,6 +27,10 @@
  * stores.) So one thread that posts all the time gets a way of its own, without claims: the express
  * (express.c). Its posts are called in one order with all others.
  *
+ * A poster that is interrupted between its claim and its publication holds up what was posted after it. The loop
+ * cannot sleep then, as nobody would wake it; but after some turns it waits for I/O for up to a millisecond each
+ * time, or a loop with a higher priority would never let that thread go on.
+ *
  * Directory and pages are made by the first post, so loops that nobody posts to stay small. Until then SLEEPING
  * is set from the start, which costs the first post one wake-up and spares such loops two atomic operations per
  * sleep.
@@ -35,6 +39,8 @@
  * for the cache. What is left out: fairness between posters.
  */
 #include "core/mailbox.h"
+
+#include <time.h>
 
 #include "core/clock.h"
 #include "core/express.h"
@@ -51,10 +57,13 @@ _Static_assert(ALOOP__IS_APART(struct aloop, mailbox.applicant, mailbox.director
                "claims leave the directory alone");
 _Static_assert(ALOOP__IS_APART(struct aloop, mailbox.express, mailbox.head), "and so does taking");
 
-enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 256, AHEAD = 64, FETCHED_AHEAD = 12 };
+enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 256, AHEAD = 64, FETCHED_AHEAD = 12, STALLS_MAX = 100 };
 #define SLEEPING UINT64_C(1)
 #define CLOSED UINT64_C(2)
 #define TICKET (UINT64_C(1) << ALOOP__MAILBOX_FLAGS)
+
+/* For a poster that was interrupted between claim and publication. */
+#define INTERRUPTED ALOOP_MILLIS(1)
 
 typedef struct cell {
   _Atomic(aloop_callback_fn) fn; /* NULL: not published */
@@ -77,6 +86,7 @@ void aloop__mailbox_init(aloop__mailbox_t *mailbox) {
   atomic_init(&mailbox->head, 0);
   mailbox->express = NULL;
   mailbox->more = mailbox->express_runs = false;
+  mailbox->stalls = 0;
 }
 
 static place_t *place_of(place_t *directory, uint64_t ticket) {
@@ -287,15 +297,16 @@ static uint64_t take_both(aloop_t *loop, place_t *directory, uint64_t begin, boo
 void aloop__mailbox_take(aloop_t *loop) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load_explicit(&mailbox->directory, memory_order_acquire);
-  uint64_t begin = atomic_load_explicit(&mailbox->head, memory_order_relaxed), head;
+  uint64_t begin = atomic_load_explicit(&mailbox->head, memory_order_relaxed), before = loop->posts, head;
   if (ALOOP_UNLIKELY(aloop__express_runs(mailbox))) {
     head = take_both(loop, directory, begin, &mailbox->more);
   } else {
     head = take_numbered(loop, directory, begin, begin + TAKEN_AT_ONCE);
     mailbox->more = head == begin + TAKEN_AT_ONCE;
   }
-  if (head == begin) return;
   loop->posts += head - begin;
+  if (loop->posts != before) mailbox->stalls = 0;
+  if (head == begin) return;
   atomic_store_explicit(&mailbox->head, head, memory_order_release);
   if (head / CELLS != begin / CELLS) aloop__express_consider(loop);
 }
@@ -319,9 +330,16 @@ void aloop__mailbox_rest(aloop_t *loop) {
   aloop__mailbox_sleep(loop);
 }
 
-void aloop__mailbox_stand_off(const aloop_t *loop) {
+int64_t aloop__mailbox_stand_off(aloop_t *loop, int64_t timeout) {
+  aloop__mailbox_t *mailbox = &loop->mailbox;
   uint64_t moment = aloop__clock_ticks_20us() / 10;
   while (aloop__clock_ticks() - loop->poll_ticks < moment) ALOOP_PAUSE();
+  bool own_clock = loop->poller->now != NULL; /* which may jump instead of waiting */
+  if (own_clock || mailbox->stalls < STALLS_MAX) {
+    mailbox->stalls += !own_clock;
+    return 0;
+  }
+  return timeout > 0 && timeout < INTERRUPTED ? timeout : INTERRUPTED;
 }
 
 void aloop__mailbox_awake(aloop_t *loop) {
@@ -331,14 +349,24 @@ void aloop__mailbox_awake(aloop_t *loop) {
     atomic_fetch_and(&mailbox->state, ~SLEEPING);
 }
 
+void aloop__mailbox_await_poster(unsigned *rounds) {
+  const struct timespec while_interrupted = {.tv_nsec = INTERRUPTED / 10};
+  if (++*rounds < STALLS_MAX)
+    ALOOP_PAUSE();
+  else
+    nanosleep(&while_interrupted, NULL);
+}
+
 /* Every claimed number gets its post, and every waker is heard; unless their threads stayed behind in the
  * parent of a fork. */
 static void await_posters(aloop_t *loop, uint64_t end) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   place_t *directory = atomic_load(&mailbox->directory);
+  unsigned rounds = 0;
   for (uint64_t head = atomic_load(&mailbox->head); head != end; head++)
-    while (atomic_load(&atomic_load(place_of(directory, head))->cells[head % CELLS].fn) == NULL) continue;
-  while (atomic_load(&mailbox->wakers) != 0) continue;
+    while (atomic_load(&atomic_load(place_of(directory, head))->cells[head % CELLS].fn) == NULL)
+      aloop__mailbox_await_poster(&rounds);
+  while (atomic_load(&mailbox->wakers) != 0) aloop__mailbox_await_poster(&rounds);
 }
 
 void aloop__mailbox_close(aloop_t *loop) {

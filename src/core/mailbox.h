@@ -36,6 +36,7 @@ typedef struct aloop__mailbox {
   _Atomic uint64_t head; /* next ticket to take; written by the loop's thread only */
   bool more;             /* perhaps not all was taken; of the loop's thread, as the next */
   bool express_runs;     /* something may be in the express or on its way there */
+  uint8_t stalls;        /* how often in a row the loop could neither sleep nor take a post */
 } aloop__mailbox_t;
 
 /* How many numbers are claimed, as far as this thread can know: all that happened before are among them. */
@@ -64,8 +65,13 @@ void aloop__mailbox_awake(aloop_t *loop);
  * there already is seen by aloop__mailbox_pending. */
 void aloop__mailbox_rest(aloop_t *loop);
 
-/* When it must not: leaves the posters alone for a moment, unless much was done since the last poll. */
-void aloop__mailbox_stand_off(const aloop_t *loop);
+/* When it must not: leaves the posters alone for a moment, unless much was done since the last poll. Returns how
+ * long the loop may wait for I/O. */
+int64_t aloop__mailbox_stand_off(aloop_t *loop, int64_t timeout);
+
+/* For one that waits for a poster that was interrupted in a post: at first for a moment, then longer. `rounds`
+ * counts, from 0. */
+void aloop__mailbox_await_poster(unsigned *rounds);
 
 /* Whether somebody has posted what is not taken, or is about to. */
 bool aloop__mailbox_pending(const aloop_t *loop);

@@ -186,6 +186,7 @@ typedef struct sleeper {
   int sleeps;
   int writes;
   int calls;
+  bool interrupted; /* somebody else in a post of one */
 } sleeper_t;
 
 static int sleeper_open(void *arg, const aloop_allocator_t *allocator, void **state) {
@@ -205,8 +206,17 @@ static int sleeper_update(void *state, int fd, uint32_t token, uint32_t before, 
   return sleeper->table->update(sleeper->poll, fd, token, before, after);
 }
 
+/* Another thread, interrupted in the middle of a post, goes on as soon as the loop lets it. */
+static void finish_post(sleeper_t *sleeper) {
+  if (!sleeper->interrupted) return;
+  sleeper->interrupted = false;
+  atomic_fetch_sub(&sleeper->loop->mailbox.state, 4);
+  assert_int_equal(aloop_call_soon_threadsafe(sleeper->loop, count, &sleeper->calls), 0);
+}
+
 static int sleeper_wait(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
   sleeper_t *sleeper = state;
+  if (timeout > 0) finish_post(sleeper);
   if (timeout < 0) {
     sleeper->sleeps++;
     for (int i = 0; i < sleeper->posts; i++)
@@ -237,6 +247,23 @@ static void each_sleep_costs_one_wake_up(void **state) {
     }
     aloop_close(env->loop); /* before the sleeper goes */
   }
+}
+
+/* What cannot be woken does not sleep, but it leaves the CPU to whoever has to go on. */
+static void a_poster_that_was_interrupted_gets_the_cpu(void **state) {
+  env_t *env = *state;
+  sleeper_t sleeper = {.interrupted = true};
+  env_loop(env, (aloop_options_t){.poller_table = &sleeper_table, .poller_arg = &sleeper, .debug = -1});
+  sleeper.loop = env->loop;
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &sleeper.calls), 0);
+  while (sleeper.calls == 0) run_turn(env->loop);
+  atomic_fetch_add(&env->loop->mailbox.state, 4);            /* claimed, */
+  atomic_fetch_and(&env->loop->mailbox.state, ~UINT64_C(1)); /* and the wake-up is written */
+  for (int i = 0; i < 1000 && sleeper.calls < 2; i++)
+    assert_true(aloop_run_once(env->loop, i % 2 == 0 ? ALOOP_FOREVER : ALOOP_SECONDS(1)) >= 0);
+  assert_int_equal(sleeper.calls, 2);
+  assert_int_equal(sleeper.sleeps, 0);
+  aloop_close(env->loop);
 }
 
 /* Keeps the loop busy for some turns and posts to it in each. */
@@ -515,7 +542,7 @@ static void loops_in_two_threads_do_not_meet(void **state) {
 TESTS(T(posts_keep_their_order_across_pages), T(a_post_before_the_first_run_arrives),
       T(a_callback_may_post_to_its_own_loop), T(nonsense_is_refused), T(after_close_posts_are_refused),
       T(lack_of_memory_is_told_to_the_poster), T(every_allocation_may_fail), T(two_million_posts_may_wait),
-      T(a_post_has_no_context), T(each_sleep_costs_one_wake_up), T(a_busy_loop_is_not_woken),
-      T(each_producer_keeps_its_order), T(what_happened_before_in_another_thread_is_called_before),
-      T(no_wake_up_is_lost), T(posting_may_race_closing), T(every_moment_is_a_moment_to_close),
-      T(loops_in_two_threads_do_not_meet))
+      T(a_post_has_no_context), T(each_sleep_costs_one_wake_up), T(a_poster_that_was_interrupted_gets_the_cpu),
+      T(a_busy_loop_is_not_woken), T(each_producer_keeps_its_order),
+      T(what_happened_before_in_another_thread_is_called_before), T(no_wake_up_is_lost),
+      T(posting_may_race_closing), T(every_moment_is_a_moment_to_close), T(loops_in_two_threads_do_not_meet))
