@@ -18,9 +18,7 @@
 #include "executor/thread.h"
 #include "future/future.h"
 
-int aloop__default_executor(aloop_t *loop, aloop_executor_t **out) {
-  aloop__jobs_t *jobs = aloop__jobs_open(loop);
-  if (jobs == NULL) return ALOOP_ENOMEM;
+int aloop__default_open(aloop__jobs_t *jobs, aloop_executor_t **out) {
   if (jobs->shut) return ALOOP_ECLOSED;
   if (jobs->own && jobs->executor_forks != aloop__current_forks_seen()) aloop__default_close(jobs);
   if (ALOOP_UNLIKELY(jobs->executor == NULL)) {
@@ -50,6 +48,7 @@ int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor) {
   if (jobs == NULL) return ALOOP_ENOMEM;
   aloop_executor_t *before = jobs->executor;
   jobs->executor = aloop_executor_ref(executor);
+  jobs->executor_forks = aloop__current_forks();
   jobs->own = jobs->shut = false;
   aloop_executor_unref(before); /* last: the program's own may do anything as it ends */
   return 0;
@@ -58,7 +57,8 @@ int aloop_set_default_executor(aloop_t *loop, aloop_executor_t *executor) {
 aloop_executor_t *aloop_get_default_executor(aloop_t *loop) {
   aloop_executor_t *executor;
   if (aloop__loop_enter(loop) < 0) return NULL;
-  return aloop__default_executor(loop, &executor) == 0 ? executor : NULL;
+  aloop__jobs_t *jobs = aloop__jobs_open(loop);
+  return jobs != NULL && aloop__default_executor(jobs, &executor) == 0 ? executor : NULL;
 }
 
 /* ---- Shutting down --------------------------------------------------------------------------------------- */

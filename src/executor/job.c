@@ -55,12 +55,20 @@ static aloop_job_t closed_mark;
 
 /* ---- The end of a job, in its loop ----------------------------------------------------------------------- */
 
-/* While a job has a future its executor lives. */
-static void keep_executor(aloop__jobs_t *jobs, aloop_job_t *job, aloop_executor_t *executor) {
-  aloop__use_t *use = jobs->uses, *end = jobs->uses + ALOOP__USES, *spare = NULL;
-  for (; use < end && use->executor != executor; use++)
+/* The count of an executor's jobs, or an unused one, or NULL: all are in use. */
+static aloop__use_t *use_of(aloop__jobs_t *jobs, const aloop_executor_t *executor) {
+  aloop__use_t *spare = NULL;
+  for (aloop__use_t *use = jobs->uses; use < jobs->uses + ALOOP__USES; use++) {
+    if (use->executor == executor) return use;
     if (use->executor == NULL && spare == NULL) spare = use;
-  if (use == end) use = spare;
+  }
+  return spare;
+}
+
+/* While a job has a future its executor lives. */
+static inline void keep_executor(aloop__jobs_t *jobs, aloop_job_t *job, aloop_executor_t *executor) {
+  aloop__use_t *use = jobs->uses;
+  if (ALOOP_UNLIKELY(use->executor != executor)) use = use_of(jobs, executor);
   job->executor = executor;
   job->use = use;
   if (use == NULL || use->executor == NULL) aloop_executor_ref(executor);
@@ -334,23 +342,16 @@ aloop__jobs_t *aloop__jobs_open(aloop_t *loop) {
 
 /* ---- Submitting ------------------------------------------------------------------------------------------ */
 
-static aloop_job_t *new_job(aloop__jobs_t *jobs, const aloop_job_options_t *options) {
+/* A block for a job, counted. NULL: out of memory. */
+static inline aloop_job_t *take_block(aloop__jobs_t *jobs) {
   aloop_job_t *job = jobs->spares;
-  if (job != NULL) {
+  if (ALOOP_LIKELY(job != NULL)) {
     jobs->spares = job->next;
     jobs->spares_count--;
   } else {
     job = aloop__executor_new_block(sizeof *job);
     if (job == NULL) return NULL;
   }
-  job->fn = options->fn;
-  job->arg = options->arg;
-  job->destroy = options->destroy;
-  job->queued = false;
-  atomic_store_explicit(&job->begun, false, memory_order_relaxed);
-  job->inbox = jobs->inbox;
-  job->future = NULL;
-  job->executor = NULL;
   jobs->loop->live[ALOOP__JOB]++;
   return job;
 }
@@ -370,18 +371,17 @@ static const char *reason_of(int error) {
   }
 }
 
-static void start(aloop_future_t *future, aloop_job_t *job, aloop_executor_t *executor, int lane) {
+/* The executor has not taken the job. */
+static ALOOP_NOINLINE void not_taken(aloop_job_t *job, int error) {
+  const char *reason = reason_of(error);
+  aloop_future_t *future = job->future;
   aloop_t *loop = future->object.loop;
-  job->future = future;
-  keep_executor(aloop__jobs_of(loop), job, executor);
-  aloop__future_set_operation(future, take_back, job);
-  int rc = aloop__executor_submit(executor, job, lane);
-  if (ALOOP_LIKELY(rc == 0)) return;
-  const char *reason = reason_of(rc);
   job->future = NULL;
-  aloop__future_fail(future, rc, reason != NULL ? "%s: %s" : NULL, aloop__executor_name(executor), reason);
+  aloop__future_fail(future, error, reason != NULL ? "%s: %s" : NULL, aloop__executor_name(job->executor),
+                     reason);
   end_job(aloop__jobs_of(loop), job);
-  if (rc == ALOOP_ECLOSED || rc == ALOOP_ECHILD || rc == ALOOP_ENOTSUP) aloop__misuse(loop, rc, reason);
+  if (error == ALOOP_ECLOSED || error == ALOOP_ECHILD || error == ALOOP_ENOTSUP)
+    aloop__misuse(loop, error, reason);
 }
 
 /* A future that has failed, because of a mistake; then the argument is destroyed. NULL: it is the caller's. */
@@ -391,26 +391,41 @@ static aloop_future_t *refuse(aloop_t *loop, const aloop_job_options_t *options,
   return future;
 }
 
-static aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor, const aloop_job_options_t *options) {
-  int rc = 0;
-  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED))
-    return refuse(loop, options, ALOOP_ECLOSED, "the loop is closed");
-  if (loop->fork_generation != aloop__current_forks_seen())
-    return refuse(loop, options, ALOOP_ECHILD,
-                  "the loop was made before fork; call aloop_after_fork in the child");
-  aloop__jobs_t *jobs = aloop__jobs_open(loop);
-  if (jobs == NULL) return NULL;
-  if (executor == NULL) rc = aloop__default_executor(loop, &executor);
+/* Why a job cannot be submitted to this loop at all. */
+static ALOOP_NOINLINE aloop_future_t *refuse_loop(aloop_t *loop, const aloop_job_options_t *options) {
+  if (loop->guard & ALOOP__GUARD_CLOSED) return refuse(loop, options, ALOOP_ECLOSED, "the loop is closed");
+  return refuse(loop, options, ALOOP_ECHILD,
+                "the loop was made before fork; call aloop_after_fork in the child");
+}
+
+ALOOP_INLINE aloop_future_t *submit(aloop_t *loop, aloop_executor_t *executor,
+                                    const aloop_job_options_t *options) {
+  if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED) ||
+      ALOOP_UNLIKELY(loop->fork_generation != aloop__current_forks_seen()))
+    return refuse_loop(loop, options);
+  aloop__jobs_t *jobs = aloop__jobs_of(loop);
+  if (ALOOP_UNLIKELY(jobs == NULL) && (jobs = aloop__jobs_open(loop)) == NULL) return NULL;
+  int rc = executor == NULL ? aloop__default_executor(jobs, &executor) : 0;
   if (rc == ALOOP_ENOMEM) return NULL;
   if (rc < 0) return refuse(loop, options, rc, "the default executor is shut down: aloop_set_default_executor");
-  aloop_job_t *job = new_job(jobs, options);
+  aloop_job_t *job = take_block(jobs);
   if (job == NULL) return NULL;
   aloop_future_t *future = aloop__future_new(loop, ORIGIN);
   if (future == NULL) {
     give_block(jobs, job);
     return NULL;
   }
-  start(future, job, executor, options->lane);
+  job->fn = options->fn;
+  job->arg = options->arg;
+  job->destroy = options->destroy;
+  job->queued = false;
+  atomic_store_explicit(&job->begun, false, memory_order_relaxed);
+  job->inbox = jobs->inbox;
+  job->future = future;
+  keep_executor(jobs, job, executor);
+  aloop__future_set_operation(future, take_back, job);
+  rc = aloop__executor_submit(executor, job, options->lane);
+  if (ALOOP_UNLIKELY(rc < 0)) not_taken(job, rc);
   return future;
 }
 
@@ -426,8 +441,8 @@ aloop_future_t *aloop_submit(aloop_t *loop, aloop_executor_t *executor, const al
 }
 
 aloop_future_t *aloop_run_in_executor(aloop_t *loop, aloop_executor_t *executor, aloop_job_fn fn, void *arg) {
-  const aloop_job_options_t options = {.size = sizeof options, .fn = fn, .arg = arg};
-  if (aloop__loop_thread(loop) < 0) return NULL;
-  if (fn == NULL) return refuse(loop, &options, ALOOP_EINVAL, "a job needs a function");
+  const aloop_job_options_t options = {.fn = fn, .arg = arg};
+  if (!aloop__loop_ok(loop)) return NULL;
+  if (ALOOP_UNLIKELY(fn == NULL)) return refuse(loop, &options, ALOOP_EINVAL, "a job needs a function");
   return submit(loop, executor, &options);
 }

@@ -54,7 +54,7 @@ typedef struct aloop__jobs {
   aloop_executor_t *executor; /* NULL: not made yet */
   bool own;                   /* it is the loop's own, not the program's */
   bool shut;
-  unsigned executor_forks; /* the process that it was made in */
+  unsigned executor_forks; /* the process that it was made or set in */
 } aloop__jobs_t;
 
 /* Made on first use. NULL: out of memory. */
@@ -66,7 +66,14 @@ static inline aloop__jobs_t *aloop__jobs_of(const aloop_t *loop) {
 }
 
 /* The default executor, made if need be: 0, or why there is none. Borrowed. */
-int aloop__default_executor(aloop_t *loop, aloop_executor_t **executor);
+int aloop__default_open(aloop__jobs_t *jobs, aloop_executor_t **executor);
+
+static inline int aloop__default_executor(aloop__jobs_t *jobs, aloop_executor_t **executor) {
+  *executor = jobs->executor;
+  bool usual = ALOOP_LIKELY(*executor != NULL) && ALOOP_LIKELY(!jobs->shut) &&
+               ALOOP_LIKELY(jobs->executor_forks == aloop__current_forks_seen());
+  return usual ? 0 : aloop__default_open(jobs, executor);
+}
 
 /* The loop is closed. */
 void aloop__default_close(aloop__jobs_t *jobs);
