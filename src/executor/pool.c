@@ -62,6 +62,7 @@ typedef struct pool {
   unsigned wanting;  /* a bit for each lane that has a job which could run */
   lane_t *last_lane; /* that gave a job */
   unsigned turns;    /* how often one was asked for */
+  uint64_t looked;   /* when somebody last looked at the arrivals, in ticks */
   size_t coming;     /* threads that are going to look for a job: just started or woken, */
   size_t woken;      /* and only those: they do come */
   lane_t lanes[ALOOP_LANES];
@@ -107,6 +108,16 @@ static void unlock(pool_t *pool) {
   pthread_mutex_unlock(&pool->lock);
 }
 
+/* Two CPUs may disagree a little about the time. */
+static uint64_t ticks_between(uint64_t from, uint64_t to) {
+  return to > from ? to - from : 0;
+}
+
+static void add_ticks(uint64_t *total, uint64_t *max, uint64_t ticks) {
+  *total += ticks;
+  if (ticks > *max) *max = ticks;
+}
+
 /* ---- Queues: the lock is held ---------------------------------------------------------------------------- */
 
 /* To be called after every change of a lane. */
@@ -145,27 +156,32 @@ static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
 /* The bottom of the stack of arrivals. */
 static aloop_job_t somebody_comes;
 
-/* Moves the jobs that have arrived to their lanes, in their order. */
-static void take_arrivals(pool_t *pool) {
+/* Moves the jobs that have arrived to their lanes, in their order. The clock was not read for each: they count
+ * as having come evenly since somebody last looked. */
+static void take_arrivals(pool_t *pool, uint64_t now) {
+  uint64_t count = 0, since = pool->looked;
   aloop_job_t *rest = pool->woken > 0 ? &somebody_comes : NULL;
+  pool->looked = now;
   if (atomic_load_explicit(&pool->arrived, memory_order_relaxed) == rest) return;
   aloop_job_t *job = atomic_exchange_explicit(&pool->arrived, rest, memory_order_acquire), *first = NULL;
-  while (job != NULL && job != &somebody_comes) {
+  for (; job != NULL && job != &somebody_comes; count++) {
     aloop_job_t *next = job->next;
     job->next = first;
     first = job;
     job = next;
   }
+  uint64_t step = count > 0 ? ticks_between(since, now) / count : 0;
   while (first != NULL) {
     aloop_job_t *next = first->next;
+    first->since = since += step;
     append(pool, &pool->lanes[first->lane], first);
     first = next;
   }
 }
 
 /* The first job of the next lane that has one which could run. Counts it as running. */
-ALOOP_INLINE aloop_job_t *next_job(pool_t *pool) {
-  if (pool->wanting == 0 || pool->turns++ % LOOK_AFTER == 0) take_arrivals(pool);
+ALOOP_INLINE aloop_job_t *next_job(pool_t *pool, uint64_t now) {
+  if (pool->wanting == 0 || pool->turns++ % LOOK_AFTER == 0) take_arrivals(pool, now);
   if (pool->wanting == 0) return NULL;
   lane_t *lane = pool->last_lane;
   do lane = lane == &pool->lanes[ALOOP_LANES - 1] ? pool->lanes : lane + 1;
@@ -231,7 +247,7 @@ static void *call_sleeper(pool_t *pool) {
   aloop__list_remove(&worker->link);
   pool->coming++;
   pool->woken++;
-  take_arrivals(pool); /* for the mark */
+  take_arrivals(pool, aloop__clock_ticks()); /* for the mark */
   return aloop__thread_call(&worker->bed);
 }
 
@@ -256,20 +272,10 @@ static void start_counted(pool_t *pool) {
   unlock(pool);
 }
 
-/* Two CPUs may disagree a little about the time. */
-static uint64_t ticks_between(uint64_t from, uint64_t to) {
-  return to > from ? to - from : 0;
-}
-
-static void add_ticks(uint64_t *total, uint64_t *max, uint64_t ticks) {
-  *total += ticks;
-  if (ticks > *max) *max = ticks;
-}
-
 /* Runs jobs until there is none for this thread. The lock is held but while they run. */
 static void work(pool_t *pool) {
   uint64_t now = aloop__clock_ticks();
-  for (aloop_job_t *job = next_job(pool); job != NULL; job = next_job(pool)) {
+  for (aloop_job_t *job = next_job(pool, now); job != NULL; job = next_job(pool, now)) {
     lane_t *lane = &pool->lanes[job->lane];
     add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
     call_t call = call_thread(pool);
@@ -297,7 +303,7 @@ static bool rest(pool_t *pool, worker_t *self) {
   }
   pool->coming--;
   pool->woken--;
-  take_arrivals(pool);
+  take_arrivals(pool, aloop__clock_ticks());
   return true;
 }
 
@@ -375,8 +381,8 @@ static int pool_submit(void *state, aloop_job_t *job, int lane) {
   pool_t *pool = state;
   if (ALOOP_UNLIKELY(is_forked(pool))) return ALOOP_ECHILD;
   job->lane = (uint8_t)lane;
-  job->since = aloop__clock_ticks();
   if (pool->queue_limit == 0 && arrive(pool, job)) return 0;
+  job->since = aloop__clock_ticks();
   void *bell = NULL;
   lock(pool);
   int rc = queue_job(pool, job, lane, &bell);
@@ -390,7 +396,7 @@ static int pool_cancel(void *state, aloop_job_t *job) {
   pool_t *pool = state;
   if (is_forked(pool)) return !atomic_load_explicit(&job->begun, memory_order_relaxed);
   lock(pool);
-  take_arrivals(pool);
+  take_arrivals(pool, aloop__clock_ticks());
   bool taken = job->queued;
   if (taken) {
     lane_t *lane = &pool->lanes[job->lane];
@@ -405,7 +411,7 @@ static int pool_cancel(void *state, aloop_job_t *job) {
 static aloop_job_t *take_all(pool_t *pool) {
   aloop_job_t *all = NULL;
   aloop_job_t **end = &all;
-  take_arrivals(pool);
+  take_arrivals(pool, aloop__clock_ticks());
   for (int i = 0; i < ALOOP_LANES; i++) {
     lane_t *lane = &pool->lanes[i];
     while (lane->first != NULL) {
@@ -472,7 +478,7 @@ static int pool_stats(void *state, aloop_executor_stats_t *stats) {
   pool_t *pool = state;
   if (is_forked(pool)) return ALOOP_ECHILD;
   lock(pool);
-  take_arrivals(pool);
+  take_arrivals(pool, aloop__clock_ticks());
   size_t idle = pool->threads;
   for (int i = 0; i < ALOOP_LANES; i++) idle -= pool->lanes[i].running;
   for (int i = 0; i < ALOOP_LANES; i++) {
