@@ -108,7 +108,7 @@ static void end_job(aloop__jobs_t *jobs, aloop_job_t *job) {
   void *arg = job->arg;
   give_block(jobs, job);
   if (destroy != NULL) destroy(arg);
-  aloop_executor_unref(executor);
+  if (executor != NULL) aloop_executor_unref(executor);
 }
 
 static void end_future(aloop_job_t *job) {

@@ -255,12 +255,15 @@ static void wake_all(pool_t *pool) {
   while (!aloop__list_empty(&pool->idle)) aloop__thread_ring(call_sleeper(pool));
 }
 
-/* Sees to it that somebody comes if there is something to do. */
-static call_t call_thread(pool_t *pool) {
-  if (pool->coming > 0 || pool->wanting == 0) return (call_t){0};
+static ALOOP_NOINLINE call_t call_another(pool_t *pool) {
   if (!aloop__list_empty(&pool->idle)) return (call_t){.bell = call_sleeper(pool)};
   count_thread(pool);
   return (call_t){.start = true};
+}
+
+/* Sees to it that somebody comes if there is something to do. */
+static inline call_t call_thread(pool_t *pool) {
+  return pool->coming > 0 || pool->wanting == 0 ? (call_t){0} : call_another(pool);
 }
 
 /* In a thread of the pool, without the lock. That it fails does not matter: the threads there are come when
@@ -280,7 +283,7 @@ static void work(pool_t *pool) {
     add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
     call_t call = call_thread(pool);
     unlock(pool);
-    aloop__thread_ring(call.bell);
+    if (call.bell != NULL) aloop__thread_ring(call.bell);
     if (call.start) start_counted(pool);
     uint64_t begun = call.start ? aloop__clock_ticks() : now;
     aloop_job_run(job);
@@ -377,19 +380,22 @@ static bool arrive(pool_t *pool, aloop_job_t *job) {
   return true;
 }
 
-static int pool_submit(void *state, aloop_job_t *job, int lane) {
-  pool_t *pool = state;
-  if (ALOOP_UNLIKELY(is_forked(pool))) return ALOOP_ECHILD;
-  job->lane = (uint8_t)lane;
-  if (pool->queue_limit == 0 && arrive(pool, job)) return 0;
-  job->since = aloop__clock_ticks();
+static ALOOP_NOINLINE int submit_locked(pool_t *pool, aloop_job_t *job, int lane) {
   void *bell = NULL;
+  job->since = aloop__clock_ticks();
   lock(pool);
   int rc = queue_job(pool, job, lane, &bell);
   if (rc < 0) pool->lanes[lane].refused++;
   unlock(pool);
   aloop__thread_ring(bell);
   return rc;
+}
+
+static int pool_submit(void *state, aloop_job_t *job, int lane) {
+  pool_t *pool = state;
+  if (ALOOP_UNLIKELY(is_forked(pool))) return ALOOP_ECHILD;
+  job->lane = (uint8_t)lane;
+  return pool->queue_limit == 0 && arrive(pool, job) ? 0 : submit_locked(pool, job, lane);
 }
 
 static int pool_cancel(void *state, aloop_job_t *job) {
