@@ -126,7 +126,7 @@ ALOOP_INLINE void note(pool_t *pool, const lane_t *lane) {
   pool->wanting = lane->first != NULL && lane->running < lane->limit ? others | lane->bit : others;
 }
 
-ALOOP_INLINE void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
+ALOOP_INLINE void append(lane_t *lane, aloop_job_t *job) {
   job->next = NULL;
   job->prev = lane->last;
   job->queued = true;
@@ -136,7 +136,6 @@ ALOOP_INLINE void append(pool_t *pool, lane_t *lane, aloop_job_t *job) {
     lane->first = job;
   lane->last = job;
   lane->queued++;
-  note(pool, lane);
 }
 
 static void take_out(pool_t *pool, lane_t *lane, aloop_job_t *job) {
@@ -174,9 +173,10 @@ static void take_arrivals(pool_t *pool, uint64_t now) {
   while (first != NULL) {
     aloop_job_t *next = first->next;
     first->since = since += step;
-    append(pool, &pool->lanes[first->lane], first);
+    append(&pool->lanes[first->lane], first);
     first = next;
   }
+  for (int i = 0; i < ALOOP_LANES; i++) note(pool, &pool->lanes[i]);
 }
 
 /* The first job of the next lane that has one which could run. Counts it as running. */
@@ -279,7 +279,7 @@ static void start_counted(pool_t *pool) {
 static void work(pool_t *pool) {
   uint64_t now = aloop__clock_ticks();
   for (aloop_job_t *job = next_job(pool, now); job != NULL; job = next_job(pool, now)) {
-    lane_t *lane = &pool->lanes[job->lane];
+    lane_t *lane = pool->last_lane;
     add_ticks(&lane->wait_ticks, &lane->wait_max, ticks_between(job->since, now));
     call_t call = call_thread(pool);
     unlock(pool);
@@ -358,7 +358,8 @@ static int queue_job(pool_t *pool, aloop_job_t *job, int index, void **bell) {
   lane_t *lane = &pool->lanes[index];
   if (pool->shut) return ALOOP_ECLOSED;
   if (is_full(pool, lane)) return ALOOP_EAGAIN;
-  append(pool, lane, job);
+  append(lane, job);
+  note(pool, lane);
   call_t call = call_thread(pool);
   *bell = call.bell;
   int rc = call.start ? start_thread(pool) : 0;

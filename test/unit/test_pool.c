@@ -359,16 +359,19 @@ static int64_t take_a_moment(void *arg) {
   return 0;
 }
 
-static void times_are_measured(void **state) {
-  env_t *env = *state;
-  aloop_executor_t *pool = make_pool(1);
-  aloop_future_t *futures[3];
-  for (int i = 0; i < 3; i++) futures[i] = aloop_run_in_executor(env->loop, pool, take_a_moment, NULL);
-  for (int i = 0; i < 3; i++) {
-    assert_int_equal(run_future(env->loop, futures[i]), 0);
+/* Jobs of 2 ms in a row, which begins when all are there. */
+static void check_times(env_t *env, aloop_executor_t *pool) {
+  gate_t gate;
+  gate_init(&gate);
+  aloop_future_t *futures[4] = {aloop_run_in_executor(env->loop, pool, pass_gate, &gate)};
+  uint64_t before = lane_stats(pool, ALOOP_LANE_USER).done;
+  for (int i = 1; i < 4; i++) futures[i] = aloop_run_in_executor(env->loop, pool, take_a_moment, NULL);
+  gate_open(&gate);
+  for (int i = 0; i < 4; i++) {
+    assert_int_equal(run_future(env->loop, futures[i]), i == 0 ? 7 : 0);
     aloop_future_unref(futures[i]);
   }
-  await_stat(pool, ALOOP_LANE_USER, done, 3);
+  await_stat(pool, ALOOP_LANE_USER, done, before + 4);
   aloop_lane_stats_t stats = lane_stats(pool, ALOOP_LANE_USER);
   /* Ticks become nanoseconds by a ratio that is measured, too. */
   assert_true(stats.run_time >= ALOOP_MILLIS(5) && stats.run_max >= ALOOP_MILLIS(1.5));
@@ -376,6 +379,15 @@ static void times_are_measured(void **state) {
   assert_true(stats.wait_time >= ALOOP_MILLIS(5) && stats.wait_max >= ALOOP_MILLIS(3.5));
   assert_int_equal(lane_stats(pool, ALOOP_LANE_FILE).run_time, 0);
   end_pool(pool);
+}
+
+static void times_are_measured(void **state) {
+  check_times(*state, make_pool(1));
+}
+
+static void times_of_jobs_that_wait_for_a_sleeper_are_measured(void **state) {
+  env_t *env = *state;
+  check_times(env, make_sleepy_pool(env));
 }
 
 static void statistics_of_an_older_caller_fit(void **state) {
@@ -569,7 +581,8 @@ TESTS(T(lanes_do_not_wait_for_each_other), T(as_many_jobs_run_as_there_may_be_th
       T(a_flood_may_be_cancelled_at_any_moment), T(threads_are_started_on_demand),
       T(idle_threads_are_used_again), T(idle_threads_end_after_a_time), T(a_job_may_come_as_its_thread_ends),
       T(threads_are_made_as_told), T(a_limit_can_be_raised), T(a_limit_can_be_lowered),
-      T(the_usual_limit_depends_on_the_cpus), T(times_are_measured), T(statistics_of_an_older_caller_fit),
+      T(the_usual_limit_depends_on_the_cpus), T(times_are_measured),
+      T(times_of_jobs_that_wait_for_a_sleeper_are_measured), T(statistics_of_an_older_caller_fit),
       T(shutting_down_waits_for_what_is_queued), T(shutting_down_need_not_wait),
       T(shutting_down_has_a_deadline), T(shutting_down_may_cancel_what_is_queued),
       T(a_job_cannot_wait_for_its_own_end), T(several_threads_may_wait_for_the_end),
