@@ -188,14 +188,24 @@ static void stall(aloop_future_t *future) {
   aloop__object_stall(&future->object);
 }
 
-static ALOOP_NOINLINE int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg,
-                                       aloop__map_t *context) {
+static ALOOP_NOINLINE int add_callback_slowly(aloop_future_t *future, aloop_done_fn fn, void *arg,
+                                              aloop__map_t *context) {
   aloop_t *loop = future->object.loop;
   bool queue = future->state != ALOOP__PENDING && !future->object.stalled;
   if (queue && aloop__ready_full(loop) && aloop__ready_grow(loop) < 0) return ALOOP_ENOMEM;
   if (reserve(future) < 0) return ALOOP_ENOMEM;
   *done_at(future, future->count++) = (aloop__done_t){fn, arg, aloop__map_ref(context)};
   if (queue) queue_callbacks(future);
+  return 0;
+}
+
+/* The usual is one, before the end and without a context. */
+static inline int add_callback(aloop_future_t *future, aloop_done_fn fn, void *arg, aloop__map_t *context) {
+  if (ALOOP_UNLIKELY(future->state != ALOOP__PENDING) || ALOOP_UNLIKELY(future->count > 0) ||
+      ALOOP_UNLIKELY(context != NULL))
+    return add_callback_slowly(future, fn, arg, context);
+  future->first = (aloop__done_t){fn, arg, NULL};
+  future->count = 1;
   return 0;
 }
 
@@ -593,13 +603,18 @@ int aloop_future_take_ptr(aloop_future_t *future, void *out) {
   return rc;
 }
 
-int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+/* Why there can be no such callback, or 0. */
+static ALOOP_NOINLINE int refuse_callback(const aloop_future_t *future, aloop_done_fn fn) {
   int rc = aloop__future_enter(future);
   if (rc < 0) return rc;
-  aloop_t *loop = future->object.loop;
-  if (fn == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a done callback is a function");
-  if (ALOOP_UNLIKELY(loop->guard != 0)) rc = aloop__loop_enter(loop);
-  return rc < 0 ? rc : add_callback(future, fn, arg, loop->context);
+  if (fn == NULL) return aloop__misuse(future->object.loop, ALOOP_EINVAL, "a done callback is a function");
+  return aloop__loop_enter(future->object.loop);
+}
+
+int aloop_future_add_done_callback(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  bool usual = ALOOP_LIKELY(future != NULL && fn != NULL) && ALOOP_LIKELY(future->object.loop->guard == 0);
+  int rc = usual ? 0 : refuse_callback(future, fn);
+  return rc < 0 ? rc : add_callback(future, fn, arg, future->object.loop->context);
 }
 
 /* Callbacks of a done future keep their place in the list. */
@@ -746,10 +761,7 @@ void aloop__future_follow(aloop_future_t *future, aloop_future_t *source) {
 }
 
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg) {
-  if (future->state != ALOOP__PENDING || future->count > 0) return add_callback(future, fn, arg, NULL);
-  future->first = (aloop__done_t){fn, arg, NULL};
-  future->count = 1;
-  return 0;
+  return add_callback(future, fn, arg, NULL);
 }
 
 void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg) {
