@@ -10,7 +10,8 @@
  * to sleep, which took two thirds of the time of a flood. So while a thread that was woken has not come yet, a
  * job is left for it on a stack, without the lock: the stack has a mark at its bottom, which that thread takes
  * away together with the jobs. Others look there when their lanes have nothing, and now and then. A queue with
- * a limit has to be counted, and so is always locked.
+ * a limit has to be counted, and so is always locked. The clock is not read for jobs that are left there (27 ns
+ * on a virtual machine): whoever takes them away spreads their times over that since the last look.
  *
  * Threads are started, and woken, by need and one at a time: a job that could run at once calls one thread,
  * unless one is coming already; a thread that has come and found a job calls the next if there is more to do.
@@ -25,6 +26,14 @@
  *
  * In the child of a fork there are no threads, and the lock may be held for ever: a pool of the parent is
  * refused with ALOOP_ECHILD, and released without a look at the lock.
+ *
+ * A job in a flood costs some 720 instructions in all threads. A bare hand-over to one thread and back, over
+ * two stacks as here but without lock, clock, futures or a poller, takes 46 to 70 ns, 15 to 40 over rings of
+ * pointers. Built, measured in floods of 1000 empty jobs (of this one's CPU time), and left out: a thread that
+ * takes up to 16 tiny jobs under one lock, while others may help and any may still be cancelled (0.98, and 175
+ * lines; reading the clock more seldom, too, it falls on the heels of the loop, whose submitting then takes
+ * twice as long); a second thread that only looks every 200 us whether the first one still gets on (0.95 to
+ * 0.98); jobs on cache lines of their own (1.0).
  *
  * Left out: stealing, priorities, and binding to CPUs.
  */
