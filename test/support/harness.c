@@ -92,6 +92,7 @@ void env_watch(env_t *env, aloop_t *loop) {
 
 void env_loop(env_t *env, aloop_options_t options) {
   aloop_free(env->loop);
+  settle();
   options.size = sizeof options;
   options.allocator = &env->allocator;
   /* A machine that stands still for a while must not add reports to those that a test counts. */
@@ -184,6 +185,15 @@ bool on_poller(const env_t *env, const char *name) {
   return strcmp(aloop_poller_name(env->loop), name) == 0;
 }
 
+bool on_libkqueue(const env_t *env) {
+#ifdef HARNESS_LIBKQUEUE
+  return on_poller(env, "kqueue");
+#else
+  (void)env;
+  return false;
+#endif
+}
+
 /* A kernel whose io_uring lacks something, as a number (poller/ring.h). */
 static void play_older_kernel(void) {
 #ifdef ALOOP_HAVE_IO_URING
@@ -199,6 +209,7 @@ int test_setup(void **state) {
   env->allocator = (aloop_allocator_t){sizeof env->allocator, counting_resize, counting_release, env};
   env->fds = open_fds();
   play_older_kernel();
+  libkqueue_leaves_errors();
   *state = env;
   env_loop(env, (aloop_options_t){.debug = -1});
   return 0;

@@ -81,6 +81,13 @@ void make_pipe(int fds[2]);
 /* Whether the loop under test runs on this poller. */
 bool on_poller(const env_t *env, const char *name);
 
+/* Whether its poller is the kqueue of libkqueue, and not of a kernel: after a fork the child may only exec, and
+ * a descriptor that is closed while it is watched is not noticed. */
+bool on_libkqueue(const env_t *env);
+
+/* Makes it leave errors of sockets to the loop, as a kernel does. */
+void libkqueue_leaves_errors(void);
+
 int test_setup(void **state);
 int test_teardown(void **state);
 int test_main(int argc, char **argv, const struct CMUnitTest *tests, size_t count);

@@ -294,18 +294,8 @@ static void an_unknown_local_host_is_an_error(void **state) {
 
 /* ---- Failures -------------------------------------------------------------------------------------------- */
 
-/* libkqueue reads the error of a socket itself, and so takes it from us; a kqueue of the kernel does not. */
-static void skip_if_errors_are_taken(const env_t *env) {
-#ifdef __linux__
-  if (on_poller(env, "kqueue")) skip();
-#else
-  (void)env;
-#endif
-}
-
 static void a_refused_connection_says_where(void **state) {
   env_t *env = *state;
-  skip_if_errors_are_taken(env);
   char text[1024], expected[128];
   int port;
   int closed = peer_bind("127.0.0.1", &port);
@@ -319,7 +309,6 @@ static void a_refused_connection_says_where(void **state) {
 
 static void every_attempt_is_remembered(void **state) {
   env_t *env = *state;
-  skip_if_errors_are_taken(env);
   char text[1024], expected[128];
   int port;
   int closed = peer_bind("127.0.0.1", &port);

@@ -1027,7 +1027,9 @@ static void epoll_does_without_epoll_pwait2(void **state) {
 
 static void a_child_closes_its_copy_without_harm(void **state) {
   bed_t *bed = *state;
-  if (bed->on_kqueue) skip(); /* libkqueue's child may only exec */
+#ifdef HARNESS_LIBKQUEUE
+  if (bed->on_kqueue) skip(); /* its child may only exec */
+#endif
   int fds[2];
   make_socketpair(fds);
   watch(bed, fds[0], TOKEN, R);

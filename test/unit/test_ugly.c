@@ -318,12 +318,9 @@ static void connects_and_endpoints_get_such_numbers_too(void **state) {
   aloop_server_unref(server);
 }
 
-/* ---- Ghosts: closed, but a duplicate keeps the file open --------------------------------------------------- */
-
-/* libkqueue cannot tell one; on the BSDs there are none: close() removes what was watched. */
-static bool without_ghosts(const env_t *env) {
-  return on_poller(env, "kqueue");
-}
+/* ---- Ghosts: closed, but a duplicate keeps the file open ---------------------------------------------------
+ *
+ * libkqueue cannot tell one; on the BSDs there are none: close() removes what was watched. */
 
 /* Leaves a readable file that was watched under a number that is closed; fds: the duplicate and its peer. */
 static int make_ghost(env_t *env, int fds[2], int *calls) {
@@ -338,7 +335,7 @@ static int make_ghost(env_t *env, int fds[2], int *calls) {
 
 static void a_ghost_is_got_rid_of(void **state) {
   env_t *env = *state;
-  if (without_ghosts(env)) skip();
+  if (on_poller(env, "kqueue")) skip();
   int ghost[2], calls = 0;
   int number = make_ghost(env, ghost, &calls);
   assert_int_equal(aloop_remove_reader(env->loop, number), 1);
@@ -350,7 +347,7 @@ static void a_ghost_is_got_rid_of(void **state) {
 
 static void many_ghosts_are_got_rid_of(void **state) {
   env_t *env = *state;
-  if (without_ghosts(env)) skip();
+  if (on_poller(env, "kqueue")) skip();
   enum { N = 10 };
   int ghosts[N][2], calls = 0;
   for (int i = 0; i < N; i++) {
@@ -365,7 +362,7 @@ static void many_ghosts_are_got_rid_of(void **state) {
 
 static void the_others_survive_the_end_of_a_ghost(void **state) {
   env_t *env = *state;
-  if (without_ghosts(env)) skip();
+  if (on_poller(env, "kqueue")) skip();
   enum { N = 20 };
   int ghost[2], fds[N][2], calls = 0;
   reader_t readers[N];
@@ -390,7 +387,7 @@ static void the_others_survive_the_end_of_a_ghost(void **state) {
 
 static void a_ghost_does_not_call_the_next_owner_of_its_number(void **state) {
   env_t *env = *state;
-  if (without_ghosts(env)) skip();
+  if (on_poller(env, "kqueue")) skip();
   int ghost[2], fds[2], calls = 0;
   int number = make_ghost(env, ghost, &calls);
   aloop_remove_reader(env->loop, number);
@@ -410,7 +407,7 @@ static void a_ghost_does_not_call_the_next_owner_of_its_number(void **state) {
 
 static void a_ghost_that_was_never_removed_is_got_rid_of_when_its_number_is_added(void **state) {
   env_t *env = *state;
-  if (without_ghosts(env)) skip();
+  if (on_poller(env, "kqueue")) skip();
   int ghost[2], fds[2], calls = 0;
   int number = make_ghost(env, ghost, &calls);
   make_pair_at(number, fds);
@@ -971,7 +968,7 @@ static int serve_in_child(env_t *env, reader_t *reader, int peer, int64_t now) {
 
 static void a_child_goes_on_where_its_parent_was(void **state) {
   env_t *env = *state;
-  if (on_poller(env, "kqueue")) skip(); /* libkqueue's child may only exec */
+  if (on_libkqueue(env)) skip(); /* its child may only exec */
   int fds[2];
   make_socketpair(fds);
   reader_t reader = {.fd = fds[0]};
