@@ -18,6 +18,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
+#ifdef HARNESS_LIBKQUEUE
+#include <sys/event.h>
+#endif
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/select.h>
@@ -52,6 +55,8 @@
   X(getpeername, false, false, ENOTCONN, ENOBUFS)                                                              \
   X(getsockname, false, false, ENOBUFS)                                                                        \
   X(getsockopt, false, false, ENOBUFS)                                                                         \
+  X(kevent, true, false, ENOMEM)                                                                               \
+  X(kevent_change, false, false, ENOMEM)                                                                       \
   X(listen, false, false, EADDRINUSE)                                                                          \
   X(lseek, false, false, ESPIPE)                                                                               \
   X(mmap, false, false, ENOMEM)                                                                                \
@@ -533,6 +538,34 @@ int __wrap_epoll_pwait2(int set, struct epoll_event *events, int room_for, const
                         const sigset_t *mask) {
   return poll_fails(CALL_epoll_pwait2) ? -1 : __real_epoll_pwait2(set, events, room_for, timeout, mask);
 }
+
+#ifdef HARNESS_LIBKQUEUE
+/* What is deleted in the same call need not be made anew. */
+static bool is_new(const struct kevent *changes, const struct kevent *change) {
+  for (const struct kevent *earlier = changes; earlier < change; earlier++)
+    if (earlier->filter == change->filter) return false;
+  return (change->flags & EV_ADD) != 0;
+}
+
+/* It is two calls in one. Of the changes those fail that take memory, each for itself; none is interrupted. */
+WRAP(int, kevent, int kq, const struct kevent *changes, int changes_count, struct kevent *events, int room_for,
+     const struct timespec *timeout) {
+  bool changing = changes_count > 0, failing = changing ? fails(CALL_kevent_change) : poll_fails(CALL_kevent);
+  if (!failing) return __real_kevent(kq, changes, changes_count, events, room_for, timeout);
+  if (!changing) return -1;
+  int found = 0, error = errno;
+  for (const struct kevent *change = changes; change < changes + changes_count; change++) {
+    if (!is_new(changes, change)) {
+      found += __real_kevent(kq, change, 1, &events[found], 1, timeout);
+    } else {
+      events[found] = *change;
+      events[found].flags = EV_ERROR;
+      events[found++].data = error;
+    }
+  }
+  return found;
+}
+#endif
 
 WRAP(int, poll, struct pollfd *fds, nfds_t size, int timeout) {
   return poll_fails(CALL_poll) ? -1 : __real_poll(fds, size, timeout);
