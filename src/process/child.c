@@ -111,7 +111,7 @@ static int open_kqueue(pid_t pid) {
   int fd = aloop__stdio_move_up(kqueue());
   if (fd < 0) return fd;
   fcntl(fd, F_SETFD, FD_CLOEXEC);
-  EV_SET(&event, (uintptr_t)pid, EVFILT_PROC, EV_ADD | EV_ONESHOT, NOTE_EXIT, 0, NULL);
+  EV_SET(&event, (uintptr_t)pid, EVFILT_PROC, EV_ADD | EV_ONESHOT, NOTE_EXIT, 0, 0);
   if (kevent(fd, &event, 1, NULL, 0, NULL) == 0) return fd;
   close(fd); /* ESRCH: it has ended, and a guard will see that at once */
   return -1;
