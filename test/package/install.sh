@@ -26,7 +26,7 @@ quiet() {
 
 # says_hello PROGRAM [TEXT]: runs it against the installed shared library.
 says_hello() {
-  said=$(LD_LIBRARY_PATH=$libdir DYLD_LIBRARY_PATH=$libdir "$1") || fail "$1 ended with $?"
+  said=$(LD_LIBRARY_PATH=$libdir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} DYLD_LIBRARY_PATH=$libdir "$1") || fail "$1 ended with $?"
   [ "$said" = "${2:-hello from} aloop $version" ] || fail "$1 said: $said"
 }
 
@@ -54,7 +54,7 @@ command -v ninja >/dev/null && generator=Ninja
 
 # with_pkg_config COMPILER STANDARD FILE PACKAGE TEXT
 with_pkg_config() {
-  PKG_CONFIG_PATH=$libdir/pkgconfig
+  PKG_CONFIG_PATH=$libdir/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
   export PKG_CONFIG_PATH
   [ "$(pkg-config --modversion "$4")" = "$version" ] || fail "pkg-config --modversion $4"
   cflags=$(pkg-config --cflags "$4")

@@ -209,7 +209,6 @@ int test_setup(void **state) {
   env->allocator = (aloop_allocator_t){sizeof env->allocator, counting_resize, counting_release, env};
   env->fds = open_fds();
   play_older_kernel();
-  libkqueue_leaves_errors();
   *state = env;
   env_loop(env, (aloop_options_t){.debug = -1});
   return 0;
@@ -236,5 +235,6 @@ int test_main(int argc, char **argv, const struct CMUnitTest *tests, size_t coun
   /* What libraries beneath open once and keep, they open now, before descriptors are counted. */
   aloop_t *first;
   if (aloop_new(NULL, &first) == 0) aloop_free(first);
+  libkqueue_begin();
   return _cmocka_run_group_tests("tests", tests, count, NULL, NULL);
 }

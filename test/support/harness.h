@@ -85,8 +85,8 @@ bool on_poller(const env_t *env, const char *name);
  * a descriptor that is closed while it is watched is not noticed. */
 bool on_libkqueue(const env_t *env);
 
-/* Makes it leave errors of sockets to the loop, as a kernel does. */
-void libkqueue_leaves_errors(void);
+/* Opens what libkqueue opens once and keeps; a child's end is watched by a kqueue whatever the poller is. */
+void libkqueue_begin(void);
 
 int test_setup(void **state);
 int test_teardown(void **state);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/event.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static _Thread_local bool inside;
 
@@ -40,7 +41,14 @@ int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *res
   return -1;
 }
 
-#endif
-
-void libkqueue_leaves_errors(void) {
+void libkqueue_begin(void) {
+  int kq = kqueue();
+  if (kq >= 0) close(kq);
 }
+
+#else
+
+void libkqueue_begin(void) {
+}
+
+#endif

@@ -8,6 +8,7 @@
 
 #include <malloc.h>
 #include <openssl/crypto.h>
+#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +110,13 @@ static void hear(ends_t *ends, size_t size) {
 
 /* ---- Tests ----------------------------------------------------------------------------------------------- */
 
+/* OpenSSL 1.1.1 cannot be told to clear what it has deciphered. */
+static void skip_if_nothing_is_cleared(void) {
+#ifndef SSL_OP_CLEANSE_PLAINTEXT
+  skip();
+#endif
+}
+
 static void the_search_finds(void **state) {
   (void)state;
   found = 0;
@@ -120,6 +128,7 @@ static void the_search_finds(void **state) {
 }
 
 static void small_messages_leave_nothing(void **state) {
+  skip_if_nothing_is_cleared();
   ends_t ends;
   begin(&ends, *state);
   for (size_t i = 1; i <= 20; i++) {
@@ -130,6 +139,7 @@ static void small_messages_leave_nothing(void **state) {
 }
 
 static void many_bytes_leave_nothing(void **state) {
+  skip_if_nothing_is_cleared();
   ends_t ends;
   begin(&ends, *state);
   tell(&ends, 300000);
@@ -140,6 +150,7 @@ static void many_bytes_leave_nothing(void **state) {
 }
 
 static void what_nobody_read_leaves_nothing(void **state) {
+  skip_if_nothing_is_cleared();
   ends_t ends;
   begin(&ends, *state);
   aloop_transport_pause_reading(ends.server.transport);
@@ -153,6 +164,7 @@ static void stop_reading(tape_t *tape) {
 }
 
 static void a_pause_between_records_leaves_nothing(void **state) {
+  skip_if_nothing_is_cleared();
   ends_t ends;
   begin(&ends, *state);
   ends.server.on[DATA] = stop_reading;

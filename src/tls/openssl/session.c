@@ -11,7 +11,8 @@
  * of a read: with SSL_OP_CLEANSE_PLAINTEXT it would clear 16 KiB for each record, however small, beside the
  * plaintext itself. So reads leave the buffer where it is, and it is given back when the last byte of what
  * was received has been read. By then its plaintext has been cleared piece by piece, or, if more than a
- * record came at once, the whole buffer is cleared now, which is less.
+ * record came at once, the whole buffer is cleared now, which is less. (OpenSSL 1.1.1 knows no such option and
+ * clears nothing.)
  *
  * A handshake that asks for another name goes on with the context of that name from its very first message:
  * that decides about versions, client certificates and which tickets are good, so a session of one name is
