@@ -116,10 +116,10 @@ static void add(struct msghdr *header, aloop__control_t *control, int level, int
   struct cmsghdr *item = (struct cmsghdr *)(void *)((char *)control + header->msg_controllen);
   item->cmsg_level = level;
   item->cmsg_type = type;
-  item->cmsg_len = CMSG_LEN(size);
+  item->cmsg_len = (socklen_t)CMSG_LEN(size);
   memcpy(CMSG_DATA(item), value, size);
   header->msg_control = control;
-  header->msg_controllen += CMSG_SPACE(size);
+  header->msg_controllen += (socklen_t)CMSG_SPACE(size);
 }
 
 static void add_local(struct msghdr *header, aloop__control_t *control, const struct sockaddr *local) {

@@ -360,7 +360,7 @@ WRAP(ssize_t, sendto, int fd, const void *buffer, size_t size, int flags, const 
 
 static ssize_t send_first_bytes(int fd, const struct msghdr *message, int flags) {
   size_t i = 0;
-  while (i + 1 < message->msg_iovlen && message->msg_iov[i].iov_len == 0) i++;
+  while (i + 1 < (size_t)message->msg_iovlen && message->msg_iov[i].iov_len == 0) i++;
   size_t size = message->msg_iov[i].iov_len;
   if (!take_room(&size)) return -1;
   return __real_send(fd, message->msg_iov[i].iov_base, cut(size), flags);

@@ -89,11 +89,11 @@ static void write_with_fds(int to, const void *data, size_t size, const int *fds
   memset(&control, 0, sizeof control);
   struct iovec part = {.iov_base = (void *)data, .iov_len = size};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes};
-  message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+  message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int));
   struct cmsghdr *at = CMSG_FIRSTHDR(&message);
   at->cmsg_level = SOL_SOCKET;
   at->cmsg_type = SCM_RIGHTS;
-  at->cmsg_len = CMSG_LEN(count * sizeof(int));
+  at->cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int));
   memcpy(CMSG_DATA(at), fds, count * sizeof(int));
   assert_int_equal(sendmsg(to, &message, 0), (ssize_t)size);
 }

@@ -205,7 +205,7 @@ WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
   struct cmsghdr *head = CMSG_FIRSTHDR(message);
   if (head != NULL && head->cmsg_level == LEVEL_TLS) return send_control(fd, *CMSG_DATA(head), message);
   size_t taken = 0;
-  for (size_t i = 0; i < message->msg_iovlen; i++) {
+  for (size_t i = 0; i < (size_t)message->msg_iovlen; i++) {
     size_t n = take(fd, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
     taken += n;
     if (n < message->msg_iov[i].iov_len) break;
