@@ -44,7 +44,7 @@ void aloop__ready_set_limit(aloop_t *loop) {
 }
 
 static aloop__map_t **new_contexts(aloop_t *loop, uint64_t size) {
-  aloop__map_t **contexts = aloop__memory_new(loop, size * sizeof(aloop__map_t *));
+  aloop__map_t **contexts = aloop__memory_new(loop, (size_t)size * sizeof(aloop__map_t *));
   for (uint64_t i = 0; contexts != NULL && i < size; i++) contexts[i] = NULL;
   return contexts;
 }
@@ -60,7 +60,7 @@ int aloop__ready_grow(aloop_t *loop) {
   uint64_t old_size = loop->ring == NULL ? 0 : (uint64_t)loop->mask + 1;
   uint64_t size = old_size == 0 ? FIRST_SIZE : old_size * 2;
   if (size > UINT32_MAX / 2) return ALOOP_ENOMEM;
-  aloop__entry_t *ring = aloop__memory_new(loop, size * sizeof *ring);
+  aloop__entry_t *ring = aloop__memory_new(loop, (size_t)size * sizeof *ring);
   aloop__map_t **contexts = loop->contexts != NULL ? new_contexts(loop, size) : NULL;
   if (ring == NULL || (contexts == NULL && loop->contexts != NULL)) {
     aloop__memory_release(loop, ring);

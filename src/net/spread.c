@@ -287,10 +287,12 @@ static void take_orders(aloop__branch_t *branch, orders_t *orders) {
   lock(branch->spread, &branch->lock);
   branch->posted = false;
   *orders = branch->orders;
-  if (branch->retired)
+  if (branch->retired) {
     orders->count = 0;
-  else
-    branch->orders.count = branch->orders.close_at = branch->orders.abort_at = 0;
+  } else {
+    branch->orders.count = 0;
+    branch->orders.close_at = branch->orders.abort_at = 0;
+  }
   unlock(branch->spread, &branch->lock);
 }
 
