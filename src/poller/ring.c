@@ -248,8 +248,9 @@ int aloop__ring_enter(aloop__ring_t *ring, bool wait, int64_t timeout) {
   atomic_store_explicit(ring->sq_tail, ring->tail, memory_order_release);
   int rc;
   if (wait && timeout > 0) {
-    struct timespec limit = aloop__poller_timespec(timeout);
-    struct io_uring_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&limit};
+    struct timespec wanted = aloop__poller_timespec(timeout);
+    const int64_t limit[2] = {wanted.tv_sec, wanted.tv_nsec}; /* the kernel's, on every machine */
+    struct io_uring_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)limit};
     rc = enter(ring, submit, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &arg, sizeof arg);
   } else {
     rc = enter(ring, submit, wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0);
