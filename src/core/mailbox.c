@@ -27,9 +27,9 @@
  * stores.) So one thread that posts all the time gets a way of its own, without claims: the express
  * (express.c). Its posts are called in one order with all others.
  *
- * A poster that is interrupted between its claim and its publication holds up what was posted after it. The loop
- * cannot sleep then, as nobody would wake it; but after some turns it waits for I/O for up to a millisecond each
- * time, or a loop with a higher priority would never let that thread go on.
+ * A poster that is interrupted between its claim and its publication holds up what was posted after it. The
+ * loop cannot sleep then, as nobody would wake it; but after some turns it waits for I/O for up to a
+ * millisecond each time, or a loop with a higher priority would never let that thread go on.
  *
  * Directory and pages are made by the first post, so loops that nobody posts to stay small. Until then SLEEPING
  * is set from the start, which costs the first post one wake-up and spares such loops two atomic operations per

@@ -65,8 +65,8 @@ void aloop__mailbox_awake(aloop_t *loop);
  * there already is seen by aloop__mailbox_pending. */
 void aloop__mailbox_rest(aloop_t *loop);
 
-/* When it must not: leaves the posters alone for a moment, unless much was done since the last poll. Returns how
- * long the loop may wait for I/O. */
+/* When it must not: leaves the posters alone for a moment, unless much was done since the last poll. Returns
+ * how long the loop may wait for I/O. */
 int64_t aloop__mailbox_stand_off(aloop_t *loop, int64_t timeout);
 
 /* For one that waits for a poster that was interrupted in a post: at first for a moment, then longer. `rounds`
