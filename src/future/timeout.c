@@ -38,7 +38,7 @@ static void stop_sleep(aloop_future_t *future, void *arg) {
 
 aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origin) {
   aloop_future_t *future = aloop__loop_ok(loop) ? aloop__future_new(loop, origin) : NULL;
-  if (future == NULL || aloop_future_done(future)) return future;
+  if (future == NULL || future->state != ALOOP__PENDING) return future;
   future->timer = delay > 0 ? aloop_call_later_from(loop, delay, on_slept, future, origin)
                             : aloop_call_soon_from(loop, on_slept, future, origin);
   if (aloop_handle_error(future->timer) < 0) {
