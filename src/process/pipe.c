@@ -19,7 +19,7 @@
  * write.
  *
  * A lone message of 64 bytes on its way through two transports takes 302 instructions, in a bare loop with the
- * same number of calls 106; that is why its CPU time is 1.14 of the bare one's.
+ * same number of calls 106; that is why its CPU time is 1.10 of the bare one's.
  */
 #include "process/pipe.h"
 
