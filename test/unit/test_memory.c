@@ -167,7 +167,7 @@ static void structs_that_may_grow_have_no_padding_at_their_end(void **state) {
   ENDS_WITH(aloop_tls_engine_t, offload);
   ENDS_WITH(aloop_stream_options_t, limit);
   ENDS_WITH(aloop_task_options_t, destroy);
-  ENDS_WITH(aloop_run_options_t, executor_timeout);
+  ENDS_WITH(aloop_run_options_t, message_size);
   ENDS_WITH(aloop_server_options_t, loops_count);
   ENDS_WITH(aloop_datagram_protocol_t, connection_lost);
   ENDS_WITH(aloop_datagram_options_t, cleanup);
