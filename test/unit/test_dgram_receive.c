@@ -232,7 +232,7 @@ static void a_child_leaves_the_rest_to_its_parent(void **state) {
   post_t post = {.env = env, .on_data = answer_and_fork};
   int peer = open_pair(&post, &single_protocol);
   child_of_delivery = -1;
-  for (int i = 0; i < 3; i++) assert_int_equal(send(peer, "abc" + i, 1, 0), 1);
+  for (int i = 0; i < 3; i++) assert_int_equal(send(peer, &"abc"[i], 1, 0), 1);
   while (post.datagrams < 3) {
     int rc = aloop_run_once(env->loop, ALOOP_SECONDS(1));
     if (child_of_delivery == 0) _exit(rc == ALOOP_ECHILD && post.datagrams == 1 ? 0 : 1);
