@@ -15,6 +15,19 @@
 #define ALOOP_CHECK(condition) ((void)0)
 #endif
 
+/* The sanitizer that watches this build. */
+#if defined(__SANITIZE_ADDRESS__)
+#define ALOOP_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define ALOOP_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ALOOP_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define ALOOP_TSAN 1
+#endif
+#endif
+
 /* Hints for measured hot paths, around whole conditions only. */
 #if defined(__GNUC__)
 #define ALOOP_LIKELY(condition) __builtin_expect(!!(condition), 1)

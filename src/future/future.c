@@ -31,31 +31,22 @@
 #include "core/memory.h"
 #include "core/report.h"
 #include "core/short_lived.h"
+#include "core/spares.h"
 
 enum { SPARES_MAX = 1024, MESSAGE_MAX = 256 };
 
 _Static_assert(sizeof(void *) != 8 || sizeof(aloop_future_t) == 128, "a future is two cache lines");
 
-/* A block waiting to be a future again. */
-typedef struct spare {
-  struct spare *next;
-} spare_t;
-
 typedef struct future_room {
   aloop__room_t room;
-  spare_t *spares;
-  uint32_t spares_count;
+  aloop__spares_t spares;
 } future_room_t;
 
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 static void close_room(aloop_t *loop, aloop__room_t *room) {
   future_room_t *self = ALOOP_CONTAINER_OF(room, future_room_t, room);
-  while (self->spares != NULL) {
-    spare_t *spare = self->spares;
-    self->spares = spare->next;
-    aloop__memory_release(loop, spare);
-  }
+  aloop__spares_release(loop, &self->spares, sizeof(aloop_future_t));
   aloop__memory_release(loop, self);
 }
 
@@ -76,26 +67,20 @@ static ALOOP_NOINLINE void *new_block(aloop_t *loop) {
 static inline void *take_block(aloop_t *loop) {
   aloop__room_t *room = loop->rooms[ALOOP__ROOM_FUTURE];
   future_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, future_room_t, room) : NULL;
-  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares == NULL)) return new_block(loop);
-  spare_t *spare = self->spares;
-  self->spares = spare->next;
-  self->spares_count--;
-  return spare;
+  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares.first == NULL)) return new_block(loop);
+  return aloop__spares_take(&self->spares, sizeof(aloop_future_t));
 }
 
 /* The end of a future that has nothing more. */
 static inline void give_block(aloop_future_t *future) {
   aloop__room_t *room = future->object.loop->rooms[ALOOP__ROOM_FUTURE];
   future_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, future_room_t, room) : NULL;
-  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares_count == SPARES_MAX) ||
+  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares.count == SPARES_MAX) ||
       !aloop__short_lived_end(&future->object)) {
     aloop__object_end(&future->object, future);
     return;
   }
-  spare_t *spare = (spare_t *)(void *)future;
-  spare->next = self->spares;
-  self->spares = spare;
-  self->spares_count++;
+  aloop__spares_give(&self->spares, future, sizeof *future);
 }
 
 static aloop_future_t *future_of(aloop__object_t *object) {

@@ -12,6 +12,7 @@
 #define ALOOP_NET_DRIVER_H
 
 #include "aloop.h"
+#include "core/spares.h"
 #include "net/address.h"
 #include "net/stream.h"
 
@@ -138,8 +139,7 @@ typedef struct aloop__net {
   struct aloop__dgrams *dgrams;     /* datagram.h; NULL until first needed */
   struct aloop__splice_pipe *pipes; /* splice.c: a list of empty ones */
   int pipes_count;
-  uint32_t spares_count;
-  aloop__stream_spare_t *spares;            /* stream.c: blocks for transports of `driver` */
+  aloop__spares_t spares;                   /* stream.c: blocks for transports of `driver` */
   aloop__list_t spreads;                    /* spread.c: servers that wait for news from other loops */
   struct aloop__completion_net *completion; /* completion.h; NULL: another poller, or an old kernel */
 } aloop__net_t;

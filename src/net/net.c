@@ -45,7 +45,7 @@ static void close_net(aloop_t *loop, aloop__room_t *room) {
 #ifdef ALOOP_HAVE_IO_URING
   if (net->completion != NULL) aloop__completion_close(loop, net->completion);
 #endif
-  aloop__stream_close_spares(loop, net->spares);
+  aloop__stream_close_spares(loop, net);
   aloop__memory_release(loop, net->read_memory);
   aloop__memory_release(loop, net->cork_buffer);
   aloop__memory_release(loop, net->packet_buffer);

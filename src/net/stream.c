@@ -43,39 +43,29 @@ static aloop_transport_t *of_object(const aloop__object_t *object) {
 
 enum { SPARES_MAX = 64 };
 
-/* A block waiting to be a transport again. */
-struct aloop__stream_spare {
-  aloop__stream_spare_t *next;
-};
+static size_t block_size(const aloop__driver_t *driver) {
+  return driver->transport_size != 0 ? driver->transport_size : sizeof(aloop_transport_t);
+}
 
-static void *take_block(aloop_t *loop, aloop__net_t *net, const aloop__driver_t *driver, size_t size) {
-  aloop__stream_spare_t *spare = net->spares;
-  if (spare == NULL || driver != net->driver) return aloop__memory_new(loop, size);
-  net->spares = spare->next;
-  net->spares_count--;
-  return spare;
+static void *take_block(aloop_t *loop, aloop__net_t *net, const aloop__driver_t *driver) {
+  if (net->spares.first == NULL || driver != net->driver) return aloop__memory_new(loop, block_size(driver));
+  return aloop__spares_take(&net->spares, block_size(driver));
 }
 
 /* The block goes to the spare ones, or to the allocator. */
 static void end_object(aloop_transport_t *transport) {
   aloop__net_t *net = aloop__net_of(transport->object.loop);
-  if (net == NULL || transport->driver != net->driver || net->spares_count == SPARES_MAX) {
+  const aloop__driver_t *driver = transport->driver;
+  if (net == NULL || driver != net->driver || net->spares.count == SPARES_MAX) {
     aloop__object_end(&transport->object, transport);
     return;
   }
   aloop__object_end(&transport->object, NULL);
-  aloop__stream_spare_t *spare = (aloop__stream_spare_t *)(void *)transport;
-  spare->next = net->spares;
-  net->spares = spare;
-  net->spares_count++;
+  aloop__spares_give(&net->spares, transport, block_size(driver));
 }
 
-void aloop__stream_close_spares(aloop_t *loop, aloop__stream_spare_t *spare) {
-  while (spare != NULL) {
-    aloop__stream_spare_t *next = spare->next;
-    aloop__memory_release(loop, spare);
-    spare = next;
-  }
+void aloop__stream_close_spares(aloop_t *loop, aloop__net_t *net) {
+  aloop__spares_release(loop, &net->spares, block_size(net->driver));
 }
 
 /* ---- The end -------------------------------------------------------------------------------------------- */
@@ -340,10 +330,9 @@ ALOOP_INLINE aloop_transport_t *prepare(aloop_t *loop, const aloop__driver_t *dr
   aloop__net_t *net = aloop__net_open(loop);
   if (ALOOP_UNLIKELY(net == NULL)) return NULL;
   if (driver == NULL) driver = net->driver;
-  size_t size = driver->transport_size != 0 ? driver->transport_size : sizeof(aloop_transport_t);
-  aloop_transport_t *transport = take_block(loop, net, driver, size);
+  aloop_transport_t *transport = take_block(loop, net, driver);
   if (ALOOP_UNLIKELY(transport == NULL)) return NULL;
-  if (size > sizeof *transport) memset(transport + 1, 0, size - sizeof *transport);
+  if (block_size(driver) > sizeof *transport) memset(transport + 1, 0, block_size(driver) - sizeof *transport);
   transport->watch = (aloop__watch_t){.fd = fd};
   transport->flags = 0;
   transport->error = 0;

@@ -51,8 +51,8 @@ enum {
 typedef struct aloop__sendfile aloop__sendfile_t;
 typedef struct aloop__relay aloop__relay_t;
 typedef struct aloop__driver aloop__driver_t;
-typedef struct aloop__stream_spare aloop__stream_spare_t;
 struct aloop__layer;
+struct aloop__net;
 
 /* What most connections never need: made on first use. */
 typedef struct aloop__stream_extras {
@@ -100,7 +100,7 @@ aloop_transport_t *aloop__stream_hand_over(aloop_t *loop, const aloop__driver_t 
                                            const struct aloop__layer *layer, const char *origin);
 
 /* At the end of the loop's network. */
-void aloop__stream_close_spares(aloop_t *loop, aloop__stream_spare_t *spare);
+void aloop__stream_close_spares(aloop_t *loop, struct aloop__net *net);
 
 /* The one with the descriptor: the transport itself, or the one at the bottom of what lies beneath. */
 aloop_transport_t *aloop__stream_bottom(aloop_transport_t *transport);

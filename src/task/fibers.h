@@ -18,18 +18,6 @@
 
 #include "core/check.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define ALOOP_ASAN 1
-#elif defined(__SANITIZE_THREAD__)
-#define ALOOP_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ALOOP_ASAN 1
-#elif __has_feature(thread_sanitizer)
-#define ALOOP_TSAN 1
-#endif
-#endif
-
 #ifdef ALOOP_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>

@@ -41,20 +41,11 @@
 enum { SPARES_MAX = 1024, POOLED_MANY = 64 };
 #define TIDY_AFTER ALOOP_SECONDS(1)
 
-/* A block waiting to be a task again. */
-typedef struct aloop__spare_task {
-  struct aloop__spare_task *next;
-} spare_t;
-
 /* ---- What a loop keeps ----------------------------------------------------------------------------------- */
 
 static void close_room(aloop_t *loop, aloop__room_t *room) {
   aloop__tasks_t *self = ALOOP_CONTAINER_OF(room, aloop__tasks_t, room);
-  while (self->spares != NULL) {
-    spare_t *spare = self->spares;
-    self->spares = spare->next;
-    aloop__memory_release(loop, spare);
-  }
+  aloop__spares_release(loop, &self->spares, sizeof(aloop__task_t));
   aloop__overflow_unwatch(&self->overflow);
   aloop__stacks_close(&self->stacks);
   aloop__memory_release(loop, self);
@@ -82,24 +73,18 @@ aloop__tasks_t *aloop__tasks_open(aloop_t *loop) {
 
 static void *take_block(aloop_t *loop) {
   aloop__tasks_t *tasks = aloop__tasks_of(loop);
-  if (tasks == NULL || tasks->spares == NULL) return aloop__memory_new(loop, sizeof(aloop__task_t));
-  spare_t *spare = tasks->spares;
-  tasks->spares = spare->next;
-  tasks->spares_count--;
-  return spare;
+  if (tasks == NULL || tasks->spares.first == NULL) return aloop__memory_new(loop, sizeof(aloop__task_t));
+  return aloop__spares_take(&tasks->spares, sizeof(aloop__task_t));
 }
 
 static void give_block(aloop__task_t *task) {
   aloop__tasks_t *tasks = aloop__tasks_of(task->future.object.loop);
-  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares_count == SPARES_MAX) ||
+  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares.count == SPARES_MAX) ||
       !aloop__short_lived_end(&task->future.object)) {
     aloop__object_end(&task->future.object, task);
     return;
   }
-  spare_t *spare = (spare_t *)(void *)task;
-  spare->next = tasks->spares;
-  tasks->spares = spare;
-  tasks->spares_count++;
+  aloop__spares_give(&tasks->spares, task, sizeof *task);
 }
 
 static aloop__task_t *task_at(aloop__object_t *object) {
@@ -455,7 +440,7 @@ static ALOOP_NOINLINE aloop__task_t *new_slowly(aloop_t *loop, const aloop_task_
 /* The usual: a block is there, and nobody gives the task a name. */
 aloop__task_t *aloop__task_new(aloop_t *loop, const aloop_task_options_t *options, const char *origin) {
   aloop__tasks_t *tasks = aloop__tasks_of(loop);
-  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares == NULL) || options->name != NULL)
+  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares.first == NULL) || options->name != NULL)
     return new_slowly(loop, options, origin);
   aloop__task_t *task = take_block(loop);
   begin_life(task, loop, options, NULL, ++tasks->count, origin);

@@ -5,6 +5,7 @@
 #ifndef ALOOP_TASK_TASK_H
 #define ALOOP_TASK_TASK_H
 
+#include "core/spares.h"
 #include "future/future.h"
 #include "task/coroutine.h"
 #include "task/overflow.h"
@@ -53,8 +54,7 @@ typedef struct aloop__tasks {
   bool corks;                /* writes of this step are gathered, */
   aloop_transport_t *corked; /* now those to this connection; or NULL */
   uint64_t count;            /* made so far */
-  struct aloop__spare_task *spares;
-  uint32_t spares_count;
+  aloop__spares_t spares; /* blocks for tasks */
   aloop_task_factory_fn factory; /* NULL: ours */
   void *factory_arg;
   bool in_factory; /* which makes tasks of ours */

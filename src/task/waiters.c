@@ -17,28 +17,20 @@
 #include "task/waiters.h"
 
 #include "core/memory.h"
+#include "core/spares.h"
 
 enum { SPARES_MAX = 256 };
 
-typedef struct spare {
-  struct spare *next;
-} spare_t;
-
 typedef struct waiter_room {
   aloop__room_t room;
-  spare_t *spares;
-  uint32_t spares_count;
+  aloop__spares_t spares;
 } waiter_room_t;
 
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 static void close_room(aloop_t *loop, aloop__room_t *room) {
   waiter_room_t *self = ALOOP_CONTAINER_OF(room, waiter_room_t, room);
-  while (self->spares != NULL) {
-    spare_t *spare = self->spares;
-    self->spares = spare->next;
-    aloop__memory_release(loop, spare);
-  }
+  aloop__spares_release(loop, &self->spares, sizeof(aloop__waiter_t));
   aloop__memory_release(loop, self);
 }
 
@@ -56,25 +48,19 @@ static waiter_room_t *room_of(aloop_t *loop) {
 
 static aloop__waiter_t *take_block(aloop_t *loop) {
   waiter_room_t *room = room_of(loop);
-  if (room == NULL || room->spares == NULL) return aloop__memory_new(loop, sizeof(aloop__waiter_t));
-  spare_t *spare = room->spares;
-  room->spares = spare->next;
-  room->spares_count--;
-  return (aloop__waiter_t *)(void *)spare;
+  if (room == NULL || room->spares.first == NULL) return aloop__memory_new(loop, sizeof(aloop__waiter_t));
+  return aloop__spares_take(&room->spares, sizeof(aloop__waiter_t));
 }
 
 static void give_block(aloop__waiter_t *waiter) {
   aloop__room_t *room = waiter->future.object.loop->rooms[ALOOP__ROOM_WAITERS];
   waiter_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, waiter_room_t, room) : NULL;
-  if (self == NULL || self->spares_count == SPARES_MAX) {
+  if (self == NULL || self->spares.count == SPARES_MAX) {
     aloop__object_end(&waiter->future.object, waiter);
     return;
   }
   aloop__object_end(&waiter->future.object, NULL);
-  spare_t *spare = (spare_t *)(void *)waiter;
-  spare->next = self->spares;
-  self->spares = spare;
-  self->spares_count++;
+  aloop__spares_give(&self->spares, waiter, sizeof *waiter);
 }
 
 void aloop__waiters_destroy(aloop__object_t *object) {
