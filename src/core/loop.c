@@ -275,9 +275,8 @@ ALOOP_INLINE void note_poll(aloop_t *loop) {
 
 /* Step 2. Returns the number of events, or the poller's error. */
 ALOOP_INLINE int poll_events(aloop_t *loop, int64_t timeout, aloop_poll_event_t *batch, bool posted_to) {
-  if (ALOOP_UNLIKELY(posted_to) && timeout != 0 && !aloop__mailbox_sleep(loop)) {
+  if (ALOOP_UNLIKELY(posted_to) && timeout != 0 && !aloop__mailbox_sleep(loop))
     timeout = aloop__mailbox_stand_off(loop, timeout);
-  }
   uint64_t begun = timeout != 0 ? aloop__clock_ticks() : 0;
   int n = loop->poller->wait(loop->poller_state, batch, BATCH, timeout);
   note_poll(loop);
