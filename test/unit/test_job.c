@@ -620,24 +620,39 @@ static void close_from_argument(void *arg) {
   aloop_close(closer->loop);
 }
 
+/* A job behind one that is busy until the gate opens. */
+typedef struct behind {
+  gate_t gate;
+  aloop_executor_t *pool;
+  aloop_future_t *busy, *waiting;
+} behind_t;
+
+static void begin_behind(behind_t *behind, closer_t *closer, void (*destroy)(void *)) {
+  const aloop_job_options_t options = {
+      .size = sizeof options, .fn = do_nothing, .arg = closer, .destroy = destroy};
+  gate_init(&behind->gate);
+  behind->pool = make_pool(1);
+  behind->busy = aloop_run_in_executor(closer->loop, behind->pool, pass_gate, &behind->gate);
+  gate_await(&behind->gate, 1);
+  behind->waiting = aloop_submit(closer->loop, behind->pool, &options);
+}
+
+static void end_behind(behind_t *behind) {
+  gate_open(&behind->gate);
+  aloop_future_unref(behind->busy);
+  aloop_future_unref(behind->waiting);
+  end_pool(behind->pool);
+}
+
 static void the_end_of_an_argument_may_close_the_loop(void **state) {
   env_t *env = *state;
-  gate_t gate;
-  gate_init(&gate);
-  aloop_executor_t *pool = make_pool(1);
   closer_t closer = {.loop = env->loop};
-  aloop_future_t *busy = aloop_run_in_executor(env->loop, pool, pass_gate, &gate);
-  const aloop_job_options_t options = {
-      .size = sizeof options, .fn = do_nothing, .arg = &closer, .destroy = close_from_argument};
-  gate_await(&gate, 1);
-  aloop_future_t *waiting = aloop_submit(env->loop, pool, &options);
-  assert_int_equal(aloop_future_cancel(waiting), 1);
+  behind_t behind;
+  begin_behind(&behind, &closer, close_from_argument);
+  assert_int_equal(aloop_future_cancel(behind.waiting), 1);
   assert_int_equal(closer.destroyed, 1);
   assert_true(aloop_is_closed(env->loop));
-  gate_open(&gate);
-  aloop_future_unref(busy);
-  aloop_future_unref(waiting);
-  end_pool(pool);
+  end_behind(&behind);
 }
 
 static void free_from_argument(void *arg) {
@@ -653,32 +668,24 @@ static void free_from_argument(void *arg) {
 /* Closing a loop that is made usable is as closing one that runs. */
 static void an_argument_that_ends_in_a_child_cannot_close_the_loop(void **state) {
   env_t *env = *state;
-  gate_t gate;
-  gate_init(&gate);
-  aloop_executor_t *pool = make_pool(1);
   closer_t closer = {.loop = env->loop};
-  aloop_future_t *busy = aloop_run_in_executor(env->loop, pool, pass_gate, &gate);
-  const aloop_job_options_t options = {
-      .size = sizeof options, .fn = do_nothing, .arg = &closer, .destroy = free_from_argument};
-  gate_await(&gate, 1);
-  aloop_future_t *waiting = aloop_submit(env->loop, pool, &options);
+  behind_t behind;
+  begin_behind(&behind, &closer, free_from_argument);
   pid_t pid = fork();
   if (pid == 0) {
     alarm(20);
     CHILD_CHECK(aloop_after_fork(env->loop) == 0);
     CHILD_CHECK(closer.destroyed == 1 && !aloop_is_closed(env->loop) && !aloop_is_running(env->loop));
-    CHILD_CHECK(aloop_future_result(waiting) == ALOOP_ECHILD);
+    CHILD_CHECK(aloop_future_result(behind.waiting) == ALOOP_ECHILD);
     CHILD_CHECK(aloop_run_once(env->loop, 0) >= 0);
     aloop_free(env->loop);
     _exit(0);
   }
   assert_child_well(pid);
-  gate_open(&gate);
-  assert_int_equal(run_future(env->loop, waiting), 0);
+  gate_open(&behind.gate);
+  assert_int_equal(run_future(env->loop, behind.waiting), 0);
   closer.loop = NULL;
-  aloop_future_unref(busy);
-  aloop_future_unref(waiting);
-  end_pool(pool);
+  end_behind(&behind);
 }
 
 TESTS(T(an_argument_that_ends_in_a_child_cannot_close_the_loop), T(the_end_of_an_argument_may_close_the_loop),
