@@ -51,10 +51,10 @@ typedef struct aloop__tasks {
   aloop__room_t room;
   aloop__stacks_t stacks;
   aloop__task_t *current;
-  bool corks;                /* writes of this step are gathered, */
-  aloop_transport_t *corked; /* now those to this connection; or NULL */
-  uint64_t count;            /* made so far */
-  aloop__spares_t spares; /* blocks for tasks */
+  bool corks;                    /* writes of this step are gathered, */
+  aloop_transport_t *corked;     /* now those to this connection; or NULL */
+  uint64_t count;                /* made so far */
+  aloop__spares_t spares;        /* blocks for tasks */
   aloop_task_factory_fn factory; /* NULL: ours */
   void *factory_arg;
   bool in_factory; /* which makes tasks of ours */
