@@ -228,7 +228,6 @@ void aloop__express_shut(aloop__mailbox_t *mailbox) {
 }
 
 bool aloop__express_leave(aloop__mailbox_t *mailbox) {
-  if (!mailbox->express_runs) return true;
   uint64_t begun = aloop__clock_ticks(), moment = aloop__clock_ticks_20us() / 10;
   do {
     if (!is_empty(mailbox->express)) return false;

@@ -51,8 +51,8 @@ bool aloop__express_take(aloop_t *loop, uint64_t before, uint64_t end);
 /* From now on its owner claims numbers as everybody does, after the post that it may be at. */
 void aloop__express_shut(aloop__mailbox_t *mailbox);
 
-/* The loop is going to sleep: takes the express away from its owner, unless something has come or comes at
- * once. False: the loop must not sleep. */
+/* Something may be in it, and the loop is going to sleep: takes the express away from its owner, unless
+ * something has come or comes at once. False: the loop must not sleep. */
 bool aloop__express_leave(aloop__mailbox_t *mailbox);
 
 /* The loop ends its run: the same, but not before the owner's last post is there. */

@@ -257,7 +257,7 @@ static inline bool is_published(const aloop__mailbox_t *mailbox) {
 }
 
 /* Takes numbers up to `end`, as far as they are published and there is room. Returns where it stopped. */
-static uint64_t take_numbered(aloop_t *loop, place_t *directory, uint64_t begin, uint64_t end) {
+ALOOP_INLINE uint64_t take_numbered(aloop_t *loop, place_t *directory, uint64_t begin, uint64_t end) {
   uint64_t head = begin;
   cell_t *cells;
   while (head != end && (cells = cells_of(directory, head)) != NULL) {
@@ -276,7 +276,7 @@ static inline uint64_t least(uint64_t a, uint64_t b) {
 
 /* Takes numbers and what is in the express, in their common order (express.c). Returns the number of the next
  * that was not taken. */
-static uint64_t take_both(aloop_t *loop, place_t *directory, uint64_t begin, bool *more) {
+static ALOOP_NOINLINE uint64_t take_both(aloop_t *loop, place_t *directory, uint64_t begin, bool *more) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   uint64_t claimed = aloop__mailbox_claimed(mailbox), posted = aloop__express_posted(mailbox);
   uint64_t first = aloop__express_taken(mailbox), most = first + TAKEN_AT_ONCE, head = begin, taken = first;
@@ -319,7 +319,8 @@ bool aloop__mailbox_pending(const aloop_t *loop) {
 
 bool aloop__mailbox_sleep(aloop_t *loop) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
-  if (is_published(mailbox) || !aloop__express_leave(mailbox)) return false;
+  if (is_published(mailbox)) return false;
+  if (ALOOP_UNLIKELY(aloop__express_runs(mailbox)) && !aloop__express_leave(mailbox)) return false;
   uint64_t state = atomic_load_explicit(&mailbox->head, memory_order_relaxed) * TICKET;
   /* It may still be set from the start; then all that matters is that nothing was claimed since. */
   return atomic_compare_exchange_strong(&mailbox->state, &state, state | SLEEPING) || (state & SLEEPING);
