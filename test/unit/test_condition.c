@@ -76,7 +76,7 @@ static void as_many_are_woken_as_asked_for(void **state) {
   give(condition);
   for (int i = 2; i < 4; i++) {
     assert_ends(futures[i], 0);
-    assert_int_equal(aloop_future_done(futures[3]), i == 3);
+    if (i == 2) assert_false(aloop_future_done(futures[3])); /* first the lock has to be given back */
     give(condition);
   }
   aloop_condition_free(condition);
