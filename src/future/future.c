@@ -31,7 +31,6 @@
 #include "core/memory.h"
 #include "core/report.h"
 #include "core/short_lived.h"
-#include "core/spares.h"
 
 enum { SPARES_MAX = 1024, MESSAGE_MAX = 256 };
 
@@ -75,12 +74,8 @@ static inline void *take_block(aloop_t *loop) {
 static inline void give_block(aloop_future_t *future) {
   aloop__room_t *room = future->object.loop->rooms[ALOOP__ROOM_FUTURE];
   future_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, future_room_t, room) : NULL;
-  if (ALOOP_UNLIKELY(self == NULL) || ALOOP_UNLIKELY(self->spares.count == SPARES_MAX) ||
-      !aloop__short_lived_end(&future->object)) {
-    aloop__object_end(&future->object, future);
-    return;
-  }
-  aloop__spares_give(&self->spares, future, sizeof *future);
+  aloop__short_lived_give(self != NULL ? &self->spares : NULL, SPARES_MAX, &future->object, future,
+                          sizeof *future);
 }
 
 static aloop_future_t *future_of(aloop__object_t *object) {

@@ -29,6 +29,7 @@
 
 #include "core/memory.h"
 #include "core/report.h"
+#include "core/short_lived.h"
 #include "future/future.h"
 #include "net/driver.h"
 #include "net/layer.h"
@@ -56,12 +57,8 @@ static void *take_block(aloop_t *loop, aloop__net_t *net, const aloop__driver_t 
 static void end_object(aloop_transport_t *transport) {
   aloop__net_t *net = aloop__net_of(transport->object.loop);
   const aloop__driver_t *driver = transport->driver;
-  if (net == NULL || driver != net->driver || net->spares.count == SPARES_MAX) {
-    aloop__object_end(&transport->object, transport);
-    return;
-  }
-  aloop__object_end(&transport->object, NULL);
-  aloop__spares_give(&net->spares, transport, block_size(driver));
+  aloop__spares_t *spares = net != NULL && driver == net->driver ? &net->spares : NULL;
+  aloop__short_lived_give(spares, SPARES_MAX, &transport->object, transport, block_size(driver));
 }
 
 void aloop__stream_close_spares(aloop_t *loop, aloop__net_t *net) {

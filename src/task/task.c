@@ -79,12 +79,8 @@ static void *take_block(aloop_t *loop) {
 
 static void give_block(aloop__task_t *task) {
   aloop__tasks_t *tasks = aloop__tasks_of(task->future.object.loop);
-  if (ALOOP_UNLIKELY(tasks == NULL) || ALOOP_UNLIKELY(tasks->spares.count == SPARES_MAX) ||
-      !aloop__short_lived_end(&task->future.object)) {
-    aloop__object_end(&task->future.object, task);
-    return;
-  }
-  aloop__spares_give(&tasks->spares, task, sizeof *task);
+  aloop__short_lived_give(tasks != NULL ? &tasks->spares : NULL, SPARES_MAX, &task->future.object, task,
+                          sizeof *task);
 }
 
 static aloop__task_t *task_at(aloop__object_t *object) {

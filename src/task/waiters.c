@@ -17,7 +17,7 @@
 #include "task/waiters.h"
 
 #include "core/memory.h"
-#include "core/spares.h"
+#include "core/short_lived.h"
 
 enum { SPARES_MAX = 256 };
 
@@ -55,12 +55,8 @@ static aloop__waiter_t *take_block(aloop_t *loop) {
 static void give_block(aloop__waiter_t *waiter) {
   aloop__room_t *room = waiter->future.object.loop->rooms[ALOOP__ROOM_WAITERS];
   waiter_room_t *self = room != NULL ? ALOOP_CONTAINER_OF(room, waiter_room_t, room) : NULL;
-  if (self == NULL || self->spares.count == SPARES_MAX) {
-    aloop__object_end(&waiter->future.object, waiter);
-    return;
-  }
-  aloop__object_end(&waiter->future.object, NULL);
-  aloop__spares_give(&self->spares, waiter, sizeof *waiter);
+  aloop__short_lived_give(self != NULL ? &self->spares : NULL, SPARES_MAX, &waiter->future.object, waiter,
+                          sizeof *waiter);
 }
 
 void aloop__waiters_destroy(aloop__object_t *object) {
