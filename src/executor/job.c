@@ -91,13 +91,10 @@ static aloop_executor_t *leave_executor(aloop_job_t *job) {
 /* The block goes back to the loop that made it. */
 static void give_block(aloop__jobs_t *jobs, aloop_job_t *job) {
   jobs->loop->live[ALOOP__JOB]--;
-  if (jobs->spares_count == SPARES_MAX) {
+  if (jobs->spares.count == SPARES_MAX)
     aloop__executor_free_block(job);
-    return;
-  }
-  job->next = jobs->spares;
-  jobs->spares = job;
-  jobs->spares_count++;
+  else
+    aloop__spares_give(&jobs->spares, job, sizeof *job);
 }
 
 /* The job is done, or is not going to be. Its argument's destructor and the executor's are called last:
@@ -270,11 +267,8 @@ static void close_room(aloop_t *loop, aloop__room_t *room) {
   renew_lock(jobs);
   close_inbox(jobs);
   while (jobs->due != NULL) end_job(jobs, next_due(jobs)); /* their futures have ended */
-  while (jobs->spares != NULL) {
-    aloop_job_t *spare = jobs->spares;
-    jobs->spares = spare->next;
-    aloop__executor_free_block(spare);
-  }
+  while (jobs->spares.first != NULL)
+    aloop__executor_free_block(aloop__spares_take(&jobs->spares, sizeof(aloop_job_t)));
   loop->live[ALOOP__JOB] = 0;
   aloop__memory_release(loop, jobs);
 }
@@ -344,14 +338,10 @@ aloop__jobs_t *aloop__jobs_open(aloop_t *loop) {
 
 /* A block for a job, counted. NULL: out of memory. */
 static inline aloop_job_t *take_block(aloop__jobs_t *jobs) {
-  aloop_job_t *job = jobs->spares;
-  if (ALOOP_LIKELY(job != NULL)) {
-    jobs->spares = job->next;
-    jobs->spares_count--;
-  } else {
-    job = aloop__executor_new_block(sizeof *job);
-    if (job == NULL) return NULL;
-  }
+  bool spare = ALOOP_LIKELY(jobs->spares.first != NULL);
+  aloop_job_t *job =
+      spare ? aloop__spares_take(&jobs->spares, sizeof *job) : aloop__executor_new_block(sizeof *job);
+  if (ALOOP_UNLIKELY(job == NULL)) return NULL;
   jobs->loop->live[ALOOP__JOB]++;
   return job;
 }

@@ -7,6 +7,7 @@
 
 #include "aloop.h"
 #include "core/loop.h"
+#include "core/spares.h"
 
 typedef struct aloop__inbox aloop__inbox_t;
 
@@ -46,9 +47,8 @@ typedef struct aloop__jobs {
   aloop_job_t *due; /* taken from the inbox, in the order in which they finished */
   aloop_job_t **due_end;
   aloop__use_t uses[ALOOP__USES];
-  aloop_job_t *spares;
-  uint32_t spares_count;
-  unsigned forks; /* the process that the lock of the inbox is good for */
+  aloop__spares_t spares; /* blocks for jobs, of malloc */
+  unsigned forks;         /* the process that the lock of the inbox is good for */
 
   /* The default executor: see default.c. */
   aloop_executor_t *executor; /* NULL: not made yet */

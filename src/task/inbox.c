@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "core/spares.h"
 
 enum {
   FIRST_SIZE = 4096, /* of class 0; each class has twice the size of the one before */
@@ -31,13 +32,9 @@ enum {
   KEPT_MAX = 1048576
 };
 
-typedef struct spare {
-  struct spare *next;
-} spare_t;
-
 typedef struct streams_room {
   aloop__room_t room;
-  spare_t *spares[CLASSES];
+  aloop__spares_t spares[CLASSES];
   size_t kept; /* bytes */
 } streams_room_t;
 
@@ -49,13 +46,7 @@ static size_t size_of(unsigned class) {
 
 static void close_room(aloop_t *loop, aloop__room_t *room) {
   streams_room_t *self = ALOOP_CONTAINER_OF(room, streams_room_t, room);
-  for (int i = 0; i < CLASSES; i++) {
-    while (self->spares[i] != NULL) {
-      spare_t *spare = self->spares[i];
-      self->spares[i] = spare->next;
-      aloop__memory_release(loop, spare);
-    }
-  }
+  for (unsigned i = 0; i < CLASSES; i++) aloop__spares_release(loop, &self->spares[i], size_of(i));
   aloop__memory_release(loop, self);
 }
 
@@ -73,11 +64,10 @@ static streams_room_t *room_of(aloop_t *loop) {
 
 static char *take_block(aloop_t *loop, unsigned class) {
   streams_room_t *room = room_of(loop);
-  spare_t *spare = room != NULL && class < CLASSES ? room->spares[class] : NULL;
-  if (spare == NULL) return aloop__memory_new(loop, size_of(class));
-  room->spares[class] = spare->next;
+  if (room == NULL || class >= CLASSES || room->spares[class].first == NULL)
+    return aloop__memory_new(loop, size_of(class));
   room->kept -= size_of(class);
-  return (char *)spare;
+  return aloop__spares_take(&room->spares[class], size_of(class));
 }
 
 static void give_block(aloop_t *loop, char *block, unsigned class) {
@@ -86,9 +76,7 @@ static void give_block(aloop_t *loop, char *block, unsigned class) {
     aloop__memory_release(loop, block);
     return;
   }
-  spare_t *spare = (spare_t *)(void *)block;
-  spare->next = room->spares[class];
-  room->spares[class] = spare;
+  aloop__spares_give(&room->spares[class], block, size_of(class));
   room->kept += size_of(class);
 }
 
