@@ -67,13 +67,12 @@ struct aloop__express {
   uint64_t room_until;   /* the head as the owner last saw it, and CELLS; of the owner */
   char apart[ALOOP__CACHE_LINE];
   _Atomic uint64_t head; /* posts taken; of the loop */
-  uintptr_t applicant;   /* who began the last page that was used up; of the loop */
   char apart_too[ALOOP__CACHE_LINE];
   cell_t cells[CELLS];
 };
 
 _Static_assert(ALOOP__IS_APART(struct aloop__express, room_until, head), "owner and loop do not meet");
-_Static_assert(ALOOP__IS_APART(struct aloop__express, applicant, cells), "but in the cells");
+_Static_assert(ALOOP__IS_APART(struct aloop__express, head, cells), "but in the cells");
 
 /* ---- The barrier ----------------------------------------------------------------------------------------- */
 
@@ -201,20 +200,18 @@ static bool is_empty(const aloop__express_t *express) {
          atomic_load_explicit(&express->head, memory_order_relaxed) * ONE;
 }
 
-static aloop__express_t *find_express(aloop_t *loop) {
+static bool find_express(aloop_t *loop) {
   if (loop->mailbox.express == NULL) loop->mailbox.express = aloop__memory_zero(loop, sizeof(aloop__express_t));
-  return loop->mailbox.express;
+  return loop->mailbox.express != NULL;
 }
 
 void aloop__express_consider(aloop_t *loop) {
   aloop__mailbox_t *mailbox = &loop->mailbox;
   if (mailbox->express_runs || !is_allowed()) return;
-  aloop__express_t *express = find_express(loop);
-  if (express == NULL) return;
-  uintptr_t before = express->applicant;
-  express->applicant = atomic_load_explicit(&mailbox->applicant, memory_order_relaxed);
-  if (express->applicant != before) return;
-  express->applicant = 0; /* two more, the next time */
+  uintptr_t before = mailbox->regular;
+  mailbox->regular = atomic_load_explicit(&mailbox->applicant, memory_order_relaxed);
+  if (mailbox->regular != before || !find_express(loop)) return;
+  mailbox->regular = 0; /* two more, the next time */
   mailbox->express_runs = true;
   atomic_store_explicit(&mailbox->owner, before, memory_order_release);
 }

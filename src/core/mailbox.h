@@ -37,6 +37,7 @@ typedef struct aloop__mailbox {
   bool more;             /* perhaps not all was taken; of the loop's thread, as the next */
   bool express_runs;     /* something may be in the express or on its way there */
   uint8_t stalls;        /* how often in a row the loop could neither sleep nor take a post */
+  uintptr_t regular;     /* the thread that began the last page that was used up */
 } aloop__mailbox_t;
 
 /* How many numbers are claimed, as far as this thread can know: all that happened before are among them. */
