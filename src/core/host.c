@@ -31,7 +31,8 @@ static void change_poller(aloop_t *loop, void *fresh) {
   loop->poller->close(loop->poller_state);
   loop->poller_state = fresh;
   unsigned forks = aloop__current_forks();
-  if (loop->fork_generation != forks) loop->fork_generation = forks; /* it is this process's own */
+  /* It is this process's own. Other threads read this (aloop_is_running): written only when it changes. */
+  if (loop->fork_generation != forks) loop->fork_generation = forks;
   int64_t after = aloop__clock_now(loop);
   if (after < before) loop->clock_offset += before - after; /* a clock of its own began again */
 }
