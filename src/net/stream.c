@@ -15,8 +15,9 @@
  * of a protocol's callback ends the connection with that error, as an exception does in asyncio.
  *
  * The loop holds one reference from the making until connection_lost has run, which it does from the ready
- * deque only: a transport never goes away inside a call that is at work on it, so none of them needs a
- * reference of its own. If connection_made or connection_lost cannot be queued for want of memory, the object
+ * deque: inside a run a transport never goes away under a call that is at work on it. Outside of one a
+ * destructor or callback may close the loop, which calls connection_lost at once; calls that go on using the
+ * transport after such a callback hold a reference of their own. If connection_made or connection_lost cannot be queued for want of memory, the object
  * is stalled and tried again each turn (core/object.h).
  *
  * The blocks of transports are used again, those of the loop's own driver: where connections come and go many
