@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The beginning and the end of objects that live for a microsecond, and whose blocks are used again: futures,
- * tasks, transports. It is what object.c does, compiled into the place where it is used, because the calls would
- * cost as much again.
+ * tasks, transports. It is what object.c does, compiled into the place where it is used, because the calls
+ * would cost as much again.
  */
 #ifndef ALOOP_CORE_SHORT_LIVED_H
 #define ALOOP_CORE_SHORT_LIVED_H

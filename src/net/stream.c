@@ -17,8 +17,8 @@
  * The loop holds one reference from the making until connection_lost has run, which it does from the ready
  * deque: inside a run a transport never goes away under a call that is at work on it. Outside of one a
  * destructor or callback may close the loop, which calls connection_lost at once; calls that go on using the
- * transport after such a callback hold a reference of their own. If connection_made or connection_lost cannot be queued for want of memory, the object
- * is stalled and tried again each turn (core/object.h).
+ * transport after such a callback hold a reference of their own. If connection_made or connection_lost cannot
+ * be queued for want of memory, the object is stalled and tried again each turn (core/object.h).
  *
  * The blocks of transports are used again, those of the loop's own driver: where connections come and go many
  * at a time, malloc and free took 320 of 1440 instructions for each. Up to 64 blocks (9 KB) wait.
