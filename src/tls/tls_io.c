@@ -194,6 +194,17 @@ static void flush_answers(aloop__tls_t *self) {
     aloop__tls_fail(self, ALOOP_ETLS, "the peer wants answers and does not take them");
 }
 
+/* The run has been ended in a callback. */
+static bool is_stopped(const aloop__tls_t *self) {
+  return self->transport.object.loop->stop_error != 0;
+}
+
+/* What is left is for the next run. */
+static void put_off(aloop__tls_t *self, const aloop_tls_wire_t *wire) {
+  self->stalled = !self->ended && has_more(self, wire);
+  aloop__stream_update_reading(&self->transport);
+}
+
 /* Decrypts and delivers, as long as somebody wants it. */
 static void deliver(aloop__tls_t *self, aloop_tls_wire_t *wire) {
   void *buffer;
@@ -209,12 +220,15 @@ static void deliver(aloop__tls_t *self, aloop_tls_wire_t *wire) {
     flush_answers(self);
     if (n == ALOOP_EOF) self->ended = true;
     if (filled > 0 && self->phase == ALOOP__TLS_OPEN) hand_over(self, buffer, filled);
+    if (is_stopped(self)) break;
   }
   if (self->phase != ALOOP__TLS_OPEN) return;
-  if (self->ended)
-    deliver_end(self);
-  else if (n < 0)
+  if (n < 0 && !self->ended)
     aloop__tls_fail(self, (int)n, NULL);
+  else if (is_stopped(self))
+    put_off(self, wire);
+  else if (self->ended)
+    deliver_end(self);
 }
 
 /* Remembers what the engine has not taken. */

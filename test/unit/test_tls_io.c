@@ -165,6 +165,45 @@ static void a_pause_holds_back_what_came_before_the_peer_left(void **state) {
   release_tape(&tape, -1);
 }
 
+static void stop_hard(tape_t *tape) {
+  assert_int_equal(aloop_stop_with_error(tape->env->loop, ALOOP_EINTR), 0);
+}
+
+/* Each run ends with its first delivery; the peer's end is one of them. */
+static void expect_stops(tape_t *tape, int callback, long count) {
+  aloop_t *loop = tape->env->loop;
+  for (long calls = 1; calls <= count; calls++) {
+    int rc = 0;
+    while (tape->calls[callback] < calls) rc = aloop_run_once(loop, ALOOP_SECONDS(1));
+    assert_int_equal(rc, ALOOP_EINTR);
+    assert_int_equal(tape->calls[callback], calls);
+    assert_int_equal(tape->calls[AT_EOF], 0);
+  }
+  run_until(loop, &tape->lost);
+  assert_string_equal(tape->events, "MDEL");
+  assert_int_equal(tape->error, 0);
+  assert_memory_equal(tape->bytes, "abcdefgh", tape->size);
+  assert_int_equal(tape->size, 8);
+}
+
+static void a_fatal_stop_ends_the_deliveries(void **state) {
+  for (int how = 0; how < 8; how++) {
+    env_t *env = *state;
+    bool plain = how & 4;
+    tape_t tape = {.env = env, .offer = 3, .on[UPDATED] = stop_hard, .on[DATA] = stop_hard};
+    mock_begin();
+    mock.swallows = how & 1;
+    mock.greedy = how & 2;
+    int peer = open_mock_server(&tape, plain ? &plain_protocol : &buffered_protocol);
+    mock_say(peer, 'D', "abc");
+    mock_say(peer, 'D', "defgh");
+    mock_say(peer, 'E', "");
+    shutdown(peer, SHUT_WR);
+    expect_stops(&tape, plain ? DATA : UPDATED, plain ? 1 : 3);
+    release_tape(&tape, peer);
+  }
+}
+
 static void pausing_inside_connection_made_is_honoured(void **state) {
   env_t *env = *state;
   int peer;
@@ -646,14 +685,15 @@ static void tls_goes_over_tls(void **state) {
   release_tape(&tape, peer);
 }
 
-TESTS(T(bytes_may_come_in_pieces_of_any_size), T(a_buffered_protocol_gets_them_in_its_own_memory),
-      T(several_records_are_one_delivery), T(a_pause_holds_back_what_has_come_and_the_end),
-      T(a_pause_in_the_middle_keeps_the_rest), T(a_pause_holds_back_what_came_before_the_peer_left),
-      T(pausing_inside_connection_made_is_honoured), T(an_answer_leaves_as_one_record),
-      T(parts_of_an_answer_are_joined), T(a_row_of_writes_leaves_as_two_records),
-      T(a_row_of_writes_is_sent_before_the_end), T(an_error_of_the_protocol_ends_the_connection),
-      T(many_bytes_go_through_a_full_buffer), T(all_that_is_unsent_is_counted_in_one_number),
-      T(many_parts_fill_records), T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
+TESTS(T(a_fatal_stop_ends_the_deliveries), T(bytes_may_come_in_pieces_of_any_size),
+      T(a_buffered_protocol_gets_them_in_its_own_memory), T(several_records_are_one_delivery),
+      T(a_pause_holds_back_what_has_come_and_the_end), T(a_pause_in_the_middle_keeps_the_rest),
+      T(a_pause_holds_back_what_came_before_the_peer_left), T(pausing_inside_connection_made_is_honoured),
+      T(an_answer_leaves_as_one_record), T(parts_of_an_answer_are_joined),
+      T(a_row_of_writes_leaves_as_two_records), T(a_row_of_writes_is_sent_before_the_end),
+      T(an_error_of_the_protocol_ends_the_connection), T(many_bytes_go_through_a_full_buffer),
+      T(all_that_is_unsent_is_counted_in_one_number), T(many_parts_fill_records),
+      T(owned_memory_is_released_once), T(a_file_is_sent_through_the_fallback),
       T(who_is_told_to_pause_may_cancel_a_sendfile), T(a_peer_that_takes_no_answers_is_sent_away),
       T(what_waits_is_sent_before_the_end), T(an_idle_connection_times_out), T(a_slow_reader_is_not_cut_off),
       T(a_record_may_take_its_time), T(timeouts_go_on_over_tls), T(tls_goes_over_tls))
