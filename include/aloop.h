@@ -765,8 +765,8 @@ ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout
 ALOOP_API aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin);
 #define aloop_wait_for(...) aloop_wait_for_from(__VA_ARGS__, ALOOP_HERE)
 
-/* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled. Takes over the reference;
- * NULL gives NULL. [loop] */
+/* asyncio.shield: the end of `future`, which goes on when the outer one is cancelled; a cancel of the inner one
+ * is passed on, later, without its message. Takes over the reference; NULL gives NULL. [loop] */
 ALOOP_API aloop_future_t *aloop_shield(aloop_future_t *future);
 ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *origin);
 #define aloop_shield(...) aloop_shield_from(__VA_ARGS__, ALOOP_HERE)

@@ -138,8 +138,12 @@ aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, con
 
 /* ---- shield ---------------------------------------------------------------------------------------------- */
 
+/* A cancel of the inner future is the outer's, but not its words, as in asyncio. */
 static void on_shielded(aloop_future_t *inner, void *outer) {
-  aloop__future_follow(outer, inner);
+  if (aloop_future_cancelled(inner))
+    aloop__future_fail(outer, ALOOP_ECANCELED, NULL);
+  else
+    aloop__future_follow(outer, inner);
 }
 
 static void stop_shield(aloop_future_t *outer, void *arg) {

@@ -285,6 +285,11 @@ static void the_outer_future_keeps_the_object_alive(void **state) {
   assert_int_equal(destroyed, 1);
 }
 
+static int64_t sleep_long(aloop_t *loop, void *arg) {
+  (void)arg;
+  return aloop_await(aloop_sleep(loop, ALOOP_SECONDS(9)));
+}
+
 /* ---- shield -------------------------------------------------------------------------------------------------- */
 
 static void a_shielded_operation_survives(void **state) {
@@ -308,6 +313,21 @@ static void a_cancelled_operation_cancels_its_shield(void **state) {
   aloop_future_cancel(inner);
   run_turn(loop);
   assert_true(aloop_future_cancelled(outer));
+  aloop_future_unref(outer);
+}
+
+static void a_shield_keeps_the_words_of_a_cancel_to_itself(void **state) {
+  env_t *env = *state;
+  aloop_future_t *inner = aloop_create_task(env->loop, sleep_long, NULL, NULL);
+  aloop_future_t *outer = aloop_shield(aloop_future_ref(inner));
+  run_turn(env->loop);
+  assert_int_equal(aloop_task_cancel(inner, "go home"), 1);
+  assert_int_equal(run_future(env->loop, outer), ALOOP_ECANCELED);
+  assert_string_equal(aloop_future_message(outer), aloop_strerror(ALOOP_ECANCELED));
+  assert_string_equal(aloop_future_message(inner), "go home");
+  aloop_future_t *late = aloop_shield(inner); /* done: as if there were no shield */
+  assert_string_equal(aloop_future_message(late), "go home");
+  aloop_future_unref(late);
   aloop_future_unref(outer);
 }
 
@@ -464,7 +484,7 @@ TESTS(T(sleep_takes_as_long_as_asked), T(sleeping_for_nothing_takes_one_turn),
       T(a_stop_function_may_let_go_of_the_outer_future), T(a_detached_wait_for_still_limits),
       T(the_outer_future_hands_the_object_over), T(the_outer_future_keeps_the_object_alive),
       T(a_shielded_operation_survives), T(a_cancelled_operation_cancels_its_shield),
-      T(an_error_behind_a_cancelled_shield_is_reported), T(a_missing_future_gives_none),
-      T(closing_the_loop_ends_them), T(on_a_closed_loop_they_have_failed), T(every_allocation_may_fail),
-      T(steady_sleeping_allocates_nothing), T(they_tell_where_they_were_made), T(without_a_place_they_work_too),
-      T(a_late_end_that_nobody_reads_is_reported_with_its_place))
+      T(a_shield_keeps_the_words_of_a_cancel_to_itself), T(an_error_behind_a_cancelled_shield_is_reported),
+      T(a_missing_future_gives_none), T(closing_the_loop_ends_them), T(on_a_closed_loop_they_have_failed),
+      T(every_allocation_may_fail), T(steady_sleeping_allocates_nothing), T(they_tell_where_they_were_made),
+      T(without_a_place_they_work_too), T(a_late_end_that_nobody_reads_is_reported_with_its_place))
