@@ -745,8 +745,9 @@ ALOOP_API aloop_future_t *aloop_gather_from(aloop_t *loop, aloop_future_t *const
 #define aloop_gather(...) aloop_gather_from(__VA_ARGS__, ALOOP_HERE)
 
 /* asyncio.wait: done with the number of done children when `until` holds or after `timeout` ns (ALOOP_FOREVER:
- * no limit); never cancels children, nor reads their errors. Takes over the references like gather. Errors:
- * ALOOP_EINVAL (no futures, unknown `until`), ALOOP_EOTHERLOOP. [loop] */
+ * no limit), in the next turn at the earliest; never cancels children, nor reads their errors. One given twice
+ * counts twice. Takes over the references like gather. Errors: ALOOP_EINVAL (no futures, unknown `until`),
+ * ALOOP_EOTHERLOOP. [loop] */
 enum { ALOOP_ALL_COMPLETED = 0, ALOOP_FIRST_COMPLETED = 1, ALOOP_FIRST_EXCEPTION = 2 };
 ALOOP_API aloop_future_t *aloop_wait(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                      int64_t timeout, int until);

@@ -2,8 +2,10 @@
  *
  * Waiting for many futures: gather and wait.
  *
- * The outer future owns its children from the start to its last reference and watches each pending one with a
- * done callback of its own; children that are done already count at once. A future given twice counts twice.
+ * The outer future owns its children from the start to its last reference and watches each one with a done
+ * callback of its own. Children that are done already count at once in gather, which may thus be done when it
+ * is returned; wait hears of them in the next turn, so whoever awaits it gives up his turn, as in asyncio. A
+ * future given twice counts twice.
  * When the outer one ends early, by an error, a time limit or a cancel, it takes all its callbacks back, queued
  * ones too, so a child never calls a future that is gone. That costs O(children) once; a child's end costs
  * O(1).
@@ -97,19 +99,6 @@ static aloop_future_t *give_up(aloop_future_t *outer) {
   return NULL;
 }
 
-/* Watches the children that are pending and counts the others. Returns false when out of memory. */
-static bool watch_children(aloop_future_t *outer) {
-  group_t *group = group_of(outer);
-  for (size_t i = 0; i < group->extra.children_count && !aloop_future_done(outer); i++) {
-    aloop_future_t *child = group->extra.children[i];
-    if (aloop_future_done(child))
-      group->on_child(child, outer);
-    else if (aloop__future_watch(child, group->on_child, outer) < 0)
-      return false;
-  }
-  return true;
-}
-
 /* ---- gather ---------------------------------------------------------------------------------------------- */
 
 /* Nobody is going to look at the errors of its children. */
@@ -161,6 +150,18 @@ static void cancel_gather(aloop_future_t *outer, const char *message) {
   if (!any_pending(group->extra.children, group->extra.children_count)) aloop__future_break(outer, message);
 }
 
+/* Watches the children that are pending and counts the others. Returns false when out of memory. */
+static bool count_or_watch(aloop_future_t *outer) {
+  const aloop__future_extra_t *extra = outer->extra;
+  for (size_t i = 0; i < extra->children_count && !aloop_future_done(outer); i++) {
+    if (aloop_future_done(extra->children[i]))
+      on_gathered(extra->children[i], outer);
+    else if (aloop__future_watch(extra->children[i], on_gathered, outer) < 0)
+      return false;
+  }
+  return true;
+}
+
 static const aloop__future_kind_t gather_kind = {.object = {.name = "future",
                                                             .index = ALOOP__FUTURE,
                                                             .describe = aloop__future_describe,
@@ -180,7 +181,7 @@ aloop_future_t *aloop_gather_from(aloop_t *loop, aloop_future_t *const *futures,
     refuse(outer, ALOOP_EINVAL, "the flags of aloop_gather are 0 or ALOOP_RETURN_ERRORS");
   else if (count == 0)
     aloop__future_finish(outer, 0);
-  else if (!watch_children(outer))
+  else if (!count_or_watch(outer))
     return give_up(outer);
   aloop__future_set_operation(outer, stop_gather, NULL);
   return outer;
@@ -216,9 +217,18 @@ static void stop_wait(aloop_future_t *outer, void *arg) {
   leave(outer);
 }
 
+/* Watches all, also those that are done: their callbacks come in the next turn. Returns false when out of
+ * memory. */
+static bool watch_all(aloop_future_t *outer) {
+  const aloop__future_extra_t *extra = outer->extra;
+  for (size_t i = 0; i < extra->children_count; i++)
+    if (aloop__future_watch(extra->children[i], on_waited, outer) < 0) return false;
+  return true;
+}
+
 /* Returns false when out of memory. */
 static bool limit_wait(aloop_future_t *outer, int64_t timeout) {
-  if (timeout == ALOOP_FOREVER || aloop_future_done(outer)) return true;
+  if (timeout == ALOOP_FOREVER) return true;
   outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_wait_late, outer, outer->object.origin);
   return aloop_handle_error(outer->timer) == 0;
 }
@@ -232,7 +242,7 @@ aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *futures, s
     refuse(outer, ALOOP_EINVAL, "there are no futures to wait for");
   else if (until < ALOOP_ALL_COMPLETED || until > ALOOP_FIRST_EXCEPTION)
     refuse(outer, ALOOP_EINVAL, "`until` is ALOOP_ALL_COMPLETED, _FIRST_COMPLETED or _FIRST_EXCEPTION");
-  else if (!watch_children(outer) || !limit_wait(outer, timeout))
+  else if (!watch_all(outer) || !limit_wait(outer, timeout))
     return give_up(outer);
   aloop__future_set_operation(outer, stop_wait, NULL);
   return outer;

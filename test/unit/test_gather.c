@@ -383,6 +383,22 @@ static void wait_has_a_limit_and_cancels_nothing(void **state) {
   aloop_future_unref(outer);
 }
 
+/* As in asyncio: whoever awaits it gives up his turn, and another one. */
+static void wait_hears_of_done_futures_in_the_next_turn(void **state) {
+  env_t *env = *state;
+  for (int until = ALOOP_ALL_COMPLETED; until <= ALOOP_FIRST_EXCEPTION; until++) {
+    aloop_future_t *futures[] = {aloop_future_new(env->loop), aloop_future_new(env->loop)};
+    aloop_future_set_error(futures[0], ALOOP_EIO, NULL);
+    aloop_future_set_value(futures[1], 0);
+    aloop_future_t *outer = aloop_wait(env->loop, futures, 2, ALOOP_FOREVER, until);
+    assert_false(aloop_future_done(outer));
+    run_turn(env->loop);
+    assert_int_equal(aloop_future_result(outer), 2);
+    aloop_future_result(aloop_future_child(outer, 0));
+    aloop_future_unref(outer);
+  }
+}
+
 static void a_wait_that_is_over_has_no_timer(void **state) {
   env_t *env = *state;
   virtual_loop(env);
@@ -643,5 +659,6 @@ TESTS(T(gather_is_done_when_all_are), T(gathering_nothing_is_done_at_once),
       T(on_a_closed_loop_gather_has_failed), T(wait_for_all_counts_errors_as_ends),
       T(wait_may_end_with_the_first), T(wait_counts_all_that_are_done_by_then),
       T(wait_may_end_with_the_first_error), T(wait_has_a_limit_and_cancels_nothing),
-      T(a_wait_that_is_over_has_no_timer), T(a_wait_without_time_looks_once), T(every_allocation_may_fail),
-      T(a_random_walk_loses_nothing), T(they_tell_where_they_were_made))
+      T(wait_hears_of_done_futures_in_the_next_turn), T(a_wait_that_is_over_has_no_timer),
+      T(a_wait_without_time_looks_once), T(every_allocation_may_fail), T(a_random_walk_loses_nothing),
+      T(they_tell_where_they_were_made))
