@@ -20,8 +20,9 @@
  * process pass a memory barrier, membarrier(2). Afterwards a post under way shows in the tail, whose lowest bit
  * is set while the owner is at work; and whoever begins later sees that the express is not its own any more and
  * claims a number. The barrier takes less than a microsecond. It is put off for about one, if posts go on
- * coming. The loop also takes the express away from an owner that posts less than the others together: they
- * would have to be put in order one by one.
+ * coming. The loop also takes the express away from an owner that posts less than the others together, who
+ * would have to be put in order one by one: that is looked at when a page of the mailbox is used up. Pages that
+ * the owner began are no reason: it filled them before it had the express, or because the ring was full.
  *
  * A thread is known by its pthread_t. A later thread may have the same one; it then takes the place of one that
  * has ended, and what that one wrote has happened before.
@@ -205,23 +206,39 @@ static bool find_express(aloop_t *loop) {
   return loop->mailbox.express != NULL;
 }
 
-void aloop__express_consider(aloop_t *loop) {
-  aloop__mailbox_t *mailbox = &loop->mailbox;
-  if (mailbox->express_runs || !is_allowed()) return;
-  uintptr_t before = mailbox->regular;
-  mailbox->regular = atomic_load_explicit(&mailbox->applicant, memory_order_relaxed);
-  if (mailbox->regular != before || !find_express(loop)) return;
-  mailbox->regular = 0; /* two more, the next time */
-  mailbox->express_runs = true;
-  atomic_store_explicit(&mailbox->owner, before, memory_order_release);
-}
-
-void aloop__express_shut(aloop__mailbox_t *mailbox) {
+static void shut(aloop__mailbox_t *mailbox) {
   if (atomic_load_explicit(&mailbox->owner, memory_order_relaxed) != 0) {
     atomic_store_explicit(&mailbox->owner, 0, memory_order_relaxed);
     barrier_everywhere();
   }
   mailbox->express_runs = !is_empty(mailbox->express);
+}
+
+static void grant(aloop_t *loop, uintptr_t thread) {
+  aloop__mailbox_t *mailbox = &loop->mailbox;
+  if (!is_allowed() || !find_express(loop)) return;
+  mailbox->express_runs = true;
+  mailbox->express_before = aloop__express_taken(mailbox);
+  mailbox->regular = 0; /* two more, the next time */
+  atomic_store_explicit(&mailbox->owner, thread, memory_order_release);
+}
+
+/* Whether its owner has posted less than what filled the page. */
+static bool is_outdone(aloop__mailbox_t *mailbox) {
+  uint64_t before = mailbox->express_before;
+  mailbox->express_before = aloop__express_taken(mailbox);
+  return mailbox->regular != atomic_load_explicit(&mailbox->owner, memory_order_relaxed) &&
+         mailbox->express_before - before < ALOOP__MAILBOX_PAGE;
+}
+
+void aloop__express_consider(aloop_t *loop) {
+  aloop__mailbox_t *mailbox = &loop->mailbox;
+  uintptr_t before = mailbox->regular;
+  mailbox->regular = atomic_load_explicit(&mailbox->applicant, memory_order_relaxed);
+  if (!mailbox->express_runs && mailbox->regular == before)
+    grant(loop, before);
+  else if (mailbox->express_runs && is_outdone(mailbox))
+    shut(mailbox);
 }
 
 bool aloop__express_leave(aloop__mailbox_t *mailbox) {
@@ -230,15 +247,15 @@ bool aloop__express_leave(aloop__mailbox_t *mailbox) {
     if (!is_empty(mailbox->express)) return false;
     ALOOP_PAUSE();
   } while (aloop__clock_ticks() - begun < moment);
-  aloop__express_shut(mailbox);
+  shut(mailbox);
   return !mailbox->express_runs;
 }
 
 void aloop__express_end(aloop__mailbox_t *mailbox) {
   if (!mailbox->express_runs) return;
   unsigned rounds = 0;
-  aloop__express_shut(mailbox);
+  shut(mailbox);
   while (atomic_load_explicit(&mailbox->express->tail, memory_order_acquire) & AT_WORK)
     aloop__mailbox_await_poster(&rounds);
-  aloop__express_shut(mailbox);
+  shut(mailbox);
 }

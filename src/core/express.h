@@ -27,7 +27,8 @@ bool aloop__express_post(aloop__mailbox_t *mailbox, aloop_callback_fn fn, void *
 
 /* ---- For the loop's thread ------------------------------------------------------------------------------- */
 
-/* A page of the mailbox is used up. Whoever began the last two gets the express. */
+/* A page of the mailbox is used up. Whoever began the last two gets the express, if nobody has it; and an owner
+ * loses it to others who post more. */
 void aloop__express_consider(aloop_t *loop);
 
 /* Whether something may be in it, or on its way. */
@@ -47,9 +48,6 @@ uint64_t aloop__express_next(const aloop__mailbox_t *mailbox);
 /* Moves those that are to be called before number `before`, up to the one that is number `end` in the express,
  * to the ready deque. Returns false if that has no room. */
 bool aloop__express_take(aloop_t *loop, uint64_t before, uint64_t end);
-
-/* From now on its owner claims numbers as everybody does, after the post that it may be at. */
-void aloop__express_shut(aloop__mailbox_t *mailbox);
 
 /* Something may be in it, and the loop is going to sleep: takes the express away from its owner, unless
  * something has come or comes at once. False: the loop must not sleep. */

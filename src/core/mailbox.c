@@ -57,7 +57,14 @@ _Static_assert(ALOOP__IS_APART(struct aloop, mailbox.applicant, mailbox.director
                "claims leave the directory alone");
 _Static_assert(ALOOP__IS_APART(struct aloop, mailbox.express, mailbox.head), "and so does taking");
 
-enum { CELLS = 512, PLACES = 4096, TAKEN_AT_ONCE = 256, AHEAD = 64, FETCHED_AHEAD = 12, STALLS_MAX = 100 };
+enum {
+  CELLS = ALOOP__MAILBOX_PAGE,
+  PLACES = 4096,
+  TAKEN_AT_ONCE = 256,
+  AHEAD = 64,
+  FETCHED_AHEAD = 12,
+  STALLS_MAX = 100
+};
 #define SLEEPING UINT64_C(1)
 #define CLOSED UINT64_C(2)
 #define TICKET (UINT64_C(1) << ALOOP__MAILBOX_FLAGS)
@@ -290,7 +297,6 @@ static ALOOP_NOINLINE uint64_t take_both(aloop_t *loop, place_t *directory, uint
     taken = aloop__express_taken(mailbox);
   }
   *more = head - begin == TAKEN_AT_ONCE || taken == most;
-  if (head - begin > taken - first) aloop__express_shut(mailbox);
   return head;
 }
 

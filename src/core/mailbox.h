@@ -20,6 +20,9 @@ enum { ALOOP__CACHE_LINE = 64 };
 #define ALOOP__IS_APART(type, a, b)                                                                            \
   (offsetof(type, b) >= offsetof(type, a) + sizeof(((type *)0)->a) + ALOOP__CACHE_LINE - 1)
 
+/* Posts in a page. */
+enum { ALOOP__MAILBOX_PAGE = 512 };
+
 /* In the word in which numbers are claimed. */
 enum { ALOOP__MAILBOX_FLAGS = 2 };
 
@@ -33,11 +36,12 @@ typedef struct aloop__mailbox {
   _Atomic uintptr_t owner;                       /* the thread that has the express, or 0; set by the loop */
   aloop__express_t *express;                     /* NULL until the first one has it */
   char apart_too[ALOOP__CACHE_LINE];
-  _Atomic uint64_t head; /* next ticket to take; written by the loop's thread only */
-  bool more;             /* perhaps not all was taken; of the loop's thread, as the next */
-  bool express_runs;     /* something may be in the express or on its way there */
-  uint8_t stalls;        /* how often in a row the loop could neither sleep nor take a post */
-  uintptr_t regular;     /* the thread that began the last page that was used up */
+  _Atomic uint64_t head;   /* next ticket to take; written by the loop's thread only */
+  bool more;               /* perhaps not all was taken; of the loop's thread, as the next */
+  bool express_runs;       /* something may be in the express or on its way there */
+  uint8_t stalls;          /* how often in a row the loop could neither sleep nor take a post */
+  uintptr_t regular;       /* the thread that began the last page that was used up, or 0 ... */
+  uint64_t express_before; /* ... and what was taken from the express until then */
 } aloop__mailbox_t;
 
 /* How many numbers are claimed, as far as this thread can know: all that happened before are among them. */

@@ -145,12 +145,16 @@ static void *post_by_another(void *failed) {
   return NULL;
 }
 
-static void have_another_post(void) {
+static void have_another(void *(*post)(void *failed)) {
   pthread_t thread;
   bool failed = true;
-  assert_int_equal(pthread_create(&thread, NULL, post_by_another, &failed), 0);
+  assert_int_equal(pthread_create(&thread, NULL, post, &failed), 0);
   pthread_join(thread, NULL);
   assert_false(failed);
+}
+
+static void have_another_post(void) {
+  have_another(post_by_another);
 }
 
 static void take_turns(line_t *self) {
@@ -172,27 +176,49 @@ static void posts_of_two_threads_are_called_in_their_order(void **state) {
   }
 }
 
-static void look_whether_it_was_taken_away(aloop_t *loop, void *was) {
-  *(bool *)was = !is_mine();
+static bool was_mine_at_the_end;
+
+static void look_when_all_is_heard(aloop_t *loop, void *arg) {
+  if (atomic_load(&line.heard) < line.posted) {
+    aloop_call_soon(loop, look_when_all_is_heard, arg);
+    return;
+  }
+  was_mine_at_the_end = is_mine();
   aloop_stop(loop);
 }
 
-static bool was_taken_away;
+static void *post_pages(void *failed) {
+  *(bool *)failed = false;
+  for (int i = 0; i < 3 * PAGE; i++) *(bool *)failed |= post_one() != 0;
+  return NULL;
+}
 
 static void post_less_than_another(line_t *self) {
   self->goes_on = true;
   post_many(1);
-  for (int i = 0; i < 3; i++) have_another_post();
-  assert_int_equal(aloop_call_soon_threadsafe(self->loop, look_whether_it_was_taken_away, &was_taken_away), 0);
+  have_another(post_pages);
   assert_true(is_mine());
+  aloop_call_soon(self->loop, look_when_all_is_heard, NULL);
 }
 
 static void who_posts_less_than_others_loses_it(void **state) {
   env_t *env = *state;
   begin(env->loop);
   with_express(post_less_than_another);
-  assert_true(was_taken_away);
-  hear_all();
+  assert_false(was_mine_at_the_end);
+}
+
+static void post_more_than_the_ring_takes(line_t *self) {
+  self->goes_on = true;
+  post_many(RING + 5 * PAGE);
+  aloop_call_soon(self->loop, look_when_all_is_heard, NULL);
+}
+
+static void who_fills_the_ring_and_pages_besides_keeps_it(void **state) {
+  env_t *env = *state;
+  begin(env->loop);
+  with_express(post_more_than_the_ring_takes);
+  assert_true(was_mine_at_the_end);
 }
 
 static void posts_in_it_are_dropped_by_close(void **state) {
@@ -414,7 +440,8 @@ static void every_moment_is_a_moment_to_close(void **state) {
 
 TESTS(T(who_begins_two_pages_gets_it_until_the_run_ends), T(what_finds_no_room_goes_to_the_mailbox),
       T(posts_of_two_threads_are_called_in_their_order), T(who_posts_less_than_others_loses_it),
-      T(posts_in_it_are_dropped_by_close), T(without_memory_the_mailbox_takes_all),
-      T(a_kernel_that_refuses_barriers_costs_a_moment), T(a_child_keeps_what_is_in_it), T(no_wake_up_is_lost),
-      T(no_post_is_lost_between_runs), T(it_goes_from_thread_to_thread),
-      T(what_happened_before_in_another_thread_is_called_before), T(every_moment_is_a_moment_to_close))
+      T(who_fills_the_ring_and_pages_besides_keeps_it), T(posts_in_it_are_dropped_by_close),
+      T(without_memory_the_mailbox_takes_all), T(a_kernel_that_refuses_barriers_costs_a_moment),
+      T(a_child_keeps_what_is_in_it), T(no_wake_up_is_lost), T(no_post_is_lost_between_runs),
+      T(it_goes_from_thread_to_thread), T(what_happened_before_in_another_thread_is_called_before),
+      T(every_moment_is_a_moment_to_close))
