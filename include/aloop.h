@@ -358,11 +358,14 @@ ALOOP_API int aloop_set_policy(const aloop_policy_t *policy);
 ALOOP_API const aloop_policy_t *aloop_get_policy(void);
 
 /* Makes a loop usable in the child of a fork: new poller and wake-up descriptor, watches registered again,
- * callbacks and timers kept. Until then running it gives ALOOP_ECHILD. A no-op where no fork happened. What it
- * calls (destructors of arguments, the exception handler) finds the loop running. A fork inside a callback: in
- * the child the loop does not run. The callback may run or free it, but then must not return. If it returns
- * without that, the parent's run ends in the child: ALOOP_ECHILD. Errors: ALOOP_ERUNNING (called by what it
- * calls); as aloop_new: the loop can then be told again, or freed. [loop] */
+ * callbacks and timers kept. Until then running it gives ALOOP_ECHILD. A no-op where no fork happened. What was
+ * unsent is the parent's to send: here buffers are empty, who was closing ends, and what was sending (sendfile,
+ * aloop_sock_sendall) ends with ALOOP_ECHILD. What comes is had by who reads first; a TLS connection is of use
+ * to one of the two only: the other aborts it. What it calls (destructors of arguments, the exception handler)
+ * finds the loop running. A fork inside a callback: in the child the loop does not run. The callback may run or
+ * free it, but then must not return. If it returns without that, the parent's run ends in the child:
+ * ALOOP_ECHILD. Errors: ALOOP_ERUNNING (called by what it calls); as aloop_new: the loop can then be told
+ * again, or freed. [loop] */
 ALOOP_API int aloop_after_fork(aloop_t *loop);
 
 /* For hosting this loop in another: a descriptor that is readable when a turn would find I/O (ALOOP_ENOTSUP if

@@ -36,6 +36,25 @@ void aloop__object_stall(aloop__object_t *object) {
   aloop__loop_attend(object->loop, ALOOP__STALLED);
 }
 
+static aloop__object_t *hold(aloop_t *loop, aloop__list_t *at) {
+  if (at == &loop->objects) return NULL;
+  aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
+  aloop__object_ref(object);
+  return object;
+}
+
+int aloop__object_each(aloop_t *loop, int (*visit)(aloop__object_t *object)) {
+  int rc = 0;
+  aloop__object_t *object = hold(loop, loop->objects.next);
+  while (object != NULL) {
+    rc = visit(object);
+    aloop__object_t *next = rc == 0 ? hold(loop, object->link.next) : NULL;
+    aloop__object_unref(object);
+    object = next;
+  }
+  return rc;
+}
+
 void aloop__object_resume_stalled(aloop_t *loop) {
   for (aloop__list_t *at = loop->objects.next; at != &loop->objects && loop->stalled > 0; at = at->next) {
     aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);

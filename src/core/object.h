@@ -67,6 +67,10 @@ static inline void aloop__object_unref(aloop__object_t *object) {
   if (--object->refs == 0) object->kind->destroy(object);
 }
 
+/* Calls `visit` for every object, the oldest first, until it returns a code. It may do anything, and so may who
+ * hears of an object's end: the one that is visited, and the next one, are held. */
+int aloop__object_each(aloop_t *loop, int (*visit)(aloop__object_t *object));
+
 void aloop__object_stall(aloop__object_t *object);
 void aloop__object_unstall(aloop__object_t *object);
 

@@ -295,25 +295,21 @@ static void take_back(aloop_future_t *future, void *arg) {
     aloop_executor_unref(leave_executor(job));
 }
 
+static int give_up(aloop__object_t *object) {
+  aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
+  if (object->kind->index != ALOOP__FUTURE || future->state != ALOOP__PENDING || !future->operation ||
+      future->stop != take_back)
+    return 0;
+  take_back(future, future->stop_arg);
+  aloop__future_fail(future, ALOOP_ECHILD, "the job was in a thread of the parent process when it forked");
+  return 0;
+}
+
 /* In the child: whoever was at the jobs did not come along. */
 static int after_fork(aloop_t *loop, aloop__room_t *room) {
   renew_lock(ALOOP_CONTAINER_OF(room, aloop__jobs_t, room));
   drain(loop, NULL);
-  for (aloop__list_t *at = loop->objects.next; at != &loop->objects;) {
-    aloop__object_t *object = ALOOP_CONTAINER_OF(at, aloop__object_t, link);
-    aloop__object_ref(object);
-    if (object->kind->index == ALOOP__FUTURE) {
-      aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
-      if (future->state == ALOOP__PENDING && future->operation && future->stop == take_back) {
-        take_back(future, future->stop_arg);
-        aloop__future_fail(future, ALOOP_ECHILD,
-                           "the job was in a thread of the parent process when it forked");
-      }
-    }
-    at = at->next;
-    aloop__object_unref(object);
-  }
-  return 0;
+  return aloop__object_each(loop, give_up);
 }
 
 aloop__jobs_t *aloop__jobs_open(aloop_t *loop) {

@@ -167,6 +167,9 @@ void aloop__dgram_uncork(aloop_datagram_t *endpoint);
 /* The largest segments that the kernel may be asked to cut messages into; 0: it cannot. */
 uint16_t aloop__dgram_cut_max(int fd);
 
+/* In the child of a fork: the parent sends what waits. 0 or ALOOP_ENOMEM. */
+int aloop__dgram_forked(aloop_datagram_t *endpoint);
+
 /* Forgets everything that was not sent; what was gathered, if there is anything at all (NULL). */
 void aloop__dgram_drop(aloop_datagram_t *endpoint);
 void aloop__dgrams_forget(aloop__dgrams_t *dgrams);

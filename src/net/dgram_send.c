@@ -393,6 +393,23 @@ void aloop__dgram_uncork(aloop_datagram_t *endpoint) {
   put_gathered(endpoint, aloop__dgrams_of(endpoint->object.loop));
 }
 
+static void go_on(aloop_t *loop, void *arg) {
+  aloop_datagram_t *endpoint = arg;
+  loop->context = aloop__map_ref(endpoint->context);
+  check_low(endpoint);
+}
+
+int aloop__dgram_forked(aloop_datagram_t *endpoint) {
+  if (endpoint->first == NULL || endpoint->state >= ALOOP__ENDING) return 0;
+  if (endpoint->state == ALOOP__CLOSING) {
+    aloop__datagram_end(endpoint, 0);
+    return 0;
+  }
+  if (!aloop__ready_push(endpoint->object.loop, go_on, endpoint)) return ALOOP_ENOMEM;
+  while (endpoint->first != NULL) forget_first(endpoint);
+  return 0;
+}
+
 void aloop__dgram_drop(aloop_datagram_t *endpoint) {
   if (is_corked(endpoint)) aloop__dgrams_forget(aloop__dgrams_of(endpoint->object.loop));
   endpoint->flags &= (uint16_t)~ALOOP__DGRAM_CORKED;

@@ -83,6 +83,12 @@ struct aloop__driver {
   /* The last reference went. */
   void (*destroy)(aloop_transport_t *transport);
 
+  /* ---- Of all kinds ---- */
+
+  /* In the child of a fork the outbox is about to be cleared: what the driver has of it is to be forgotten.
+   * NULL: it has nothing. */
+  void (*forked)(aloop_transport_t *transport);
+
   /* Calls aloop__stream_room once the socket takes bytes again. */
   int (*await_room)(aloop_transport_t *transport);
 

@@ -12,6 +12,7 @@
 #include "net/datagram.h"
 #include "net/driver.h"
 #include "net/completion.h"
+#include "net/forked.h"
 #include "net/splice.h"
 #include "net/spread.h"
 #include "net/write.h"
@@ -27,7 +28,7 @@ static void turn_over(aloop_t *loop, aloop__room_t *room) {
 static int after_fork(aloop_t *loop, aloop__room_t *room) {
   (void)room;
   aloop__row_forget(loop);
-  return 0;
+  return aloop__forked_leave(loop);
 }
 
 static void forked(aloop_t *loop, aloop__room_t *room) {

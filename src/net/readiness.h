@@ -165,8 +165,11 @@ ALOOP_INLINE void aloop__readiness_write_outbox(aloop_transport_t *transport, al
     }
     size_t offered = aloop__iov_total(iov, count);
     aloop__stream_sent(transport, (size_t)n);
-    /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. */
-    if ((size_t)n < offered || aloop__outbox_size(&transport->outbox) > before - (size_t)n) return;
+    /* A part means a full socket; a caller that wrote meanwhile gets its turn with the next event. In the child
+     * of a fork inside resume_writing the rest is the parent's. */
+    if ((size_t)n < offered || aloop__outbox_size(&transport->outbox) > before - (size_t)n ||
+        transport->object.loop->stop_error != 0)
+      return;
   }
 }
 

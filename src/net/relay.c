@@ -266,6 +266,15 @@ static void sink_has_room(aloop_transport_t *transport, void *protocol) {
   if (!sink->other->splices) let_go(sink->other);
 }
 
+/* The pipe belongs to both processes. */
+void aloop__relay_forked(aloop_transport_t *transport) {
+  side_t *source = side_of(transport)->other;
+  aloop__splice_give(transport->object.loop, source->pipe, false);
+  source->pipe = NULL;
+  source->piped = 0;
+  transport->flags &= ~(uint32_t)ALOOP__PIPED;
+}
+
 void aloop__relay_drained(aloop_transport_t *transport) {
   side_t *sink = side_of(transport);
   aloop__relay_t *relay = sink->relay;

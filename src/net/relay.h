@@ -27,6 +27,9 @@ void aloop__relay_lost(aloop_transport_t *transport, int error);
 /* All that was written to the transport is sent. */
 void aloop__relay_drained(aloop_transport_t *transport);
 
+/* In the child of a fork: what is in the pipe on its way to the transport is the parent's. */
+void aloop__relay_forked(aloop_transport_t *transport);
+
 /* The protocol that has the transport when there is no relay any more. */
 void aloop__relay_set_protocol(aloop_transport_t *transport, const aloop_protocol_t *table, void *protocol);
 void *aloop__relay_get_protocol(const aloop_transport_t *transport, const aloop_protocol_t **table);

@@ -64,6 +64,14 @@ void aloop__sendfile_lost(aloop_transport_t *transport, int error) {
   aloop__future_fail(future, error, "the connection ended during sendfile");
 }
 
+/* The position of the file belongs to both processes. */
+void aloop__sendfile_forked(aloop_transport_t *transport) {
+  int64_t sent;
+  transport->extras->sendfile->part.file = -1;
+  aloop_future_t *future = take_off(transport, &sent);
+  aloop__future_fail(future, ALOOP_ECHILD, "sendfile goes on in the parent process");
+}
+
 static void cancelled(aloop_future_t *future, void *arg) {
   (void)future;
   aloop_transport_t *transport = arg;

@@ -71,6 +71,32 @@ static void ready(aloop_t *loop, void *arg) {
   aloop__memory_release(loop, op);
 }
 
+static int leave_to_parent(aloop__object_t *object) {
+  aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
+  if (object->kind->index != ALOOP__FUTURE || future->state != ALOOP__PENDING || !future->operation ||
+      future->stop != stop)
+    return 0;
+  aloop__sock_t *op = future->stop_arg;
+  const aloop__sock_kind_t *kind = op->kind;
+  if (!kind->sends) return 0;
+  if (kind->leave != NULL) op->part.file = -1; /* its position belongs to both processes */
+  stop(future, op);
+  aloop__future_fail(future, ALOOP_ECHILD, "%s goes on in the parent process", kind->name);
+  return 0;
+}
+
+static int after_fork(aloop_t *loop, aloop__room_t *room) {
+  (void)room;
+  return aloop__object_each(loop, leave_to_parent);
+}
+
+static void close_room(aloop_t *loop, aloop__room_t *room) {
+  (void)loop, (void)room;
+}
+
+/* It keeps nothing: it is there to hear of forks. */
+static const aloop__room_t sends = {.close = close_room, .after_fork = after_fork};
+
 static int begin_waiting(const aloop__sock_t *op, aloop_future_t *future) {
   aloop__sock_t *waiting = aloop__memory_new(op->loop, sizeof *waiting + op->to_size);
   if (waiting == NULL) return ALOOP_ENOMEM;
@@ -82,6 +108,7 @@ static int begin_waiting(const aloop__sock_t *op, aloop_future_t *future) {
     aloop__memory_release(op->loop, waiting);
   else
     aloop__future_set_operation(future, stop, waiting);
+  if (op->kind->sends) op->loop->rooms[ALOOP__ROOM_SOCKS] = (aloop__room_t *)&sends;
   return rc;
 }
 
@@ -231,10 +258,11 @@ static const aloop__sock_kind_t recvfrom_kind = {
     .name = "aloop_sock_recvfrom", .direction = ALOOP_READABLE, .attempt = attempt_recvfrom};
 static const aloop__sock_kind_t sendall_kind = {.name = "aloop_sock_sendall",
                                                 .direction = ALOOP_WRITABLE,
+                                                .sends = true,
                                                 .attempt = attempt_sendall,
                                                 .conclude = conclude_sendall};
 static const aloop__sock_kind_t sendto_kind = {
-    .name = "aloop_sock_sendto", .direction = ALOOP_WRITABLE, .attempt = attempt_sendto};
+    .name = "aloop_sock_sendto", .direction = ALOOP_WRITABLE, .sends = true, .attempt = attempt_sendto};
 static const aloop__sock_kind_t connect_kind = {.name = "aloop_sock_connect",
                                                 .direction = ALOOP_WRITABLE,
                                                 .attempt = attempt_connect,

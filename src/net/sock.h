@@ -13,6 +13,7 @@ typedef struct aloop__sock aloop__sock_t;
 typedef struct aloop__sock_kind {
   const char *name;
   uint32_t direction;
+  bool sends; /* in the child of a fork it ends: the parent goes on with it */
   /* Does as much as can be done at once. Returns the value of the future, a code, or ALOOP__SOCK_WAIT: to be
    * called again when the descriptor is ready. */
   int64_t (*attempt)(aloop__sock_t *op);

@@ -75,6 +75,7 @@ static void leave(aloop__sock_t *op) {
 
 static const aloop__sock_kind_t kind = {.name = "aloop_sock_sendfile",
                                         .direction = ALOOP_WRITABLE,
+                                        .sends = true,
                                         .attempt = attempt,
                                         .conclude = conclude,
                                         .leave = leave};

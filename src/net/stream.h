@@ -227,6 +227,9 @@ void aloop__stream_stop_timeouts(aloop_transport_t *transport);
 void aloop__sendfile_go_on(aloop_transport_t *transport);
 void aloop__sendfile_lost(aloop_transport_t *transport, int error);
 
+/* In the child of a fork: the parent goes on with it. */
+void aloop__sendfile_forked(aloop_transport_t *transport);
+
 /* server.c: a connection of this server is lost. Gives the reference of aloop__stream_new back. */
 void aloop__server_client_lost(aloop_server_t *server);
 

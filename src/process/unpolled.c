@@ -256,6 +256,12 @@ static void serve(aloop_t *loop, void *arg) {
     serve_reading(loop, transport);
 }
 
+/* A thread may have written it already, and not been heard of. */
+static void forked(aloop_transport_t *transport) {
+  aloop__pipe_t *pipe = aloop__pipe_of(transport);
+  if (pipe->file != NULL && pipe->file->writes) pipe->file->ready = false;
+}
+
 static int flush(aloop_transport_t *transport) {
   aloop__pipe_t *pipe = aloop__pipe_of(transport);
   if (pipe->due) return 0;
@@ -300,6 +306,7 @@ const aloop__driver_t aloop__driver_unpolled = {
     .give_back = aloop__pipe_give_back,
     .close = aloop__pipe_close,
     .detach = detach,
+    .forked = forked,
     .read = set_reading,
     .send = send_parts,
     .flush = flush,

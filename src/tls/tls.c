@@ -284,6 +284,12 @@ static int send_eof(aloop_transport_t *transport) {
   return aloop__tls_say_end(aloop__tls_of(transport));
 }
 
+static void forked(aloop_transport_t *transport) {
+  aloop__tls_t *self = aloop__tls_of(transport);
+  aloop__tls_kernel_drop(self);
+  self->unfinished = false;
+}
+
 static size_t beneath(const aloop_transport_t *transport) {
   const aloop__tls_t *self = aloop__tls_of(transport);
   return self->carrier != NULL ? aloop__stream_unsent(self->carrier) : 0;
@@ -332,6 +338,7 @@ const aloop__driver_t aloop__driver_tls = {
     .detach = detach,
     .close = close_tls,
     .destroy = destroy,
+    .forked = forked,
     .read = aloop__tls_read,
     .send = aloop__tls_send,
     .flush = aloop__tls_flush_outbox,

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- The system as the library sees it ------------------------------------------------------------------- */
@@ -316,6 +317,27 @@ static void what_waits_counts_as_unsent(void **state) {
   finish(&joint);
 }
 
+static void what_waits_is_sent_by_the_parent_of_a_fork(void **state) {
+  joint_t joint;
+  int status = -1;
+  begin(&joint, *state);
+  if (on_libkqueue(joint.a.env)) skip(); /* its child may only exec */
+  size_t in = fill_up(&joint, joint.peer_a);
+  assert_true(kernel.calls > 0);
+  pid_t child = fork();
+  if (child == 0) {
+    bool well = unsent(&joint.b) > 0 && aloop_after_fork(joint.loop) == 0 && unsent(&joint.b) == 0;
+    if (well) aloop_free(joint.loop);
+    _exit(well ? 0 : 1);
+  }
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_int_equal(status, 0);
+  assert_int_equal(take_all(&joint, in), in);
+  assert_memory_equal(sent, got, in);
+  end_well(&joint, (int64_t)in);
+  finish(&joint);
+}
+
 static void what_waits_is_sent_after_cancelling(void **state) {
   joint_t joint;
   begin(&joint, *state);
@@ -450,8 +472,9 @@ static void a_reader_that_goes_fails_the_relay(void **state) {
   finish(&joint);
 }
 
-TESTS(T(much_is_spliced_both_ways), T(small_messages_are_copied), T(small_messages_after_much_are_copied_again),
-      T(unix_sockets_are_not_spliced), T(quiet_relays_hold_no_pipe), T(pipes_of_many_full_relays_are_closed),
+TESTS(T(what_waits_is_sent_by_the_parent_of_a_fork), T(much_is_spliced_both_ways), T(small_messages_are_copied),
+      T(small_messages_after_much_are_copied_again), T(unix_sockets_are_not_spliced),
+      T(quiet_relays_hold_no_pipe), T(pipes_of_many_full_relays_are_closed),
       T(without_splice_everything_is_copied), T(a_sink_that_cannot_be_spliced_to_gets_copies),
       T(without_descriptors_for_a_pipe_everything_is_copied), T(a_splice_that_fails_ends_the_connection),
       T(a_peer_that_goes_is_no_signal), T(what_waits_counts_as_unsent), T(what_waits_is_sent_after_cancelling),
