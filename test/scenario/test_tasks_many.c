@@ -17,6 +17,8 @@
 
 #if defined(SANITIZED)
 enum { CROWD = 2000, MILLION = 20000 };
+#elif UINTPTR_MAX <= UINT32_MAX /* so many stacks have no room there */
+enum { CROWD = 10000, MILLION = 1000000 };
 #else
 enum { CROWD = 100000, MILLION = 1000000 };
 #endif

@@ -151,6 +151,8 @@ static int many(void) {
   return 500;
 #elif defined(ALOOP_ASAN)
   return 3000;
+#elif UINTPTR_MAX <= UINT32_MAX /* where more have no room */
+  return 10000;
 #else
   return on_valgrind() ? 300 : 100000;
 #endif
