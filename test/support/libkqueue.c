@@ -35,7 +35,7 @@ int kevent(int kq, const struct kevent *changes, int count, struct kevent *event
 
 int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size) {
   static int (*real)(int, int, int, void *restrict, socklen_t *restrict);
-  if (real == NULL) memcpy(&real, &(void *){find("getsockopt")}, sizeof real);
+  if (real == NULL) memcpy(&real, &(void *){find(CALLED_GETSOCKOPT)}, sizeof real);
   if (!inside || level != SOL_SOCKET || name != SO_ERROR) return real(fd, level, name, value, size);
   errno = EIO;
   return -1;

@@ -52,7 +52,7 @@ ssize_t send(int fd, const void *data, size_t size, int flags) {
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
   static ssize_t (*real)(int, const struct msghdr *, int);
   if (real == NULL) {
-    void *symbol = dlsym(RTLD_NEXT, "sendmsg");
+    void *symbol = dlsym(RTLD_NEXT, CALLED_SENDMSG);
     memcpy(&real, &symbol, sizeof real);
   }
   struct iovec parts[IOV_MAX];

@@ -10,6 +10,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -227,7 +230,6 @@ static void the_context_of_a_transport_may_close_the_loop(void **state) {
 
 #ifdef __linux__
 /* The kernel has none, so that files are copied. */
-ssize_t sendfile(int out, int in, off_t *offset, size_t count);
 ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
   (void)out, (void)in, (void)offset, (void)count;
   errno = EINVAL;

@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,12 +35,10 @@ static void read_fast(void) {
 }
 
 #ifdef __linux__
-ssize_t sendfile(int out, int in, off_t *offset, size_t count);
-
 ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
   static ssize_t (*real)(int, int, off_t *, size_t);
   if (real == NULL) {
-    void *symbol = dlsym(RTLD_NEXT, "sendfile");
+    void *symbol = dlsym(RTLD_NEXT, CALLED_SENDFILE);
     memcpy(&real, &symbol, sizeof real);
   }
   kernel.calls++;

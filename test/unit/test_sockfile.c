@@ -10,6 +10,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,12 +34,10 @@ static void after_sending(size_t asked) {
 }
 
 #ifdef __linux__
-ssize_t sendfile(int out, int in, off_t *offset, size_t count);
-
 ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
   static ssize_t (*real)(int, int, off_t *, size_t);
   if (real == NULL) {
-    void *symbol = dlsym(RTLD_NEXT, "sendfile");
+    void *symbol = dlsym(RTLD_NEXT, CALLED_SENDFILE);
     memcpy(&real, &symbol, sizeof real);
   }
   if (kernel.missing || kernel.error != 0) {

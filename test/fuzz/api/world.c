@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
 
 world_t w;
 uint8_t file_bytes[FILE_SIZE];
@@ -43,13 +46,11 @@ void famine(void) {
 }
 
 #ifdef __linux__
-ssize_t sendfile(int out, int in, off_t *offset, size_t count);
-
 /* Stands before the C library's, so that the fallback has its turn too. */
 ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
   static ssize_t (*real)(int, int, off_t *, size_t);
   if (real == NULL) {
-    void *symbol = dlsym(RTLD_NEXT, "sendfile");
+    void *symbol = dlsym(RTLD_NEXT, CALLED_SENDFILE);
     memcpy(&real, &symbol, sizeof real);
   }
   if (!w.no_sendfile) return real(out, in, offset, count);
