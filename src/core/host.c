@@ -69,6 +69,7 @@ static int begin_anew(aloop_t *loop) {
    * other. The watch of the new one is only noted by now, like all that the child has changed. */
   aloop__wake_close(loop);
   rc = aloop__wake_open(loop);
+  if (rc == 0) rc = aloop__wake_listen(loop); /* a host may be waiting already */
   if (rc == 0) rc = tell_rooms(loop);
   return rc == 0 ? aloop__loop_rebuild(loop) : rc;
 }
@@ -105,6 +106,7 @@ int aloop_backend_fd(const aloop_t *loop) {
   aloop__loop_hold((aloop_t *)loop); /* the exception handler may hear of a loss and free it */
   rc = begin_hosting((aloop_t *)loop);
   if (rc == 0 && (loop->guard & ALOOP__GUARD_CLOSED)) rc = ALOOP_ECLOSED;
+  if (rc == 0) rc = aloop__wake_listen((aloop_t *)loop);
   if (rc == 0) rc = loop->poller->backend_fd(loop->poller_state);
   aloop__loop_drop((aloop_t *)loop);
   return rc;

@@ -615,6 +615,8 @@ static int begin_run(aloop_t *loop) {
   if (aloop__loop_is_running(loop)) return aloop__misuse(loop, ALOOP_ERUNNING, "this loop is already running");
   if (aloop__current_running != NULL)
     return aloop__misuse(loop, ALOOP_ERUNNING, "a loop is running in this thread");
+  if (ALOOP_UNLIKELY(aloop__watch_interest(&loop->wake) == 0)) rc = aloop__wake_listen(loop);
+  if (ALOOP_UNLIKELY(rc < 0)) return rc;
   aloop__current_running = loop;
   if (ALOOP_UNLIKELY(loop->attention & ALOOP__INHERITED)) forget_inherited_run(loop);
   loop->thread = pthread_self();

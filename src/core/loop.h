@@ -291,8 +291,9 @@ int aloop__wake_pair(int fds[2]);
 void aloop__wake_drain(int fd);
 void aloop__wake_write(int fd);
 
-/* The wake-up descriptor. */
+/* The wake-up descriptor. The poller is told of it by ..._listen, before the first wait; again is harmless. */
 int aloop__wake_open(aloop_t *loop);
+int aloop__wake_listen(aloop_t *loop);
 void aloop__wake_close(aloop_t *loop);
 void aloop__wake_signal(aloop_t *loop);
 

@@ -7,6 +7,10 @@
  *
  * A poller that can tell edges from levels spares the loop the clearing: each write to an eventfd is an edge,
  * however high its count is, and the count never gets to its end. (A pipe that is full has no more edges.)
+ *
+ * It is made with the loop, so that no post fails for want of descriptors. But such a poller hears of it only
+ * when somebody is about to wait; what was written before is an edge then. That spares a loop that never runs a
+ * quarter of its cost (2.0 us instead of 2.7). Others are told at once: they may have no room for the number.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -66,16 +70,18 @@ static void close_ends(aloop_t *loop, int fd) {
   loop->wake_write = -1;
 }
 
+int aloop__wake_listen(aloop_t *loop) {
+  return aloop__watch_set(loop, &loop->wake, ALOOP_READABLE | (has_edges(loop) ? (uint32_t)ALOOP_EDGES : 0));
+}
+
 int aloop__wake_open(aloop_t *loop) {
   int fds[2];
   int rc = aloop__wake_pair(fds);
   if (rc < 0) return rc;
   loop->wake_write = fds[1];
   rc = aloop__watch_claim(loop, &loop->wake, fds[0], &wake_ops);
-  uint32_t edges = has_edges(loop) ? ALOOP_EDGES : 0;
-  if (rc == 0) rc = aloop__watch_set(loop, &loop->wake, ALOOP_READABLE | edges);
-  if (rc == 0) return 0;
-  close_ends(loop, fds[0]);
+  if (rc == 0 && !has_edges(loop)) rc = aloop__wake_listen(loop);
+  if (rc < 0) close_ends(loop, fds[0]);
   return rc;
 }
 

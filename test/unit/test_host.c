@@ -93,6 +93,16 @@ static void a_host_hears_of_each_post(void **state) {
   }
 }
 
+static void a_host_hears_of_what_was_posted_before_it_asked(void **state) {
+  env_t *env = *state;
+  int calls = 0;
+  assert_int_equal(aloop_call_soon_threadsafe(env->loop, count, &calls), 0);
+  struct pollfd backend = {.fd = aloop_backend_fd(env->loop), .events = POLLIN};
+  if (backend.fd == ALOOP_ENOTSUP) skip();
+  assert_int_equal(poll(&backend, 1, 0), 1);
+  host_until(env->loop, &calls, 1);
+}
+
 typedef struct pong {
   aloop_t *loop;
   atomic_int heard;
@@ -625,8 +635,9 @@ static void a_new_loop_works_in_a_child(void **state) {
 }
 
 TESTS(T(a_host_hears_of_io), T(a_host_hears_of_timers), T(a_host_hears_of_each_post),
-      T(no_post_to_a_hosted_loop_is_lost), T(a_host_may_take_over_from_a_run),
-      T(what_a_child_stops_goes_on_in_the_parent), T(what_a_child_watches_before_it_goes_on_is_its_own),
+      T(a_host_hears_of_what_was_posted_before_it_asked), T(no_post_to_a_hosted_loop_is_lost),
+      T(a_host_may_take_over_from_a_run), T(what_a_child_stops_goes_on_in_the_parent),
+      T(what_a_child_watches_before_it_goes_on_is_its_own),
       T(what_is_watched_while_a_loss_is_reported_is_watched),
       T(a_child_keeps_everything_even_if_memory_is_short_at_first),
       T(a_child_does_not_wait_for_posters_that_stayed_behind),
