@@ -60,11 +60,15 @@ static void on_inner(aloop_future_t *inner, void *arg) {
     aloop__future_follow(outer, inner);
 }
 
+/* Somebody else ends it, as aloop_close does. What has just been promised to the inner future, nobody can read
+ * any more who has only the outer one. */
 static void stop_wait_for(aloop_future_t *outer, void *arg) {
   (void)arg;
+  aloop_future_t *inner = inner_of(outer);
   stop_timer(outer);
-  aloop__future_unwatch(inner_of(outer), on_inner, outer);
-  aloop_future_cancel(inner_of(outer));
+  aloop__future_unwatch(inner, on_inner, outer);
+  aloop_future_cancel(inner);
+  if (inner->object.refs == 1 && inner->promised) aloop__future_forsake(inner);
 }
 
 /* After the inner future was cancelled: the outer one ends with it at once, not a turn later. */

@@ -125,8 +125,10 @@ int aloop__task_wait(aloop_future_t *future) {
 /* The same after giving up the reference. One of another loop may be in use there. */
 static ALOOP_NOINLINE int64_t drop(aloop_future_t *future, int rc) {
   if (future == NULL || rc == ALOOP_ENOTLOOPTHREAD) return rc;
-  if ((rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) && future->state == ALOOP__FAILED)
-    aloop__future_ignore(future);
+  if (rc == ALOOP_ECANCELED || rc == ALOOP_ECLOSED) {
+    if (future->state == ALOOP__FAILED) aloop__future_ignore(future);
+    aloop__future_forsake(future);
+  }
   aloop_future_unref(future);
   return answer(rc);
 }

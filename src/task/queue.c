@@ -79,8 +79,9 @@ static void promise_place(aloop_queue_t *queue, aloop_future_t *future) {
   aloop__future_finish_promise(future, 0, &promised_place, queue);
 }
 
+/* While the loop is being closed, who waits may have been told so already. */
 static void settle(aloop_queue_t *queue) {
-  if (queue->settling) return;
+  if (queue->settling || (queue->object.loop->guard & ALOOP__GUARD_CLOSED)) return;
   queue->settling = true;
   for (;;) {
     if (!aloop__waiters_empty(&queue->getters) && has_item(queue))

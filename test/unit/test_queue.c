@@ -268,6 +268,77 @@ static void a_cancelled_put_has_not_put(void **state) {
   aloop_queue_free(queue);
 }
 
+/* What tasks do: each has the queue for argument. */
+static int64_t put_one(aloop_t *loop, void *queue) {
+  (void)loop;
+  return aloop_await(aloop_queue_put(queue, &items[1]));
+}
+
+static int64_t put_one_in_time(aloop_t *loop, void *queue) {
+  (void)loop;
+  return aloop_await(aloop_wait_for(aloop_queue_put(queue, &items[1]), ALOOP_FOREVER));
+}
+
+static int64_t get_one_at_the_end(aloop_t *loop, void *queue) {
+  assert_int_equal(aloop_await(aloop_sleep(loop, ALOOP_SECONDS(1))), ALOOP_ECLOSED);
+  assert_int_equal(get(queue), 0);
+  return 0;
+}
+
+/* Two tasks that are to put get a place each, and have not heard of it. */
+static void places_for_two(env_t *env, aloop_queue_t *queues[2], aloop_future_t *tasks[2]) {
+  aloop_task_fn fns[] = {put_one, put_one_in_time};
+  for (int i = 0; i < 2; i++) {
+    queues[i] = new_plain(env, 1);
+    put(queues[i], 0);
+    tasks[i] = aloop_create_task(env->loop, fns[i], queues[i], NULL);
+  }
+  run_turn(env->loop);
+  for (int i = 0; i < 2; i++) assert_int_equal(get(queues[i]), 0);
+}
+
+static void a_task_that_is_cancelled_has_not_put(void **state) {
+  env_t *env = *state;
+  aloop_queue_t *queues[2];
+  aloop_future_t *tasks[2];
+  places_for_two(env, queues, tasks);
+  for (int i = 0; i < 2; i++) assert_int_equal(aloop_future_cancel(tasks[i]), 1);
+  for (int i = 0; i < 2; i++) {
+    assert_int_equal(run_future(env->loop, tasks[i]), ALOOP_ECANCELED);
+    aloop_future_unref(tasks[i]);
+    assert_int_equal(aloop_queue_qsize(queues[i]), 0);
+    assert_false(aloop_queue_full(queues[i]));
+    aloop_queue_free(queues[i]);
+  }
+}
+
+static void a_task_that_is_told_of_the_close_has_not_put(void **state) {
+  env_t *env = *state;
+  aloop_queue_t *queues[2];
+  aloop_future_t *tasks[2];
+  places_for_two(env, queues, tasks);
+  assert_int_equal(aloop_close(env->loop), 0);
+  for (int i = 0; i < 2; i++) {
+    assert_ends(tasks[i], ALOOP_ECLOSED);
+    assert_int_equal(aloop_queue_qsize(queues[i]), 0);
+    aloop_queue_free(queues[i]);
+  }
+}
+
+static void a_place_that_comes_while_the_loop_is_closed_is_nobodys(void **state) {
+  env_t *env = *state;
+  aloop_queue_t *queue = new_plain(env, 1);
+  put(queue, 0);
+  aloop_future_t *putter = aloop_create_task(env->loop, put_one, queue, NULL);
+  aloop_future_t *getter = aloop_create_task(env->loop, get_one_at_the_end, queue, NULL);
+  run_turn(env->loop);
+  assert_int_equal(aloop_close(env->loop), 0);
+  assert_ends(putter, ALOOP_ECLOSED);
+  assert_ends(getter, 0);
+  assert_int_equal(aloop_queue_qsize(queue), 0);
+  aloop_queue_free(queue);
+}
+
 /* ---- The end of the work --------------------------------------------------------------------------------- */
 
 static void join_waits_until_all_is_done(void **state) {
@@ -491,7 +562,9 @@ TESTS(T(items_come_out_as_they_went_in), T(a_stack_gives_the_newest), T(the_most
       T(a_full_queue_makes_wait), T(a_put_that_nobody_asks_about_has_put), T(both_sides_detached_do_not_nest),
       T(whoever_is_cancelled_leaves_the_line),
       T(an_item_that_was_promised_to_somebody_cancelled_keeps_its_place), T(a_cancelled_put_has_not_put),
-      T(join_waits_until_all_is_done), T(after_a_shutdown_what_is_left_can_be_got), T(a_shutdown_ends_the_wait),
+      T(a_task_that_is_cancelled_has_not_put), T(a_task_that_is_told_of_the_close_has_not_put),
+      T(a_place_that_comes_while_the_loop_is_closed_is_nobodys), T(join_waits_until_all_is_done),
+      T(after_a_shutdown_what_is_left_can_be_got), T(a_shutdown_ends_the_wait),
       T(an_immediate_shutdown_drops_what_is_left), T(promises_end_with_an_immediate_shutdown),
       T(what_was_promised_before_a_shutdown_is_got), T(freeing_it_ends_every_wait),
       T(a_closed_loop_ends_every_wait), T(a_destructor_may_free_the_queue), T(the_dump_tells_of_queues),
