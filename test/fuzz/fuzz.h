@@ -18,6 +18,7 @@ typedef struct fuzz {
   long live; /* blocks */
   unsigned allocations;
   unsigned fail_every; /* 0: never */
+  int64_t now;         /* of the poller below */
 } fuzz_t;
 
 extern fuzz_t fuzz;
@@ -31,6 +32,9 @@ unsigned byte(void);
 /* The allocator. */
 void *resize(void *user, void *block, size_t bytes);
 void release(void *user, void *block);
+
+/* One of the built-in pollers with a clock that jumps: without events the time is over at once. */
+const aloop_poller_t *jumping_poller(unsigned which);
 
 /* An exception handler: reports are no news. */
 int ignore_report(aloop_t *loop, const aloop_error_context_t *context, void *arg);

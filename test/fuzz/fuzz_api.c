@@ -61,7 +61,7 @@ static void stop_loop(void) {
 }
 
 static void pass_time(void) {
-  w.now += byte();
+  fuzz.now += byte();
 }
 
 void act(void) {
@@ -223,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (int i = 0; i < PAIRS; i++) w.pairs[i] = (pair_t){.fds = {-1, -1}};
   w.loans = 0;
   begin_input(data, size);
-  w.now = 1000;
+  fuzz.now = 1000;
   w.turn = 1;
   if (begin()) {
     while (fuzz.size > 0 && w.calls < CALLS_MAX) act();

@@ -36,7 +36,7 @@ due_t take_due(const job_t *job, const tag_t *tag) {
 
 /* Timers of the same turn come by deadline, those made first before others. */
 static void check_timer(const job_t *job) {
-  MUST(w.now >= job->when);
+  MUST(fuzz.now >= job->when);
   if (w.interrupted) return;
   for (int i = 0; i < w.job_count; i++) {
     const job_t *other = &w.jobs[i];

@@ -13,7 +13,7 @@ static void on_done(aloop_future_t *future, void *arg) {
   MUST(!w.closed && aloop_future_done(future));
   if (model->sleeps) {
     MUST(model->waiting_count > 0 && model->waiting[0].tag == tag);
-    MUST(aloop_future_cancelled(future) || w.now >= model->until);
+    MUST(aloop_future_cancelled(future) || fuzz.now >= model->until);
     due = model->waiting[0];
     memmove(&model->waiting[0], &model->waiting[1], (size_t)--model->waiting_count * sizeof due);
   } else {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the model is made of besides objects: the input, memory that can run out, a clock that jumps, and a
+ * What the model is made of besides objects: the input, memory that can run out, and a
  * kernel with or without sendfile. See fuzz_api.c.
  */
 #include "world.h"
@@ -58,44 +58,3 @@ ssize_t sendfile(int out, int in, off_t *offset, size_t count) {
   return -1;
 }
 #endif
-
-static const aloop_poller_t *inner;
-
-static int poller_open(void *arg, const aloop_allocator_t *allocator, void **state) {
-  return inner->open(arg, allocator, state);
-}
-
-static void poller_close(void *state) {
-  inner->close(state);
-}
-
-static int poller_update(void *state, int fd, uint32_t token, uint32_t before, uint32_t after) {
-  return inner->update(state, fd, token, before, after);
-}
-
-/* Nobody else is there to wait for: without events the clock jumps. */
-static int poller_wait(void *state, aloop_poll_event_t *events, int capacity, int64_t timeout) {
-  MUST(timeout >= 0);
-  int n = inner->wait(state, events, capacity, 0);
-  if (n == 0) w.now += timeout;
-  return n;
-}
-
-static int64_t poller_now(void *state) {
-  (void)state;
-  return w.now;
-}
-
-const aloop_poller_t *jumping_poller(unsigned which) {
-  static const char *const names[] = {NULL, "poll", "select", "auto"};
-  static const aloop_poller_t table = {.size = sizeof table,
-                                       .name = "jumping",
-                                       .open = poller_open,
-                                       .close = poller_close,
-                                       .update = poller_update,
-                                       .wait = poller_wait,
-                                       .now = poller_now};
-  inner = aloop_poller_find(names[which % 4]);
-  MUST(inner != NULL);
-  return &table;
-}

@@ -81,7 +81,6 @@ typedef struct world {
   aloop_t *loop;
   bool closed;
   bool in_callback;
-  int64_t now;
   uint64_t turn;
   uint64_t changed; /* the turn in which a variable was last set */
   bool interrupted; /* stop_with_error left callbacks for the next turn */
@@ -130,9 +129,6 @@ bool answered(int rc, int expected);
 
 /* Memory comes and goes. */
 void famine(void);
-
-/* One of the built-in pollers with a clock that jumps. */
-const aloop_poller_t *jumping_poller(unsigned which);
 
 /* ---- callbacks.c ----------------------------------------------------------------------------------------- */
 
