@@ -117,8 +117,10 @@ static bool limit(aloop_future_t *outer, int64_t timeout) {
   return aloop_handle_error(outer->timer) == 0;
 }
 
-/* Out of memory: the operation would go on without its limit. */
+/* Out of memory: the operation would go on without its limit. One that is done already has had its effect, and
+ * its end must not get lost: it stands for itself. */
 static aloop_future_t *give_up(aloop_future_t *outer, aloop_future_t *inner) {
+  if (outer == NULL && inner->state != ALOOP__PENDING) return inner;
   if (outer != NULL) aloop__future_unwatch(inner, on_inner, outer);
   aloop_future_cancel(inner);
   aloop_future_unref(outer != NULL ? outer : inner);

@@ -427,6 +427,18 @@ static void every_allocation_may_fail(void **state) {
   torture(*state, wait_for_watched);
 }
 
+/* What a put or an acquire has brought about is not to be told as a failure. */
+static void without_memory_for_a_limit_what_is_done_stands_for_itself(void **state) {
+  env_t *env = *state;
+  aloop_future_t *future = aloop_future_new(env->loop);
+  assert_int_equal(aloop_future_set_value(future, 3), 0);
+  env->fail_from = env->calls + 1;
+  future = aloop_wait_for(future, 5);
+  env->fail_from = 0;
+  assert_int_equal(aloop_future_result(future), 3);
+  aloop_future_unref(future);
+}
+
 static void steady_sleeping_allocates_nothing(void **state) {
   env_t *env = *state;
   aloop_t *loop = virtual_loop(env);
@@ -485,6 +497,7 @@ TESTS(T(sleep_takes_as_long_as_asked), T(sleeping_for_nothing_takes_one_turn),
       T(the_outer_future_hands_the_object_over), T(the_outer_future_keeps_the_object_alive),
       T(a_shielded_operation_survives), T(a_cancelled_operation_cancels_its_shield),
       T(a_shield_keeps_the_words_of_a_cancel_to_itself), T(an_error_behind_a_cancelled_shield_is_reported),
-      T(a_missing_future_gives_none), T(closing_the_loop_ends_them), T(on_a_closed_loop_they_have_failed),
-      T(every_allocation_may_fail), T(steady_sleeping_allocates_nothing), T(they_tell_where_they_were_made),
-      T(without_a_place_they_work_too), T(a_late_end_that_nobody_reads_is_reported_with_its_place))
+      T(a_missing_future_gives_none), T(without_memory_for_a_limit_what_is_done_stands_for_itself),
+      T(closing_the_loop_ends_them), T(on_a_closed_loop_they_have_failed), T(every_allocation_may_fail),
+      T(steady_sleeping_allocates_nothing), T(they_tell_where_they_were_made), T(without_a_place_they_work_too),
+      T(a_late_end_that_nobody_reads_is_reported_with_its_place))
