@@ -386,9 +386,13 @@ static int answer_here(const char *host, const char *service, const struct addri
   if (!numbers && (copy.ai_flags & AI_NUMERICSERV)) return ALOOP_EAI_NONAME;
   bool numeric = host == NULL || (copy.ai_flags & AI_NUMERICHOST) || aloop__names_maybe_numeric(host);
   if (!numbers || !numeric) return 1;
-  bool final = host == NULL || (copy.ai_flags & AI_NUMERICHOST) || aloop__address_parse(&address, host, 0);
+  bool parsed = host != NULL && aloop__address_parse(&address, host, 0);
+  bool final = host == NULL || (copy.ai_flags & AI_NUMERICHOST) || parsed;
   copy.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
   int rc = find_addresses(host, service, &copy, list);
+  bool foreign = parsed && copy.ai_family != AF_UNSPEC && copy.ai_family != address.as.any.sa_family;
+  if (foreign && (rc == ALOOP_EAI_NONAME || rc == ALOOP_EAI_NODATA))
+    return ALOOP_EAI_ADDRFAMILY; /* musl, BSD */
   return rc == ALOOP_EAI_NONAME && !final ? 1 : rc;
 }
 
