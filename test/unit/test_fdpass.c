@@ -220,14 +220,19 @@ static void a_relay_to_another_kind_closes_them(void **state) {
 }
 
 static void several_arrive_in_order(void **state) {
+#if !defined(__linux__) || defined(__GLIBC__)
+  enum { COUNT = 253 };
+#else
+  enum { COUNT = 252 }; /* sendmsg of musl before 1.2.4 refuses control data over 1024 bytes */
+#endif
   tape_t one = {0}, other = {0};
-  int fds[253];
+  int fds[COUNT];
   open_two(*state, &one, &other);
-  for (int i = 0; i < 253; i++) fds[i] = make_named((unsigned char)i);
-  assert_int_equal(aloop_transport_write_fds(one.transport, "x", 1, fds, 253), 0);
-  for (int i = 0; i < 253; i++) close(fds[i]);
+  for (int i = 0; i < COUNT; i++) fds[i] = make_named((unsigned char)i);
+  assert_int_equal(aloop_transport_write_fds(one.transport, "x", 1, fds, COUNT), 0);
+  for (int i = 0; i < COUNT; i++) close(fds[i]);
   settle(one.env->loop);
-  for (int i = 0; i < 253; i++) assert_int_equal(name_of(aloop_transport_take_fd(other.transport)), i);
+  for (int i = 0; i < COUNT; i++) assert_int_equal(name_of(aloop_transport_take_fd(other.transport)), i);
   end_tape(&one, -1);
   end_tape(&other, -1);
 }

@@ -135,7 +135,8 @@ static void impossible_wishes_are_errors_at_once(void **state) {
   assert_int_equal(error_now(env, "127.0.0.1", "80", &six), ALOOP_EAI_ADDRFAMILY);
   assert_int_equal(error_now(env, "127.0.0.1", "80", &unix_family), ALOOP_EAI_FAMILY);
   assert_int_equal(error_now(env, "127.0.0.1", "80", &flags), ALOOP_EAI_BADFLAGS);
-  assert_int_equal(error_now(env, "127.0.0.1", "80", &type), ALOOP_EAI_SOCKTYPE);
+  int64_t error = error_now(env, "127.0.0.1", "80", &type);
+  assert_true(error == ALOOP_EAI_SOCKTYPE || error == ALOOP_EAI_SERVICE); /* which one differs by C library */
   assert_int_equal(error_now(env, "127.0.0.1", "65535", NULL), 0);
   assert_int_equal(error_now(env, "127.0.0.1", "65536", NULL), ALOOP_EAI_SERVICE);
   assert_int_equal(error_now(env, "127.0.0.1", "99999999999999999999", NULL), ALOOP_EAI_SERVICE);

@@ -249,9 +249,9 @@ static void want_of_memory_in_the_worker_is_an_answer(void **state) {
 #endif
   enum { SIZE = 100 << 20 };
   team_t team;
-  char *data = calloc(1, SIZE);
-  assert_non_null(data);
   begin(&team);
+  char *data = calloc(1, SIZE); /* after the fork, or the worker would be over its limit from the beginning */
+  assert_non_null(data);
   assert_int_equal(call(&team, limit_memory, NULL, 0), 0);
   if (team.result == 0) {
     assert_int_equal(call(&team, echo, data, SIZE), 0);
