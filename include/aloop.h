@@ -209,7 +209,8 @@ ALOOP_API const char *aloop_error_name(int64_t error);
 /* ---- Memory ---------------------------------------------------------------------------------------------- */
 
 /* Memory for one loop and all its objects. Alignment as malloc. `resize` is realloc: (NULL, n) allocates. Calls
- * come from the loop's thread, and from any thread that calls aloop_call_soon_threadsafe. */
+ * come from the loop's thread, and from any thread that calls aloop_call_soon_threadsafe. They come from the
+ * midst of things: neither may call the library. */
 typedef struct aloop_allocator {
   size_t size;
   void *(*resize)(void *user, void *block, size_t bytes);

@@ -84,16 +84,19 @@ static void go_back(aloop_t *loop, aloop__map_t *outer, uint32_t guard_before) {
     aloop__map_clear(loop, &loop->context);
 }
 
-/* A destructor runs in an empty context; what it sets ends with it. */
+/* A destructor runs in an empty context; what it sets ends with it. Outside of a run it may free the loop,
+ * whose memory is needed until this returns. */
 static void box_unref(aloop_t *loop, box_t *box) {
   if (box == NULL || --box->refs > 0) return;
   aloop__map_t *outer = loop->context;
   uint32_t guard = loop->guard;
+  aloop__loop_hold(loop);
   loop->context = NULL;
   if (box->destroy != NULL) box->destroy(box->value);
   aloop__map_clear(loop, &loop->context);
   go_back(loop, outer, guard);
   aloop__memory_release(loop, box);
+  aloop__loop_drop(loop);
 }
 
 aloop__map_t *aloop__map_ref(aloop__map_t *map) {
@@ -101,13 +104,18 @@ aloop__map_t *aloop__map_ref(aloop__map_t *map) {
   return map;
 }
 
-void aloop__map_unref(aloop_t *loop, aloop__map_t *map) {
-  if (map == NULL || --map->refs > 0) return;
+static ALOOP_NOINLINE void map_free(aloop_t *loop, aloop__map_t *map) {
+  aloop__loop_hold(loop);
   for (uint32_t i = 0; i < map->count; i++) {
     aloop_var_unref(map->bindings[i].var);
     box_unref(loop, map->bindings[i].box);
   }
   aloop__memory_release(loop, map);
+  aloop__loop_drop(loop);
+}
+
+void aloop__map_unref(aloop_t *loop, aloop__map_t *map) {
+  if (map != NULL && --map->refs == 0) map_free(loop, map);
 }
 
 void aloop__map_clear(aloop_t *loop, aloop__map_t **place) {
@@ -178,10 +186,12 @@ int aloop_var_set(aloop_t *loop, aloop_var_t *var, void *value, aloop_destroy_fn
   box_t *box = aloop__memory_new(loop, sizeof *box);
   if (box == NULL || (token != NULL && saved == NULL)) goto out_of_memory;
   *box = (box_t){value, destroy, 1};
-  if (rebind(loop, var, box) < 0) goto out_of_memory;
-  if (token != NULL) *token = saved;
-  box_unref(loop, box); /* the map has it, unless the old value's destructor set another one */
-  return 0;
+  aloop__loop_hold(loop);
+  rc = rebind(loop, var, box);
+  if (rc == 0 && token != NULL) *token = saved;
+  if (rc == 0) box_unref(loop, box); /* the map has it, unless the old value's destructor set another one */
+  aloop__loop_drop(loop);
+  if (rc == 0) return 0;
 
 out_of_memory:
   aloop__memory_release(loop, box);
