@@ -35,11 +35,12 @@ enum { REASON_MAX = 256 };
 
 /* ---- Failing --------------------------------------------------------------------------------------------- */
 
-static void report(aloop__tls_t *self, int error) {
+/* Tells of `failure`. */
+static void report(aloop__tls_t *self) {
   aloop_transport_t *transport = &self->transport;
   aloop_error_context_t context =
-      aloop__report_context(self->error != NULL ? self->error : "a TLS connection failed", error);
-  if ((transport->object.loop->guard & ALOOP__GUARD_DEBUG) == 0) return;
+      aloop__report_context(self->error != NULL ? self->error : "a TLS connection failed", self->failure);
+  self->failure = 0;
   context.transport = transport;
   context.fd = transport->watch.fd;
   context.origin = transport->object.origin;
@@ -54,7 +55,10 @@ void aloop__tls_fail(aloop__tls_t *self, int error, const char *reason) {
   if (reason == NULL && self->session != NULL)
     aloop__tls_engine(self)->reason(self->session, text, sizeof text);
   if (self->error == NULL) self->error = aloop__memory_string(transport->object.loop, text);
-  report(self, error);
+  if (transport->object.loop->guard & ALOOP__GUARD_DEBUG) self->failure = error;
+  /* Outside of a run who hears of it may free the loop, and calls that are at work would go on with nothing:
+   * it is told when the connection is closed. */
+  if (self->failure < 0 && aloop__loop_runs_here(transport->object.loop)) report(self);
   aloop__stream_fail_waiter(transport, error, text);
   aloop__stream_end(transport, error);
 }
@@ -254,6 +258,7 @@ static void drop_carrier(aloop__tls_t *self) {
 static void close_tls(aloop_transport_t *transport) {
   aloop__tls_t *self = aloop__tls_of(transport);
   aloop_t *loop = transport->object.loop;
+  if (self->failure < 0) report(self);
   drop_carrier(self);
   if (self->session != NULL) aloop__tls_engine(self)->session_free(self->session);
   self->session = NULL;

@@ -65,6 +65,7 @@ typedef struct aloop__tls {
   int64_t handshake_timeout;
   int64_t shutdown_timeout;
   size_t count;     /* bytes received in the handshake; what was unsent when the shutdown timer last looked */
+  int failure;      /* of which the exception handler is to hear, or 0 */
   uint32_t answers; /* bytes that the engine has put out while it read, since the carrier is full */
   uint8_t phase;
   uint8_t depth;   /* how many TLS transports are beneath */

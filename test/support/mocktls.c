@@ -249,6 +249,7 @@ static int write_plain(void *arg, aloop_tls_wire_t *wire, const void *data, size
 
 static int shut(void *arg, aloop_tls_wire_t *wire) {
   const session_t *session = arg;
+  if (mock.shutdown_error < 0) return mock.shutdown_error;
   if (session->offloaded) return wire->record(wire, 21, "\1", 2);
   return emit(wire, 'E', "", 0);
 }

@@ -21,6 +21,7 @@ typedef struct mock {
   int shake_error;   /* of the next handshake call */
   int read_error;
   int write_error;
+  int shutdown_error;
   bool swallows;   /* takes every byte it is given at once; else only whole records */
   bool greedy;     /* one call of read takes all whole records, so that some are pending */
   bool half_close; /* as of TLS 1.3 */

@@ -252,6 +252,48 @@ static void debug_mode_tells_of_failed_handshakes(void **state) {
   close(peer);
 }
 
+static void write_in_vain(aloop_transport_t *transport) {
+  assert_int_equal(aloop_transport_write(transport, "x", 1), 0);
+}
+
+static void write_owned_in_vain(aloop_transport_t *transport) {
+  assert_int_equal(aloop_transport_write_owned(transport, "x", 1, NULL, NULL), 0);
+}
+
+static void (*const vain[])(aloop_transport_t *transport) = {write_in_vain, write_owned_in_vain,
+                                                             aloop_transport_close};
+
+static int free_loop(aloop_t *loop, const aloop_error_context_t *context, void *arg) {
+  env_t *env = arg;
+  env->report_errors[env->reports++] = context->error;
+  env->loop = NULL;
+  aloop_free(loop);
+  return 0;
+}
+
+/* Outside of a run, and where the loop's reference is the only one. */
+static void who_hears_of_a_failure_may_free_the_loop(void **state) {
+  env_t *env = *state;
+  for (size_t i = 0; i < sizeof vain / sizeof vain[0]; i++) {
+    tape_t tape = {.env = env};
+    env_loop(env, (aloop_options_t){.debug = 1});
+    mock_begin();
+    int peer = open_mock_server(&tape, &plain_protocol);
+    aloop_transport_unref(tape.transport);
+    mock.write_error = mock.shutdown_error = ALOOP_ETLS;
+    env->reports = 0;
+    assert_int_equal(aloop_set_exception_handler(env->loop, free_loop, env), 0);
+    vain[i](tape.transport);
+    aloop_close(env->loop);
+    assert_int_equal(env->reports, 1);
+    assert_int_equal(env->report_errors[0], ALOOP_ETLS);
+    assert_null(env->loop);
+    assert_true(tape.lost);
+    assert_int_equal(tape.error, ALOOP_ETLS);
+    close(peer);
+  }
+}
+
 /* ---- Ends ------------------------------------------------------------------------------------------------ */
 
 static void close_sends_what_is_unsent_and_the_end(void **state) {
@@ -563,10 +605,11 @@ TESTS(T(a_server_is_made_after_the_handshake), T(a_client_speaks_first),
       T(a_handshake_has_a_limit), T(cancelling_gives_the_descriptor_up),
       T(cancelled_before_it_began_the_descriptor_stays_the_callers),
       T(a_server_closes_clients_that_still_shake_hands), T(debug_mode_tells_of_failed_handshakes),
-      T(close_sends_what_is_unsent_and_the_end), T(the_peers_end_is_told_and_answered),
-      T(where_streams_have_half_ends_one_may_go_on), T(where_they_have_none_the_peers_end_is_the_end),
-      T(our_end_leaves_the_peers_stream_open), T(a_cut_is_no_end), T(a_reset_is_told_as_one),
-      T(an_alert_in_mid_stream_ends_it), T(an_engine_that_cannot_write_ends_it), T(abort_ends_both_at_once),
+      T(who_hears_of_a_failure_may_free_the_loop), T(close_sends_what_is_unsent_and_the_end),
+      T(the_peers_end_is_told_and_answered), T(where_streams_have_half_ends_one_may_go_on),
+      T(where_they_have_none_the_peers_end_is_the_end), T(our_end_leaves_the_peers_stream_open),
+      T(a_cut_is_no_end), T(a_reset_is_told_as_one), T(an_alert_in_mid_stream_ends_it),
+      T(an_engine_that_cannot_write_ends_it), T(abort_ends_both_at_once),
       T(a_reset_from_above_resets_the_socket), T(a_close_that_nobody_takes_is_given_up),
       T(a_slow_reader_is_waited_for), T(closing_the_loop_ends_connections_of_every_phase),
       T(no_allocation_that_fails_loses_anything))
