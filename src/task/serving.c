@@ -10,7 +10,8 @@
  * A task owns its stream. When its function has returned, or will never run, the stream is closed: what was
  * written is still sent. (asyncio leaves that to the function, and to the garbage collector.) A function that
  * fails is reported to the exception handler, unless it was cancelled; when it only hands on what ended its
- * connection, that is news to debug mode alone, as with transports.
+ * connection, that is news to debug mode alone, as with transports. (ALOOP_ECLOSED while the connection lives
+ * is the word of something else, a queue that was shut down for example.)
  *
  * Servers end as all servers do. Their clients are transports: closing or aborting them, by close_clients,
  * abort_clients or a drain, is the end of the stream for the tasks, which are not cancelled by it.
@@ -57,7 +58,8 @@ static void report(const client_t *client, int error) {
   aloop_future_t *task = aloop_current_task(loop);
   const aloop_stream_t *stream = client->stream;
   aloop__future_ignore(task);
-  bool own = error == ALOOP_ECLOSED || error == stream->transport->error;
+  bool ended = stream->transport->object.state >= ALOOP__CLOSING;
+  bool own = ended && (error == ALOOP_ECLOSED || error == stream->transport->error);
   if (error == ALOOP_ECANCELED || (loop->guard & ALOOP__GUARD_CLOSED)) return;
   if (own && (loop->guard & ALOOP__GUARD_DEBUG) == 0) return;
   const char *message = task->extra != NULL ? task->extra->message : NULL;

@@ -219,6 +219,27 @@ static void what_ended_the_connection_is_news_to_debug_mode_only(void **state) {
   env->reports = 0;
 }
 
+static int64_t get_from_closed_queue(aloop_t *loop, aloop_stream_t *stream, void *arg) {
+  (void)loop, (void)stream;
+  return aloop_await(aloop_queue_get(arg));
+}
+
+/* The connection was well: that a queue has been shut down is another matter, with the same code. */
+static void the_end_of_something_else_is_not_that_of_the_connection(void **state) {
+  env_t *env = *state;
+  aloop_queue_t *queue;
+  assert_int_equal(aloop_queue_new(env->loop, NULL, &queue), 0);
+  assert_int_equal(aloop_queue_shutdown(queue, false), 0);
+  aloop_server_t *server = serve(env, get_from_closed_queue, queue);
+  int peer = peer_connect(aloop_server_port(server));
+  peer_await_end(env->loop, peer);
+  close(peer);
+  end_server(env, server);
+  assert_int_equal(env->reports, 1);
+  assert_int_equal(env->report_errors[0], ALOOP_ECLOSED);
+  aloop_queue_free(queue);
+}
+
 /* ---- The end of servers ---------------------------------------------------------------------------------- */
 
 static void closing_leaves_clients_alone(void **state) {
@@ -450,7 +471,8 @@ static void out_of_memory_anywhere(void **state) {
 TESTS(T(each_connection_gets_a_task), T(unix_servers_too), T(what_was_written_is_sent_after_the_task),
       T(a_task_may_keep_the_stream_which_is_closed_all_the_same), T(a_task_that_fails_is_reported),
       T(a_message_is_part_of_the_report), T(a_task_that_was_cancelled_is_not),
-      T(what_ended_the_connection_is_news_to_debug_mode_only), T(closing_leaves_clients_alone),
+      T(what_ended_the_connection_is_news_to_debug_mode_only),
+      T(the_end_of_something_else_is_not_that_of_the_connection), T(closing_leaves_clients_alone),
       T(closing_clients_is_the_end_of_their_streams), T(a_drain_waits_and_then_ends_streams),
       T(the_loop_is_closed_with_clients_in_their_tasks), T(tasks_may_be_cancelled),
       T(cancelling_a_client_in_any_turn_loses_nothing), T(a_start_that_is_cancelled_leaves_nothing),
