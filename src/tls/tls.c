@@ -104,7 +104,6 @@ static void shaken(aloop__tls_t *self) {
 }
 
 void aloop__tls_shake(aloop__tls_t *self, aloop_tls_wire_t *wire) {
-  self->count += wire->input_size;
   int rc = aloop__tls_engine(self)->handshake(self->session, wire);
   aloop__tls_flush(self);
   if (rc < 0)

@@ -276,6 +276,7 @@ void aloop__tls_get_buffer(aloop__tls_t *self, void **buffer, size_t *size) {
 }
 
 void aloop__tls_received(aloop__tls_t *self, size_t size) {
+  if (self->phase == ALOOP__TLS_HANDSHAKE) self->count += size;
   if (self->held_size > 0)
     process_held(self, self->level->in, size);
   else
