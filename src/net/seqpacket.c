@@ -32,14 +32,16 @@ enum {
 
 /* ---- Sending --------------------------------------------------------------------------------------------- */
 
-/* One message, or ALOOP_EAGAIN. An empty one is a byte at aloop__outbox_nothing. */
+/* One message, or ALOOP_EAGAIN. An empty one is a byte at aloop__outbox_nothing, and sent as a part without
+ * bytes: POSIX lets sendmsg refuse a message without parts. */
 static ssize_t send_now(aloop_transport_t *transport, const struct iovec *iov, int count) {
   aloop__unix_transport_t *self = aloop__fdpass_of(transport);
   const aloop__parcel_t *parcel = self->parcels;
   bool begins = parcel != NULL && parcel->at == self->sent, empty = iov->iov_base == aloop__outbox_nothing;
   aloop__fdcontrol_t control;
-  struct msghdr message = {.msg_iov = (struct iovec *)iov};
-  message.msg_iovlen = (unsigned char)(empty ? 0 : count);
+  struct iovec nothing = {.iov_base = iov->iov_base};
+  struct msghdr message = {.msg_iov = empty ? &nothing : (struct iovec *)iov};
+  message.msg_iovlen = (unsigned char)count;
   if (ALOOP_UNLIKELY(begins)) aloop__fdpass_enclose(&message, &control, parcel);
   ssize_t n = aloop__readiness_result(sendmsg(transport->watch.fd, &message, MSG_NOSIGNAL));
   if (n < 0) return n;
