@@ -117,6 +117,17 @@ static char *reserve(size_t bytes) {
   return base;
 }
 
+/* Whether guards can be light ones. Emulators (qemu's user mode) take any advice, even none there is, and do
+ * nothing. */
+static bool heeds_advice(char *base, size_t page) {
+#ifdef MADV_GUARD_INSTALL
+  return madvise(base, page, -1) < 0;
+#else
+  (void)base, (void)page;
+  return false;
+#endif
+}
+
 /* A new mapping, of fewer stacks if address space is short. NULL: out of memory. */
 static aloop__stack_map_t *map_new(aloop__stacks_t *stacks, int class) {
   size_t size = class_size(class), step = spacing(stacks, class), count = stacks->classes[class].next_count;
@@ -132,8 +143,8 @@ static aloop__stack_map_t *map_new(aloop__stacks_t *stacks, int class) {
     aloop__memory_release(stacks->loop, map);
     return NULL;
   }
-  *map =
-      (aloop__stack_map_t){.base = base, .count = count, .class = class, .light_guards = stacks->light_guards};
+  bool light = stacks->light_guards && heeds_advice(base, stacks->page);
+  *map = (aloop__stack_map_t){.base = base, .count = count, .class = class, .light_guards = light};
   aloop__list_append(&stacks->maps, &map->link);
   stacks->classes[class].at = map;
   stacks->classes[class].next_count = count * size < map_max ? count * 2 : count;

@@ -21,6 +21,7 @@
 static size_t mmap_limit = SIZE_MAX;
 static int madvise_error, mprotect_error;
 static int mprotects;
+static bool madvise_pretends;
 
 void *__real_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
 void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
@@ -36,6 +37,7 @@ void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 }
 
 int __wrap_madvise(void *at, size_t bytes, int advice) {
+  if (madvise_pretends) return 0;
   if (madvise_error == 0 || advice != 102) return __real_madvise(at, bytes, advice);
   errno = madvise_error;
   return -1;
@@ -96,6 +98,15 @@ static int mappings(void) {
   return lines;
 }
 
+/* Elsewhere the system takes what is given back when it wants to. */
+static bool memory_goes_at_once(void) {
+#ifdef __linux__
+  return true;
+#else
+  return false;
+#endif
+}
+
 static bool is_resident(const aloop__stack_t *stack) {
   unsigned char pages[1] = {0};
   assert_int_equal(mincore(stack->top - sysconf(_SC_PAGESIZE), 1, pages), 0);
@@ -151,13 +162,27 @@ static void a_kernel_without_light_guards_is_asked_once(void **state) {
   aloop__stacks_close(&stacks);
 }
 
+static void a_kernel_that_takes_any_advice_is_not_believed(void **state) {
+  env_t *env = *state;
+  aloop__stacks_t stacks;
+  aloop__stacks_init(&stacks, env->loop);
+  madvise_pretends = true;
+  aloop__stack_t *one = take(&stacks, 0);
+  madvise_pretends = false;
+  assert_false(stacks.light_guards);
+  assert_true(faults_at(one->low - 1));
+  aloop__stacks_give(&stacks, one);
+  aloop__stacks_close(&stacks);
+}
+
 static void without_memory_for_a_guard_there_is_no_stack(void **state) {
   env_t *env = *state;
   aloop__stacks_t stacks;
   aloop__stacks_init(&stacks, env->loop);
   aloop__stack_t *stack = NULL;
+  aloop__stacks_give(&stacks, take(&stacks, 0));
   madvise_error = ENOMEM;
-  assert_int_equal(aloop__stacks_take(&stacks, 0, &stack), stacks.light_guards ? ALOOP_ENOMEM : 0);
+  if (stacks.light_guards) assert_int_equal(aloop__stacks_take(&stacks, 4096, &stack), ALOOP_ENOMEM);
   madvise_error = 0;
   stacks.light_guards = false;
   mprotect_error = ENOMEM;
@@ -297,7 +322,7 @@ static void memory_of_stacks_long_idle_goes_back(void **state) {
   assert_true(aloop__stacks_tidy(&stacks)); /* it may have been used just now */
   assert_true(is_resident(idle));
   assert_false(aloop__stacks_tidy(&stacks));
-  assert_false(is_resident(idle));
+  assert_true(!is_resident(idle) || !memory_goes_at_once());
   assert_true(is_resident(lasting));
   assert_true(faults_at(idle->low - 1));
   assert_ptr_equal(take(&stacks, 0), idle);
@@ -320,7 +345,7 @@ static void stacks_in_use_now_and_then_keep_their_memory(void **state) {
   aloop__stack_t *first[11];
   for (int i = 0; i < 11; i++) first[i] = take(&stacks, 0);
   for (int i = 0; i < 10; i++) assert_true(is_resident(first[i]));
-  assert_false(is_resident(first[10]));
+  assert_true(!is_resident(first[10]) || !memory_goes_at_once());
   for (int i = 0; i < 11; i++) aloop__stacks_give(&stacks, first[i]);
   aloop__stacks_give(&stacks, lasting);
   aloop__stacks_close(&stacks);
@@ -376,10 +401,10 @@ static void a_hundred_thousand_stacks_live_at_once(void **state) {
 }
 
 TESTS(T(a_stack_has_the_size_asked_for_less_its_guard), T(guards_that_are_mappings_do_the_same),
-      T(a_kernel_without_light_guards_is_asked_once), T(without_memory_for_a_guard_there_is_no_stack),
-      T(light_guards_cost_no_mappings), T(a_size_beyond_all_classes_is_refused),
-      T(a_fault_in_a_guard_is_told_from_others), T(the_stack_given_back_last_is_taken_first),
-      T(sizes_have_pools_of_their_own), T(where_address_space_is_short_mappings_are_small),
-      T(without_memory_for_descriptors_nothing_changes), T(memory_of_stacks_long_idle_goes_back),
-      T(stacks_in_use_now_and_then_keep_their_memory), T(mappings_of_which_nothing_is_in_use_go),
-      T(a_hundred_thousand_stacks_live_at_once))
+      T(a_kernel_without_light_guards_is_asked_once), T(a_kernel_that_takes_any_advice_is_not_believed),
+      T(without_memory_for_a_guard_there_is_no_stack), T(light_guards_cost_no_mappings),
+      T(a_size_beyond_all_classes_is_refused), T(a_fault_in_a_guard_is_told_from_others),
+      T(the_stack_given_back_last_is_taken_first), T(sizes_have_pools_of_their_own),
+      T(where_address_space_is_short_mappings_are_small), T(without_memory_for_descriptors_nothing_changes),
+      T(memory_of_stacks_long_idle_goes_back), T(stacks_in_use_now_and_then_keep_their_memory),
+      T(mappings_of_which_nothing_is_in_use_go), T(a_hundred_thousand_stacks_live_at_once))
