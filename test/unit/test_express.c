@@ -435,6 +435,7 @@ static void close_in_the_middle(intptr_t patience) {
 
 static void every_moment_is_a_moment_to_close(void **state) {
   (void)state;
+  if (!has_membarrier()) skip(); /* before there is a loop to be freed */
   for (int i = 0; i < 200; i++) close_in_the_middle(i * 37 % 5000);
 }
 
