@@ -51,6 +51,7 @@ static void answer_in_pieces(tape_t *tape) {
 static void expect_per_request(env_t *env, void (*answer)(tape_t *tape), long sends) {
   tape_t tape = {.env = env, .on[DATA] = answer};
   int peer = open_tape(&tape, &plain_protocol);
+  exchange(&tape, peer); /* in which a call may turn out to be missing in this kernel */
   begin_counting();
   for (int i = 0; i < ROUNDS; i++) exchange(&tape, peer);
   faults_end();
