@@ -63,7 +63,7 @@ static void gather_crowd(env_t *env, crowd_t *crowd) {
     crowd->tasks[i] = aloop_create_task(env->loop, wait_at_the_gate, crowd, NULL);
     assert_non_null(crowd->tasks[i]);
   }
-  assert_int_equal(run_turn(env->loop), crowd->size);
+  assert_true(run_turn(env->loop) >= crowd->size); /* the timer that tidies the stacks may be due, too */
   assert_int_equal(crowd->inside, crowd->size);
   assert_int_equal(aloop_all_tasks(env->loop, NULL, 0), crowd->size);
 }
