@@ -139,11 +139,24 @@ static void run_next(aloop_t *loop, void *arg) {
   drop(future);
 }
 
+/* What takes the place of the context of a callback that runs inside the end. */
+static aloop__map_t *inside(aloop_future_t *future) {
+  return (aloop__map_t *)(void *)future;
+}
+
+/* Runs one that does not wait for its turn; an entry that does nothing stays. */
+static ALOOP_NOINLINE void run_inside(aloop_future_t *future, aloop__done_t *done) {
+  aloop__done_t now = *done;
+  *done = (aloop__done_t){NULL, NULL, NULL};
+  if (now.fn != NULL) now.fn(future, now.arg);
+}
+
 /* Queues callbacks of a done future as far as the deque can take them. */
 static ALOOP_NOINLINE bool queue_callbacks(aloop_future_t *future) {
   aloop_t *loop = future->object.loop;
   while (future->ran + future->queued < future->count) {
     aloop__done_t *done = done_at(future, future->ran + future->queued);
+    if (ALOOP_UNLIKELY(done->context == inside(future))) run_inside(future, done);
     if (!aloop__ready_push_captured(loop, run_next, future, done->context, future->object.origin)) return false;
     done->context = NULL;
     future->queued++;
@@ -158,7 +171,9 @@ static void drop_callbacks(aloop_future_t *future) {
   uint32_t from = future->ran + future->queued, count = future->count;
   uint32_t queued = future->queued;
   future->count = future->ran = future->queued = 0;
-  for (uint32_t i = from; i < count; i++) aloop__map_clear(future->object.loop, &done_at(future, i)->context);
+  for (uint32_t i = from; i < count; i++)
+    if (done_at(future, i)->context != inside(future))
+      aloop__map_clear(future->object.loop, &done_at(future, i)->context);
   while (queued-- > 0) drop(future);
 }
 
@@ -174,7 +189,8 @@ static ALOOP_NOINLINE int add_callback_slowly(aloop_future_t *future, aloop_done
   bool queue = future->state != ALOOP__PENDING && !future->object.stalled;
   if (queue && aloop__ready_full(loop) && aloop__ready_grow(loop) < 0) return ALOOP_ENOMEM;
   if (reserve(future) < 0) return ALOOP_ENOMEM;
-  *done_at(future, future->count++) = (aloop__done_t){fn, arg, aloop__map_ref(context)};
+  if (context != inside(future)) context = aloop__map_ref(context);
+  *done_at(future, future->count++) = (aloop__done_t){fn, arg, context};
   if (queue) queue_callbacks(future);
   return 0;
 }
@@ -198,12 +214,15 @@ static ALOOP_NOINLINE void end_unheard(aloop_future_t *future) {
   drop(future);
 }
 
-/* An end is there for those who wait. */
+/* An end is there for those who wait. What runs inside may let the future go. */
 static ALOOP_NOINLINE void tell_slowly(aloop_future_t *future) {
-  if (future->object.loop->guard & ALOOP__GUARD_CLOSED)
+  if (future->object.loop->guard & ALOOP__GUARD_CLOSED) {
     end_unheard(future);
-  else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
-    stall(future);
+    return;
+  }
+  aloop__object_ref(&future->object);
+  if (ALOOP_UNLIKELY(!queue_callbacks(future))) stall(future);
+  drop(future);
 }
 
 /* The usual is one who waits, and that without a context. */
@@ -444,6 +463,7 @@ ALOOP_INLINE void init(aloop_future_t *future, aloop_t *loop, const aloop__futur
   future->state = ALOOP__PENDING;
   future->operation = future->sealed = future->owner = future->promised = future->unread = false;
   future->by_value = future->ignored = future->asked = future->late = false;
+  future->pause = false;
   future->extra = NULL;
   if (ALOOP_UNLIKELY(loop->guard & ALOOP__GUARD_CLOSED)) fail_closed(future);
 }
@@ -623,7 +643,7 @@ static int remove_waiting(aloop_future_t *future, aloop_done_fn fn, void *arg) {
     future->count--;
     for (uint32_t j = i; j < future->count; j++) *done_at(future, j) = *done_at(future, j + 1);
     removed++;
-    if (done.context == NULL) continue;
+    if (done.context == NULL || done.context == inside(future)) continue;
     aloop__map_unref(future->object.loop, done.context);
     i = 0;
   }
@@ -664,6 +684,20 @@ bool aloop__future_finish(aloop_future_t *future, int64_t value) {
   if (future == NULL || future->state != ALOOP__PENDING) return false;
   end_with_number(future, ALOOP__DONE, value);
   return true;
+}
+
+void aloop__future_finish_in_place(aloop_future_t *future, int64_t value) {
+  bool closed = future->object.loop->guard & ALOOP__GUARD_CLOSED;
+  if (future->count != 1 || future->first.context != NULL || closed) {
+    end_with_number(future, ALOOP__DONE, value);
+    return;
+  }
+  aloop__done_t done = future->first;
+  future->count = 0;
+  aloop__object_ref(&future->object);
+  end_with_number(future, ALOOP__DONE, value);
+  done.fn(future, done.arg);
+  drop(future);
 }
 
 bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy_ptr) {
@@ -742,6 +776,10 @@ void aloop__future_follow(aloop_future_t *future, aloop_future_t *source) {
 
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg) {
   return add_callback(future, fn, arg, NULL);
+}
+
+int aloop__future_watch_inside(aloop_future_t *future, aloop_done_fn fn, void *arg) {
+  return add_callback(future, fn, arg, inside(future));
 }
 
 void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg) {

@@ -89,6 +89,7 @@ struct aloop_future {
   unsigned ignored : 1;   /* nobody will read it, and that is fine */
   unsigned asked : 1;     /* for kinds with a cancel: it was called */
   unsigned late : 1;      /* of wait_for: the time is over */
+  unsigned pause : 1;     /* of sleep: who waits just goes on in the next turn */
   aloop__future_extra_t *extra;
 };
 
@@ -169,6 +170,9 @@ static inline void aloop__future_set_operation(aloop_future_t *future, aloop_don
  * future that is done, is left alone: then false, and an object stays the caller's. */
 bool aloop__future_finish(aloop_future_t *future, int64_t value);
 bool aloop__future_finish_ptr(aloop_future_t *future, int64_t value, void *ptr, aloop_destroy_fn destroy);
+/* For an operation that ends in a callback of its own of the ready deque: a single done callback that needs no
+ * context runs at once, in its place. */
+void aloop__future_finish_in_place(aloop_future_t *future, int64_t value);
 /* The value is something that has to be released, a descriptor: it belongs to whoever reads it, and if nobody
  * does, `release` is called with it (made a pointer) when the future goes. */
 bool aloop__future_finish_owned(aloop_future_t *future, int64_t value, aloop_destroy_fn release);
@@ -206,6 +210,9 @@ void aloop__future_forsake(aloop_future_t *future);
 
 /* Done callbacks of the library: without context, and unwatch also takes back those that are queued. */
 int aloop__future_watch(aloop_future_t *future, aloop_done_fn fn, void *arg);
+/* The same for a pending future, but fn runs inside the call that ends it. It does nothing but end another
+ * future, whose callbacks thus come in the place of those that it stands for. */
+int aloop__future_watch_inside(aloop_future_t *future, aloop_done_fn fn, void *arg);
 void aloop__future_unwatch(aloop_future_t *future, aloop_done_fn fn, void *arg);
 
 /* aloop_future_result, for one that is done, in whose loop's thread we are. */

@@ -26,9 +26,13 @@ static void stop_timer(aloop_future_t *future) {
 
 /* ---- sleep ----------------------------------------------------------------------------------------------- */
 
-static void on_slept(aloop_t *loop, void *future) {
+static void on_slept(aloop_t *loop, void *arg) {
   (void)loop;
-  aloop__future_finish(future, 0);
+  aloop_future_t *future = arg;
+  if (future->pause)
+    aloop__future_finish_in_place(future, 0);
+  else
+    aloop__future_finish(future, 0);
 }
 
 static void stop_sleep(aloop_future_t *future, void *arg) {
@@ -45,6 +49,7 @@ aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origi
     aloop_future_unref(future);
     return NULL;
   }
+  future->pause = delay <= 0;
   aloop__future_set_operation(future, stop_sleep, NULL);
   return future;
 }
@@ -105,14 +110,20 @@ static const aloop__future_kind_t wait_for_kind = {.object = {.name = "future",
                                                               .resume = aloop__future_resume},
                                                    .cancel = cancel_wait_for};
 
+/* There is no time: the inner future is cancelled now, and the outer one ends in the next turn, so that who
+ * tries again and again does not hold up the others. Returns false when out of memory. */
+static bool expire(aloop_future_t *outer) {
+  if (aloop__future_watch(inner_of(outer), on_inner, outer) < 0) return false;
+  outer->late = true;
+  aloop_future_cancel(inner_of(outer));
+  return true;
+}
+
 /* Returns false when out of memory. */
 static bool limit(aloop_future_t *outer, int64_t timeout) {
-  if (aloop__future_watch(inner_of(outer), on_inner, outer) < 0) return false;
+  if (timeout != ALOOP_FOREVER && timeout <= 0) return expire(outer);
+  if (aloop__future_watch_inside(inner_of(outer), on_inner, outer) < 0) return false;
   if (timeout == ALOOP_FOREVER) return true;
-  if (timeout <= 0) {
-    on_late(outer->object.loop, outer);
-    return true;
-  }
   outer->timer = aloop_call_later_from(outer->object.loop, timeout, on_late, outer, outer->object.origin);
   return aloop_handle_error(outer->timer) == 0;
 }

@@ -47,9 +47,11 @@ static ALOOP_NOINLINE int refuse_to_wait(aloop__task_t *task) {
 
 /* A request that was under way when the wait began ends it. */
 static void deliver_request(aloop__task_t *task, aloop_future_t *future) {
+  if (future->pause) return;
   const aloop__future_extra_t *extra = task->future.extra;
   const char *message = extra != NULL && task->noted == ALOOP_ECANCELED ? extra->message : NULL;
-  if (aloop__future_cancel(future, message) == 1) task->must_cancel = false;
+  task->must_cancel = false;
+  if (aloop__future_cancel(future, message) != 1) task->must_cancel = true;
 }
 
 /* Suspends. */

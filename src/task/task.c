@@ -280,7 +280,8 @@ static aloop__task_t *awaited_task(const aloop__task_t *task) {
 
 /* The request arrives at a task that waits for no other one. */
 static void deliver(aloop__task_t *task, const char *message) {
-  if (task->awaited == NULL || aloop__future_cancel(task->awaited, message) == 0) task->must_cancel = true;
+  bool goes_on = task->awaited == NULL || task->awaited->pause;
+  if (goes_on || aloop__future_cancel(task->awaited, message) == 0) task->must_cancel = true;
 }
 
 /* A request goes down from task to task, along what each waits for, by a loop, because such a chain may be

@@ -227,9 +227,73 @@ static void out_of_memory_is_an_answer(void **state) {
   aloop_future_unref(future);
 }
 
+/* ---- Whose turn it is ---------------------------------------------------------------------------------------- */
+
+typedef struct actor {
+  char *text; /* what all have noted */
+  char letter;
+  aloop_future_t *awaited, *next;
+} actor_t;
+
+static void note(actor_t *actor, char letter) {
+  size_t length = strlen(actor->text);
+  actor->text[length] = letter;
+  actor->text[length + 1] = '\0';
+}
+
+static int64_t pause_once(aloop_t *loop, void *arg) {
+  actor_t *actor = arg;
+  int64_t rc = aloop_await(aloop_sleep(loop, 0));
+  note(actor, rc < 0 ? 'x' : actor->letter);
+  if (actor->next != NULL) aloop_future_cancel(actor->next);
+  return rc;
+}
+
+static int64_t note_end(aloop_t *loop, void *arg) {
+  actor_t *actor = arg;
+  (void)loop;
+  int64_t rc = aloop_await(actor->awaited);
+  note(actor, rc < 0 ? 'x' : actor->letter);
+  return rc;
+}
+
+/* A single turn, as a bare yield in asyncio; a cancel does not change whose turn it is. */
+static void a_pause_is_one_turn(void **state) {
+  env_t *env = *state;
+  char text[8] = "";
+  actor_t actors[] = {{text, 'a', .next = NULL}, {text, 'b', .next = NULL}, {text, 'c', .next = NULL}};
+  aloop_future_t *tasks[3];
+  for (int i = 0; i < 3; i++) tasks[i] = aloop_create_task(env->loop, pause_once, &actors[i], NULL);
+  actors[0].next = tasks[1];
+  run_turn(env->loop);
+  assert_string_equal(text, "");
+  run_turn(env->loop);
+  assert_string_equal(text, "axc");
+  for (int i = 0; i < 3; i++) assert_int_equal(aloop_future_result(tasks[i]), i == 1 ? ALOOP_ECANCELED : 0);
+  for (int i = 0; i < 3; i++) aloop_future_unref(tasks[i]);
+}
+
+/* As if there were no wait_for in between. */
+static void wait_for_costs_no_turn(void **state) {
+  env_t *env = *state;
+  char text[8] = "";
+  aloop_future_t *future = aloop_future_new(env->loop), *tasks[3];
+  actor_t actors[] = {{text, 'a', .awaited = aloop_future_ref(future)},
+                      {text, 'b', .awaited = aloop_wait_for(aloop_future_ref(future), ALOOP_FOREVER)},
+                      {text, 'c', .awaited = aloop_future_ref(future)}};
+  for (int i = 0; i < 3; i++) tasks[i] = aloop_create_task(env->loop, note_end, &actors[i], NULL);
+  run_turn(env->loop);
+  aloop_future_set_value(future, 1);
+  run_turn(env->loop);
+  assert_int_equal(strlen(text), 3);
+  for (int i = 0; i < 3; i++) assert_int_equal(aloop_future_result(tasks[i]), 1);
+  for (int i = 0; i < 3; i++) aloop_future_unref(tasks[i]);
+  aloop_future_unref(future);
+}
+
 TESTS(T(what_is_done_takes_no_turn), T(it_waits_again_and_again), T(errors_come_back_and_count_as_read),
       T(many_may_wait_for_one), T(an_object_is_taken_over), T(the_reference_may_be_kept),
       T(no_future_means_out_of_memory), T(outside_of_tasks_nobody_awaits), T(nobody_awaits_itself),
       T(nobody_awaits_futures_of_others), T(what_came_too_late_goes_back),
       T(an_error_that_came_too_late_is_no_report), T(a_request_cancels_what_is_awaited_next),
-      T(out_of_memory_is_an_answer))
+      T(out_of_memory_is_an_answer), T(a_pause_is_one_turn), T(wait_for_costs_no_turn))
