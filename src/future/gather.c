@@ -14,8 +14,10 @@
  * asyncio: who gathers has said that the first matters. With ALOOP_RETURN_ERRORS they count as read when all
  * are done. wait reads none.
  *
- * Cancelling gather cancels the children. Most end by that at once, and gather with them. One that is a task
- * was only asked to end, so gather stays until all have ended, and is cancelled then, whatever became of them.
+ * Cancelling gather cancels the children. Most end by that at once, and gather in the next turn. One that is a
+ * task was only asked to end, so gather stays until all have ended, where asyncio's ends with the first. Its
+ * own end is that of the first child that failed, which as a rule was cancelled; if none did it is cancelled
+ * all the same.
  *
  * The list of futures is given up by the caller even if the call fails. A failure for lack of memory cancels
  * them: their operations would otherwise go on with nobody to see the end.
@@ -27,7 +29,8 @@ typedef struct group {
   aloop__future_extra_t extra;
   aloop_done_fn on_child;
   size_t pending;
-  int rule; /* flags of gather, `until` of wait */
+  aloop_future_t *failed; /* the first child that did; NULL: none, or they count as results */
+  int rule;               /* flags of gather, `until` of wait */
 } group_t;
 
 static group_t *group_of(aloop_future_t *outer) {
@@ -120,12 +123,13 @@ static void on_gathered(aloop_future_t *child, void *arg) {
   group_t *group = group_of(outer);
   group->pending--;
   bool error = child->state == ALOOP__FAILED && (group->rule & ALOOP_RETURN_ERRORS) == 0;
-  if (outer->asked ? group->pending > 0 : group->pending > 0 && !error) return;
+  if (error && group->failed == NULL) group->failed = child;
+  if (group->pending > 0 && (outer->asked || !error)) return;
   leave_gather(outer);
-  if (outer->asked)
+  if (group->failed != NULL)
+    aloop__future_follow(outer, group->failed);
+  else if (outer->asked)
     aloop__future_fail(outer, ALOOP_ECANCELED, NULL);
-  else if (error)
-    aloop__future_follow(outer, child);
   else
     finish_gather(outer);
 }
@@ -136,18 +140,13 @@ static void stop_gather(aloop_future_t *outer, void *arg) {
   cancel_all(outer->extra->children, outer->extra->children_count);
 }
 
-static bool any_pending(aloop_future_t *const *futures, size_t count) {
-  for (size_t i = 0; i < count; i++)
-    if (futures[i]->state == ALOOP__PENDING) return true;
-  return false;
-}
-
+/* The callbacks of the children end it. */
 static void cancel_gather(aloop_future_t *outer, const char *message) {
   group_t *group = group_of(outer);
   outer->asked = true;
+  if (message != NULL) aloop__future_set_message(outer, message);
   for (size_t i = 0; i < group->extra.children_count; i++)
     aloop__future_cancel(group->extra.children[i], message);
-  if (!any_pending(group->extra.children, group->extra.children_count)) aloop__future_break(outer, message);
 }
 
 /* Watches the children that are pending and counts the others. Returns false when out of memory. */

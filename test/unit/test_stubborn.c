@@ -112,16 +112,32 @@ static void a_gather_that_returns_errors_is_cancelled_too(void **state) {
   assert_int_equal(finish(loop, one, 5, outer), ALOOP_ECANCELED);
 }
 
-static void a_gather_whose_children_obey_ends_at_once(void **state) {
+static void a_cancelled_gather_keeps_an_error(void **state) {
+  aloop_t *loop = virtual_loop(*state);
+  aloop_future_t *futures[] = {make(loop), make(loop)};
+  aloop_future_ref(futures[0]);
+  aloop_future_ref(futures[1]);
+  aloop_future_t *outer = aloop_gather(loop, futures, 2, 0);
+  aloop_future_cancel(outer);
+  aloop__future_fail(futures[1], ALOOP_EIO, "torn");
+  aloop_future_unref(futures[1]);
+  run_turn(loop);
+  aloop_future_ref(outer);
+  assert_int_equal(finish(loop, futures[0], ALOOP_ECANCELED, outer), ALOOP_EIO);
+  assert_string_equal(aloop_future_message(outer), "torn");
+  aloop_future_unref(outer);
+}
+
+static void a_gather_whose_children_obey_ends_in_the_next_turn(void **state) {
   aloop_t *loop = virtual_loop(*state);
   aloop_future_t *futures[] = {make(loop), make(loop)};
   aloop_future_t *outer = aloop_gather(loop, futures, 2, 0);
   obeys = true;
   assert_int_equal(aloop__future_cancel(outer, "go home"), 1);
+  assert_int_equal(run_turn(loop), 2);
   assert_true(aloop_future_cancelled(outer));
   assert_string_equal(aloop_future_message(outer), "go home");
   aloop_future_unref(outer);
-  run_turn(loop);
 }
 
 static void cancelling_gather_again_asks_again(void **state) {
@@ -235,9 +251,9 @@ static void a_loop_runs_until_it_has_really_ended(void **state) {
 
 TESTS(T(a_cancel_asks_each_time), T(plain_futures_take_a_message_too), T(closing_the_loop_does_not_ask),
       T(a_cancelled_gather_waits_for_all), T(a_gather_that_returns_errors_is_cancelled_too),
-      T(a_gather_whose_children_obey_ends_at_once), T(cancelling_gather_again_asks_again),
-      T(closing_the_loop_ends_a_gather_that_waits), T(the_limit_waits_for_the_end),
-      T(a_result_after_the_limit_is_the_result), T(without_any_time_it_waits_for_the_end_too),
-      T(a_cancel_wins_over_the_limit), T(a_cancelled_wait_for_ends_as_the_operation),
-      T(a_cancelled_shield_ends_at_once), T(a_cancelled_wait_ends_at_once),
-      T(a_loop_runs_until_it_has_really_ended))
+      T(a_cancelled_gather_keeps_an_error), T(a_gather_whose_children_obey_ends_in_the_next_turn),
+      T(cancelling_gather_again_asks_again), T(closing_the_loop_ends_a_gather_that_waits),
+      T(the_limit_waits_for_the_end), T(a_result_after_the_limit_is_the_result),
+      T(without_any_time_it_waits_for_the_end_too), T(a_cancel_wins_over_the_limit),
+      T(a_cancelled_wait_for_ends_as_the_operation), T(a_cancelled_shield_ends_at_once),
+      T(a_cancelled_wait_ends_at_once), T(a_loop_runs_until_it_has_really_ended))
