@@ -9,8 +9,8 @@
  * error where Python raises a group of them; the others can be asked for.
  *
  * The parent waits for the children on one future, made at the beginning, so that the end cannot fail for want
- * of memory. Cancelling that future does not end it: it is how the group hears that the parent is
- * cancelled, cancels the children and goes on waiting.
+ * of memory. Cancelling that future does not end it: the parent leaves it, and when its turn comes cancels the
+ * children and waits for it again. Until then children that are about to begin or to end do so.
  *
  * A child that cannot be made for want of memory is a failure, too: who detaches what he gets need not look.
  *
@@ -164,7 +164,10 @@ static void pass_cancel_on(aloop_task_group_t *group) {
 
 static void hear_cancel(aloop_future_t *ended, const char *message) {
   (void)message;
-  pass_cancel_on(ended->stop_arg);
+  aloop_task_group_t *group = ended->stop_arg;
+  aloop__task_t *parent = aloop__task_of(group->parent);
+  aloop__task_give_up_waiting(parent);
+  if (!parent->must_cancel) pass_cancel_on(group); /* out of memory */
 }
 
 static const aloop__future_kind_t waiting = {.object = {.name = "future",
@@ -226,8 +229,8 @@ static void add_child(aloop_task_group_t *group, child_t *child, aloop_future_t 
   child->future = aloop_future_ref(future);
   aloop__list_append(&group->running, &child->link);
   if (group->running_count++ == 0) aloop__object_ref(&group->object);
-  /* Only for one that ran at once and is done there may be no memory. */
-  if (aloop__future_watch(future, on_child, child) < 0) on_child(future, child);
+  if (future->state != ALOOP__PENDING || aloop__future_watch(future, on_child, child) < 0)
+    on_child(future, child);
 }
 
 /* A child that comes too late. */

@@ -601,6 +601,61 @@ static void running_out_of_memory(void **state) {
   torture(*state, scenario);
 }
 
+/* ---- In the turn in which asyncio does it ---------------------------------------------------------------- */
+
+static int64_t fail_at_once(aloop_t *loop, void *arg) {
+  (void)loop, (void)arg;
+  return ALOOP_EIO;
+}
+
+static int64_t add_an_eager_failure(aloop_t *loop, void *arg) {
+  aloop_task_options_t options = {.size = sizeof options, .eager = true};
+  plan_t late = {.delay = MS};
+  (void)arg;
+  aloop_task_group_t *group = begin(loop);
+  aloop_future_detach(aloop_task_group_create_task(group, fail_at_once, NULL, &options));
+  assert_int_equal(aloop_task_group_errors(group), 1);
+  assert_int_equal(cancelling(loop), 1);
+  aloop_future_t *refused = aloop_task_group_create_task(group, follow_plan, &late, NULL);
+  assert_int_equal(aloop_future_result(refused), ALOOP_ECLOSED);
+  aloop_future_unref(refused);
+  int64_t rc = aloop_task_group_end(group, 0);
+  aloop_task_group_free(group);
+  return rc;
+}
+
+static void an_eager_child_that_fails_ends_the_group_at_once(void **state) {
+  assert_int_equal(run(*state, add_an_eager_failure, NULL), ALOOP_EIO);
+}
+
+typedef struct family {
+  plan_t child;
+  bool ask_before_the_end;
+} family_t;
+
+static int64_t wait_for_one(aloop_t *loop, void *arg) {
+  family_t *family = arg;
+  aloop_task_group_t *group = begin(loop);
+  add(group, &family->child);
+  if (family->ask_before_the_end) aloop_future_cancel(aloop_current_task(loop));
+  int64_t rc = aloop_task_group_end(group, 0);
+  aloop_task_group_free(group);
+  return rc;
+}
+
+/* The parent hears of the cancel when its turn comes; a child whose turn is before begins. */
+static void a_cancelled_parent_lets_children_begin(void **state) {
+  env_t *env = *state;
+  for (int i = 0; i < 2; i++) {
+    family_t family = {.child = {.delay = LONG}, .ask_before_the_end = i == 1};
+    aloop_future_t *parent = aloop_create_task(env->loop, wait_for_one, &family, NULL);
+    run_turn(env->loop);
+    if (i == 0) assert_int_equal(aloop_future_cancel(parent), 1);
+    assert_int_equal(aloop_run_until_complete(env->loop, parent), ALOOP_ECANCELED);
+    assert_int_equal(family.child.slept, ALOOP_ECANCELED);
+  }
+}
+
 TESTS(T(the_end_waits_for_all_children), T(without_children_the_result_is_that_of_the_body),
       T(children_are_tasks_with_results), T(children_may_make_children_while_the_group_ends),
       T(one_failure_cancels_the_others_and_the_parent), T(a_failure_while_the_group_ends_is_its_result),
@@ -612,4 +667,5 @@ TESTS(T(the_end_waits_for_all_children), T(without_children_the_result_is_that_o
       T(a_failure_of_the_inner_group_stays_there), T(a_limit_around_a_group_cancels_its_children),
       T(a_failure_passes_through_a_limit_inside), T(an_expired_limit_inside_is_an_error_of_the_body),
       T(groups_end_with_their_loop), T(freeing_a_group_cancels_its_children),
-      T(a_child_that_fails_without_its_parent_is_reported), T(running_out_of_memory))
+      T(a_child_that_fails_without_its_parent_is_reported), T(running_out_of_memory),
+      T(an_eager_child_that_fails_ends_the_group_at_once), T(a_cancelled_parent_lets_children_begin))
