@@ -736,11 +736,12 @@ ALOOP_API aloop_future_t *aloop_sleep(aloop_t *loop, int64_t delay);
 ALOOP_API aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origin);
 #define aloop_sleep(...) aloop_sleep_from(__VA_ARGS__, ALOOP_HERE)
 
-/* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on, unless
- * ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all, and ends it when all
- * have ended. Takes over the references; a NULL among them gives NULL and cancels the rest, so that calls nest.
- * Children: aloop_future_child; who reads the result has what they give, bytes of a stream or a lock, but for
- * descriptors. Errors: ALOOP_EOTHERLOOP, ALOOP_EINVAL (unknown flags). [loop] */
+/* asyncio.gather: done with `count` when all are; fails with the first error at once, the others go on,
+ * unless ALOOP_RETURN_ERRORS: then it waits for all and never fails. Cancelling it cancels all, and ends it
+ * when all have ended (asyncio: the first), as the first that failed. Takes over the references; a NULL
+ * among them gives NULL and cancels the rest, so that calls nest. Children: aloop_future_child; who reads
+ * the result has what they give, bytes of a stream or a lock, but for descriptors. Errors: ALOOP_EOTHERLOOP,
+ * ALOOP_EINVAL (unknown flags). [loop] */
 enum { ALOOP_RETURN_ERRORS = 1 };
 ALOOP_API aloop_future_t *aloop_gather(aloop_t *loop, aloop_future_t *const *futures, size_t count,
                                        unsigned flags);
@@ -763,9 +764,11 @@ ALOOP_API aloop_future_t *aloop_wait_from(aloop_t *loop, aloop_future_t *const *
  * outer future lives; NULL past the end. [loop] */
 ALOOP_API aloop_future_t *aloop_future_child(const aloop_future_t *future, size_t index);
 
-/* asyncio.wait_for: the end of `future`, or ALOOP_ETIMEDOUT after `timeout` ns (0 or less: unless it is done
- * already), which cancels it; a task that then ends with something else has the last word. ALOOP_FOREVER: no
- * limit. Takes over the reference; NULL gives NULL. [loop] */
+/* asyncio.wait_for: the end of `future`, in the same call, or ALOOP_ETIMEDOUT after `timeout` ns (0 or less: in
+ * the next turn, unless it is done already), which cancels it; a task that then ends with something else has
+ * the last word. A result that comes in the same turn as the limit is kept (asyncio: lost), and the task that
+ * awaits is not counted as asked to end. ALOOP_FOREVER: no limit. Takes over the reference; NULL gives NULL.
+ * [loop] */
 ALOOP_API aloop_future_t *aloop_wait_for(aloop_future_t *future, int64_t timeout);
 ALOOP_API aloop_future_t *aloop_wait_for_from(aloop_future_t *future, int64_t timeout, const char *origin);
 #define aloop_wait_for(...) aloop_wait_for_from(__VA_ARGS__, ALOOP_HERE)
@@ -779,11 +782,12 @@ ALOOP_API aloop_future_t *aloop_shield_from(aloop_future_t *future, const char *
 /* ---- Locks, events, ... ---------------------------------------------------------------------------------- */
 
 /* asyncio's synchronisation: for tasks and callbacks of one loop, not for threads. All wait in the order of
- * their calls. What a future of these brings (a lock, a place, an item) belongs to whoever reads its result, by
- * aloop_await, aloop_future_result, ...; until then it is set aside, and if nobody reads it, because the future
- * is dropped or its task was cancelled, it goes to the next who waits. Cancelling a future leaves the line at
- * once. *_new: an object of the loop, which outlives aloop_close. Errors: ALOOP_ENOMEM. *_free: whoever waits
- * ends with ALOOP_ECANCELED; NULL is fine. */
+ * their calls. What a future of these brings (a lock, a place, an item) belongs to whoever reads its result,
+ * by aloop_await, aloop_future_result, ...; until then it is set aside, where in asyncio somebody who comes
+ * later may be quicker, and if nobody reads it, because the future is dropped or its task was cancelled, it
+ * goes to the next who waits. Cancelling a future leaves the line at once, not only when its task runs.
+ * *_new: an object of the loop, which outlives aloop_close. Errors: ALOOP_ENOMEM. *_free: whoever waits ends
+ * with ALOOP_ECANCELED; NULL is fine. */
 
 /* asyncio.Lock. [loop] */
 ALOOP_API int aloop_lock_new(aloop_t *loop, aloop_lock_t **lock);
@@ -834,7 +838,8 @@ ALOOP_API aloop_future_t *aloop_condition_wait(aloop_condition_t *condition);
 ALOOP_API aloop_future_t *aloop_condition_wait_for(aloop_condition_t *condition, bool (*predicate)(void *arg),
                                                    void *arg);
 
-/* Condition.notify, notify_all: lets the first `count` who wait, or all, go on as soon as they get the lock.
+/* Condition.notify, notify_all: lets the first `count` who wait, or all, go on as soon as they get the lock,
+ * for which they stand in line from now on, as does who is cancelled (asyncio: when their tasks run).
  * Errors: ALOOP_EPERM (the lock is not acquired). [loop] */
 ALOOP_API int aloop_condition_notify(aloop_condition_t *condition, size_t count);
 ALOOP_API int aloop_condition_notify_all(aloop_condition_t *condition);
@@ -848,8 +853,8 @@ ALOOP_API void aloop_semaphore_free(aloop_semaphore_t *semaphore);
  * place but has not read it yet. [loop] */
 ALOOP_API aloop_future_t *aloop_semaphore_acquire(aloop_semaphore_t *semaphore);
 
-/* Semaphore.release: one place more, for the first who waits. Errors: ALOOP_ERANGE (beyond the bound). [loop]
- */
+/* Semaphore.release: one place more, for the first who waits. Errors: ALOOP_ERANGE (beyond the bound; a place
+ * that somebody was given and has not read yet is a free one). [loop] */
 ALOOP_API int aloop_semaphore_release(aloop_semaphore_t *semaphore);
 
 /* Semaphore.locked: whether acquire would have to wait; and how many places are free. [loop] */
@@ -860,8 +865,10 @@ ALOOP_API int64_t aloop_semaphore_value(const aloop_semaphore_t *semaphore);
 ALOOP_API int aloop_barrier_new(aloop_t *loop, size_t parties, aloop_barrier_t **barrier);
 ALOOP_API void aloop_barrier_free(aloop_barrier_t *barrier);
 
-/* Barrier.wait: done when `parties` wait, each with another number from 0 to parties - 1, in the order of their
- * calls. Rounds never mix; cancelling breaks nothing. Errors: ALOOP_EBROKEN (reset or aborted). [loop] */
+/* Barrier.wait: done when `parties` wait, each with another number from 0 to parties - 1, in the order of
+ * their calls. With the last of them the round is over: whoever calls next is the first of another one, and
+ * a reset does not reach back (asyncio: not before all have run). Cancelling breaks nothing. Errors:
+ * ALOOP_EBROKEN (reset or aborted). [loop] */
 ALOOP_API aloop_future_t *aloop_barrier_wait(aloop_barrier_t *barrier);
 
 /* Barrier.reset, abort: whoever waits ends with ALOOP_EBROKEN; after abort, so does everybody else until a
