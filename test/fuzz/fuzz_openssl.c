@@ -357,7 +357,8 @@ static void with_one(unsigned how) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static aloop_allocator_t allocator = {sizeof allocator, resize, release, NULL};
-  aloop_options_t options = {.size = sizeof options, .poller = "poll", .allocator = &allocator, .debug = -1};
+  const char *poller = size % 2 == 0 ? "poll" : "uring";
+  aloop_options_t options = {.size = sizeof options, .poller = poller, .allocator = &allocator, .debug = -1};
   make_contexts();
   memset(&w, 0, sizeof w);
   begin_input(data, size);

@@ -226,8 +226,10 @@ static void act(void) {
 static bool set_up(void) {
   static const aloop_protocol_t nothing = {.size = sizeof nothing};
   static aloop_allocator_t allocator = {sizeof allocator, resize, release, NULL};
+  static const char *const pollers[] = {"poll", "uring", "epoll"};
+  const char *poller = pollers[fuzz.size % 3];
   unsigned first = byte(), limit = byte();
-  aloop_options_t options = {.size = sizeof options, .poller = "poll", .allocator = &allocator, .debug = -1};
+  aloop_options_t options = {.size = sizeof options, .poller = poller, .allocator = &allocator, .debug = -1};
   int fds[2];
   MUST(aloop_new(&options, &w.loop) == 0);
   MUST(aloop_set_exception_handler(w.loop, ignore_report, NULL) == 0);
