@@ -247,7 +247,8 @@ static int64_t each(context_t *c, const model_step_t *step) {
   size_t count = some(c, step->a, true, many);
   aloop_as_completed_t *all;
   int64_t timeout = step->b % 5 ? delay(c->program, step->b % 5) : ALOOP_FOREVER, rc = 0;
-  assert_int_equal(aloop_as_completed_new(c->program->loop, many, count, timeout, &all), 0);
+  int error = aloop_as_completed_new(c->program->loop, many, count, timeout, &all);
+  if (error < 0) return error; /* the loop is being closed */
   for (size_t i = 0; i < count && rc >= 0; i++) {
     rc = aloop_await(aloop_as_completed_next(all));
     if (rc >= 0) say(c->program, "> %d %d each %d", c->body->number, c->at, (int)rc);
@@ -368,7 +369,8 @@ static int64_t run_timeout(body_t *body, int at, int a) {
 
 static int64_t run_group(body_t *body, int at) {
   aloop_task_group_t *group;
-  assert_int_equal(aloop_task_group_begin(body->program->loop, &group), 0);
+  int error = aloop_task_group_begin(body->program->loop, &group);
+  if (error < 0) return error; /* the loop is being closed */
   body->group[body->groups++] = group;
   int64_t inside = run_steps(body, at + 1);
   int64_t rc = aloop_task_group_end(group, inside);
