@@ -50,14 +50,22 @@ int aloop__wake_pair(int fds[2]) {
   fds[0] = fds[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   return fds[0] < 0 ? -errno : 0;
 }
+#elif ALOOP_HAVE_PIPE2
+int aloop__wake_pair(int fds[2]) {
+  return pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
+}
 #else
+static bool set_up(int fd) {
+  return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0;
+}
+
 int aloop__wake_pair(int fds[2]) {
   if (pipe(fds) < 0) return -errno;
-  for (int i = 0; i < 2; i++) {
-    fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-    fcntl(fds[i], F_SETFL, O_NONBLOCK);
-  }
-  return 0;
+  if (set_up(fds[0]) && set_up(fds[1])) return 0;
+  int rc = -errno;
+  close(fds[0]);
+  close(fds[1]);
+  return rc;
 }
 #endif
 
