@@ -9,6 +9,7 @@
 #
 #   pollers   not by default: as checks, with every test on every poller. Of the stages above, checks leaves out what
 #             does not come near to a poller on poll, select and kqueue, sanitize also on virtual and uring
+#   plain     not by default: as checks, with a library that takes nothing from the system but what POSIX has
 #
 # Warnings are errors in all of them. On Debian and its relatives whatever is missing is installed first, as root or
 # through sudo; elsewhere this script says what to install. Builds and logs go to build-test/ (or $ALOOP_TEST_DIR) and
@@ -49,8 +50,8 @@ stages=
 for stage in "$@"; do
   case $stage in
   quick | checks) stages="$stages checks" ;;
-  sanitize | threads | release | pollers) stages="$stages $stage" ;;
-  *) give_up "unknown stage $stage; there are checks (or quick), sanitize, threads, release and pollers" ;;
+  sanitize | threads | release | pollers | plain) stages="$stages $stage" ;;
+  *) give_up "unknown stage $stage; there are checks (or quick), sanitize, threads, release, pollers and plain" ;;
   esac
 done
 mkdir -p "$out" || give_up "cannot write to $out; set ALOOP_TEST_DIR to a folder that can be written to"
@@ -258,6 +259,10 @@ for stage in $stages; do
     ;;
   pollers)
     build checks -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON "$(flags -O1)" && run checks
+    ;;
+  plain)
+    build plain -DCMAKE_C_COMPILER=gcc -DALOOP_CHECKS=ON -DALOOP_PLAIN=ON "$(flags -O1)" &&
+      run plain -LE '^(select|virtual|package|fuzz)$'
     ;;
   sanitize)
     fuzz=OFF

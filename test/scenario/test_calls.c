@@ -78,6 +78,9 @@ static void answer_with_a_file(tape_t *tape) {
 
 static void a_small_file_needs_no_word_with_the_poller(void **state) {
   env_t *env = *state;
+#if !ALOOP_HAVE_LINUX_SENDFILE
+  skip(); /* a thread reads it */
+#endif
   FILE *file = tmpfile();
   tape_t tape = {.env = env, .on[DATA] = answer_with_a_file, .arg = file};
   assert_non_null(file);

@@ -61,6 +61,7 @@
   X(lseek, false, false, ESPIPE)                                                                               \
   X(mmap, false, false, ENOMEM)                                                                                \
   X(open, true, false, EMFILE, EACCES)                                                                         \
+  X(pipe, false, false, EMFILE, ENFILE)                                                                        \
   X(pipe2, false, false, EMFILE, ENFILE)                                                                       \
   X(poll, true, false, ENOMEM)                                                                                 \
   X(ppoll, true, false, ENOMEM)                                                                                \
@@ -504,6 +505,10 @@ int __wrap_clone(int (*run)(void *), void *stack, int flags, void *arg, int *pid
 
 WRAP(void *, mmap, void *address, size_t size, int protection, int flags, int fd, off_t offset) {
   return fails(CALL_mmap) ? MAP_FAILED : __real_mmap(address, size, protection, flags, fd, offset);
+}
+
+WRAP(int, pipe, int ends[2]) {
+  return fails(CALL_pipe) ? -1 : __real_pipe(ends);
 }
 
 WRAP(int, pipe2, int ends[2], int flags) {

@@ -2,7 +2,7 @@
  *
  * The keys that the OpenSSL engine gives away, used by a kernel that is played in the process: what that encrypts the
  * other end decrypts, with every version and cipher, of new and of resumed sessions, before and after new keys.
- * pollers: all, needs: openssl, softtls: yes
+ * pollers: all, needs: openssl, needs: LINUX_TLS, softtls: yes
  */
 #include "certs.h"
 #include "crowd.h"

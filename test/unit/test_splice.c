@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Relays that splice: when they do, what happens to bytes that wait in a pipe, and that everything goes as well
- * where the kernel does not splice. The test stands in for splice and pipe2. pollers: all, wraps: splice pipe2
+ * where the kernel does not splice. The test stands in for splice and pipe2. pollers: all, needs: SPLICE,
+ * wraps: splice pipe2
  */
 #include "pipes.h"
 
