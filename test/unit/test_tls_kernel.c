@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Kernel TLS over a kernel that is played in the process and an engine whose bytes are made by hand: who is asked,
- * what goes which way, and that nothing is lost or moved when sockets are full. pollers: all, softtls: yes
+ * what goes which way, and that nothing is lost or moved when sockets are full. pollers: all,
+ * needs: LINUX_TLS, softtls: yes
  */
 #include "crowd.h"
 #include "mocktls.h"
