@@ -52,6 +52,16 @@ fi
 generator=Unix\ Makefiles
 command -v ninja >/dev/null && generator=Ninja
 
+# missing_libraries COMPILER PACKAGE: a sed script that takes out what a static OpenSSL would need besides and is not
+# installed: ours is linked statically, OpenSSL is not.
+missing_libraries() {
+  for library in $(pkg-config --static --libs-only-l "$2"); do
+    case $library in -laloop*) continue ;; esac
+    echo 'int main(void) { return 0; }' | "$1" -x c - -o "$temporary/program" "$library" 2>"$temporary/probe.log" ||
+      printf '%s' "s#$library\\( \\|\$\\)##;"
+  done
+}
+
 # with_pkg_config COMPILER STANDARD FILE PACKAGE TEXT
 with_pkg_config() {
   PKG_CONFIG_PATH=$libdir/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
@@ -61,7 +71,8 @@ with_pkg_config() {
   for kind in shared static; do
     libs=$(pkg-config --libs "$4")
     if [ $kind = static ]; then
-      libs=$(pkg-config --static --libs "$4" | sed "s#-l\\(aloop-openssl\\)#'$libdir/lib\\1.a'#; s#-laloop#'$libdir/libaloop.a'#")
+      libs=$(pkg-config --static --libs "$4" | sed "$(missing_libraries "$1" "$4")
+        s#-l\\(aloop-openssl\\)#'$libdir/lib\\1.a'#; s#-laloop#'$libdir/libaloop.a'#")
     fi
     # eval, because pkg-config quotes the blank in the path.
     eval "quiet $1 -std=$2 -Wall -Wextra -pedantic-errors -Werror $cflags '$3' -o '$temporary/program' $libs"

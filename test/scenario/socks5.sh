@@ -18,7 +18,7 @@ fetch() {
   curl -sS -m 60 "$@"
 }
 named="--socks5-hostname 127.0.0.1:$socks_port"
-numbered="--socks5 127.0.0.1:$socks_port"
+numbered="-4 --socks5 127.0.0.1:$socks_port" # curl looks up the name, and newer ones take ::1 first
 for way in "$named http://localhost:$http_port" "$numbered http://localhost:$http_port" \
   "$named http://127.0.0.1:$http_port"; do
   check "a small file, $way" "a small file" "$(fetch $way/small.txt)"
