@@ -144,19 +144,24 @@ static aloop__map_t *inside(aloop_future_t *future) {
   return (aloop__map_t *)(void *)future;
 }
 
-/* Runs one that does not wait for its turn; an entry that does nothing stays. */
-static ALOOP_NOINLINE void run_inside(aloop_future_t *future, aloop__done_t *done) {
+/* Runs one that does not wait for its turn; an entry that does nothing stays. It may add callbacks, and outside
+ * of a run close the loop: false then. */
+static ALOOP_NOINLINE bool run_inside(aloop_future_t *future, aloop__done_t *done) {
   aloop__done_t now = *done;
   *done = (aloop__done_t){NULL, NULL, NULL};
   if (now.fn != NULL) now.fn(future, now.arg);
+  return (future->object.loop->guard & ALOOP__GUARD_CLOSED) == 0;
 }
 
-/* Queues callbacks of a done future as far as the deque can take them. */
+/* Queues callbacks of a done future as far as the deque can take them; none if the loop is closed meanwhile. */
 static ALOOP_NOINLINE bool queue_callbacks(aloop_future_t *future) {
   aloop_t *loop = future->object.loop;
   while (future->ran + future->queued < future->count) {
     aloop__done_t *done = done_at(future, future->ran + future->queued);
-    if (ALOOP_UNLIKELY(done->context == inside(future))) run_inside(future, done);
+    if (ALOOP_UNLIKELY(done->context == inside(future))) {
+      if (!run_inside(future, done)) return true;
+      continue;
+    }
     if (!aloop__ready_push_captured(loop, run_next, future, done->context, future->object.origin)) return false;
     done->context = NULL;
     future->queued++;

@@ -56,13 +56,15 @@ aloop_future_t *aloop_sleep_from(aloop_t *loop, int64_t delay, const char *origi
 
 /* ---- wait_for -------------------------------------------------------------------------------------------- */
 
+/* What goes with the timer's context may let go of the outer future, and end it by closing the loop. */
 static void on_inner(aloop_future_t *inner, void *arg) {
-  aloop_future_t *outer = arg;
+  aloop_future_t *outer = aloop_future_ref(arg);
   stop_timer(outer);
   if (outer->late && !outer->asked && aloop_future_cancelled(inner))
     aloop__future_fail(outer, ALOOP_ETIMEDOUT, NULL);
   else
     aloop__future_follow(outer, inner);
+  aloop_future_unref(outer);
 }
 
 /* Somebody else ends it, as aloop_close does. What has just been promised to the inner future, nobody can read
