@@ -32,11 +32,13 @@ static void go_on(aloop_t *loop, void *task) {
   aloop__task_step(task);
 }
 
-void aloop__task_give_up_waiting(aloop__task_t *task) {
-  if (task->awaited == NULL || task->must_cancel) return;
-  if (!aloop__ready_push(task->future.object.loop, go_on, task)) return;
+bool aloop__task_give_up_waiting(aloop__task_t *task) {
+  if (task->gave_up) return true;
+  if (task->awaited == NULL || task->must_cancel) return false;
+  if (!aloop__ready_push(task->future.object.loop, go_on, task)) return false;
   aloop__future_unwatch(task->awaited, on_awaited, task);
-  task->must_cancel = true;
+  task->gave_up = true;
+  return true;
 }
 
 /* The loop is being closed. */
@@ -61,13 +63,14 @@ static int wait_for_end(aloop__task_t *task, aloop_future_t *future) {
   if (ALOOP_UNLIKELY(task->must_cancel)) deliver_request(task, future);
   aloop__coroutine_suspend(task->active);
   task->awaited = NULL;
-  if (ALOOP_LIKELY(!task->must_cancel && (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) == 0))
+  if (ALOOP_LIKELY(!task->must_cancel && !task->gave_up &&
+                   (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) == 0))
     return 0;
   if (task->future.object.loop->guard & ALOOP__GUARD_CLOSED) {
     aloop__future_unwatch(future, on_awaited, task);
     return refuse_to_wait(task);
   }
-  task->must_cancel = false;
+  task->must_cancel = task->gave_up = false;
   return ALOOP_ECANCELED;
 }
 

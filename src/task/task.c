@@ -401,7 +401,8 @@ static inline void set_up(aloop__task_t *task, const aloop_task_options_t *optio
   task->stack_size = options->stack_size;
   task->noted = 0;
   task->cancelling = task->refused = 0;
-  task->must_cancel = task->has_ptr = task->foreign = task->shares = task->entered = task->asking = false;
+  task->must_cancel = task->gave_up = task->has_ptr = task->foreign = task->shares = task->entered =
+      task->asking = false;
   task->number_name[0] = '\0';
 }
 

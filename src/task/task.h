@@ -37,7 +37,8 @@ struct aloop__task {
   int noted;           /* the code that the future's message is for, before it ends */
   uint32_t cancelling; /* requests, counted */
   uint32_t refused;    /* awaits since the loop is being closed */
-  bool must_cancel;    /* a request that is still to be delivered */
+  bool must_cancel;    /* a request that is still to be delivered, unless it is taken back before */
+  bool gave_up;        /* it waits for its turn only, to be told of a request */
   bool has_ptr;
   bool foreign;
   bool shares;          /* it has entered `context` */
@@ -101,8 +102,9 @@ void aloop__task_transfer(aloop__task_t *task, aloop__coroutine_t *to);
  * ends with instead. */
 int aloop__task_wait(aloop_future_t *future);
 
-/* Ends the wait of a suspended task, by its being cancelled. Out of memory: it goes on waiting. */
-void aloop__task_give_up_waiting(aloop__task_t *task);
+/* Ends the wait of a suspended task in its next turn, by its being cancelled; once, however often it is asked.
+ * False: it goes on waiting, out of memory. */
+bool aloop__task_give_up_waiting(aloop__task_t *task);
 
 /* A pending task that has not begun, with references for the caller and for itself; or one that has failed. The
  * options were checked. NULL: out of memory. */

@@ -165,9 +165,7 @@ static void pass_cancel_on(aloop_task_group_t *group) {
 static void hear_cancel(aloop_future_t *ended, const char *message) {
   (void)message;
   aloop_task_group_t *group = ended->stop_arg;
-  aloop__task_t *parent = aloop__task_of(group->parent);
-  aloop__task_give_up_waiting(parent);
-  if (!parent->must_cancel) pass_cancel_on(group); /* out of memory */
+  if (!aloop__task_give_up_waiting(aloop__task_of(group->parent))) pass_cancel_on(group); /* out of memory */
 }
 
 static const aloop__future_kind_t waiting = {.object = {.name = "future",

@@ -656,6 +656,21 @@ static void a_cancelled_parent_lets_children_begin(void **state) {
   }
 }
 
+/* All before its turn comes. That it was asked is not undone by taking the count back. */
+static void a_parent_that_is_asked_twice_hears_once(void **state) {
+  env_t *env = *state;
+  family_t family = {.child = {.delay = LONG}};
+  aloop_future_t *parent = aloop_create_task(env->loop, wait_for_one, &family, NULL);
+  for (int i = 0; i < 3; i++) run_turn(env->loop);
+  for (int i = 0; i < 3; i++) {
+    assert_int_equal(aloop_future_cancel(parent), 1);
+    assert_int_equal(aloop_task_uncancel(parent), 0);
+  }
+  assert_int_equal(aloop_future_cancel(parent), 1);
+  assert_int_equal(aloop_run_until_complete(env->loop, parent), ALOOP_ECANCELED);
+  assert_int_equal(family.child.slept, ALOOP_ECANCELED);
+}
+
 TESTS(T(the_end_waits_for_all_children), T(without_children_the_result_is_that_of_the_body),
       T(children_are_tasks_with_results), T(children_may_make_children_while_the_group_ends),
       T(one_failure_cancels_the_others_and_the_parent), T(a_failure_while_the_group_ends_is_its_result),
@@ -668,4 +683,5 @@ TESTS(T(the_end_waits_for_all_children), T(without_children_the_result_is_that_o
       T(a_failure_passes_through_a_limit_inside), T(an_expired_limit_inside_is_an_error_of_the_body),
       T(groups_end_with_their_loop), T(freeing_a_group_cancels_its_children),
       T(a_child_that_fails_without_its_parent_is_reported), T(running_out_of_memory),
-      T(an_eager_child_that_fails_ends_the_group_at_once), T(a_cancelled_parent_lets_children_begin))
+      T(an_eager_child_that_fails_ends_the_group_at_once), T(a_cancelled_parent_lets_children_begin),
+      T(a_parent_that_is_asked_twice_hears_once))
