@@ -56,13 +56,13 @@ static void count_down(void *arg) {
 }
 
 int64_t peer_burst(long size, long rounds) {
-  long left = size * rounds;
+  ring.left = size * rounds;
   int64_t start = bench_cpu();
   for (long round = 0; round < rounds; round++) {
-    for (long i = 0; i < size; i++) ring_put(count_down, &left);
+    for (long i = 0; i < size; i++) ring_put(count_down, &ring.left);
     ring_run();
   }
-  return left == 0 ? bench_cpu() - start : -1;
+  return ring.left == 0 ? bench_cpu() - start : -1;
 }
 
 /* ---- Timers: a 4-ary heap -------------------------------------------------------------------------------- */

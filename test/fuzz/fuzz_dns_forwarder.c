@@ -53,7 +53,7 @@ static void check_copy(uint8_t *copy, size_t size, const dns_message_t *message)
 
 /* A block of its own, so that the address sanitizer sees a read past its end. */
 static uint8_t *copy_of(const uint8_t *data, size_t size) {
-  uint8_t *copy = malloc(size + (size == 0));
+  uint8_t *copy = calloc(1, size + (size == 0));
   MUST(copy != NULL);
   if (size > 0) memcpy(copy, data, size);
   return copy;
