@@ -3,6 +3,7 @@
 # shellcheck disable=SC2154,SC2034 # they are those of run.sh
 
 libraries_with_tls() {
+  use_peer aloop # on the poller that it would take, whoever was the last before
   tls_peers=
   for peer in ${PEERS:-aloop event asio}; do
     case $peer in aloop | event | asio) ;; *) continue ;; esac
