@@ -65,14 +65,15 @@ static void forsake(aloop_future_t *future, void *giver) {
 
 static const aloop__promise_t promise = {.keep = keep, .drop = drop, .forsake = forsake};
 
-/* The waiter, in no line now, has the lock. */
+/* The waiter, in no line now, has the lock. Its predicate may cancel the wait. */
 static void on_lock(aloop__waiter_t *waiter) {
   aloop_condition_t *condition = waiter->item;
   aloop_future_t *future = &waiter->future;
+  bool holds = future->asked || waiter->predicate == NULL || waiter->predicate(waiter->arg);
   if (future->asked) {
     if (waiter->notified) notify(condition, 1);
     aloop__future_fail(future, ALOOP_ECANCELED, NULL);
-  } else if (waiter->predicate != NULL && !waiter->predicate(waiter->arg)) {
+  } else if (!holds) {
     waiter->notified = false;
     aloop__waiters_move(waiter, &condition->waiters);
     aloop__lock_release(condition->lock);

@@ -6,6 +6,7 @@
 
 #include "core/loop.h"
 #include "future/future.h"
+#include "task/waiters.h"
 
 static aloop_condition_t *new_condition(env_t *env) {
   aloop_condition_t *condition;
@@ -209,6 +210,51 @@ static void waiting_for_a_predicate_can_be_cancelled(void **state) {
   aloop_condition_free(condition);
 }
 
+/* Says no, after the wait has been given up or let go. */
+static bool give_up(void *future) {
+  assert_int_equal(aloop_future_cancel(*(aloop_future_t **)future), 1);
+  return false;
+}
+
+static bool let_go(void *arg) {
+  aloop_future_t **future = arg;
+  aloop_future_unref(*future);
+  *future = NULL;
+  return false;
+}
+
+/* The same predicate said no before the wait began: the first look is by the caller. */
+static aloop_future_t *wait_for_what_is_asked_later(aloop_condition_t *condition, bool (*predicate)(void *arg),
+                                                    aloop_future_t **place) {
+  int number = 0;
+  take(condition);
+  *place = aloop_condition_wait_for(condition, at_least_two, &number);
+  aloop__waiter_t *waiter = aloop__waiters_of(*place);
+  waiter->predicate = predicate;
+  waiter->arg = place;
+  return *place;
+}
+
+static void a_predicate_may_cancel_the_wait(void **state) {
+  aloop_condition_t *condition = new_condition(*state);
+  aloop_future_t *place, *waiting = wait_for_what_is_asked_later(condition, give_up, &place);
+  notify(condition, 1);
+  assert_true(aloop_future_done(waiting));
+  assert_ends(waiting, ALOOP_ECANCELED);
+  give(condition);
+  aloop_condition_free(condition);
+}
+
+static void a_predicate_may_let_go_of_the_wait(void **state) {
+  aloop_condition_t *condition = new_condition(*state);
+  aloop_future_t *place;
+  wait_for_what_is_asked_later(condition, let_go, &place);
+  notify(condition, 1);
+  assert_null(place);
+  assert_false(aloop_condition_locked(condition));
+  aloop_condition_free(condition);
+}
+
 /* A time limit is over, but the lock is somebody else's for another while. */
 static void a_time_limit_takes_the_lock_again(void **state) {
   env_t *env = *state;
@@ -295,5 +341,6 @@ TESTS(T(waiting_releases_the_lock), T(as_many_are_woken_as_asked_for), T(the_loc
       T(a_notification_of_somebody_cancelled_goes_to_the_next),
       T(a_notification_that_a_task_misses_goes_to_the_next), T(an_unread_wait_has_the_lock_all_the_same),
       T(a_predicate_is_waited_for), T(waiting_for_a_predicate_can_be_cancelled),
+      T(a_predicate_may_cancel_the_wait), T(a_predicate_may_let_go_of_the_wait),
       T(a_time_limit_takes_the_lock_again), T(freeing_it_ends_the_wait_with_the_lock),
       T(freeing_the_lock_ends_the_wait_for_it), T(a_closed_loop_ends_the_wait), T(running_out_of_memory))
