@@ -818,7 +818,8 @@ ALOOP_API int aloop_event_clear(aloop_event_t *event);
 ALOOP_API bool aloop_event_is_set(const aloop_event_t *event);
 
 /* asyncio.Condition: over `lock`, which it keeps alive and others may share, or a new one of its own (NULL).
- * Free: whoever waits ends as if cancelled. Errors: ALOOP_EOTHERLOOP. [loop] */
+ * Free: whoever waits ends as if cancelled, also who waits for its own lock, and need not give that back.
+ * Errors: ALOOP_EOTHERLOOP. [loop] */
 ALOOP_API int aloop_condition_new(aloop_t *loop, aloop_lock_t *lock, aloop_condition_t **condition);
 ALOOP_API void aloop_condition_free(aloop_condition_t *condition);
 

@@ -28,6 +28,7 @@ struct aloop_condition {
   aloop__object_t object;
   aloop__waiters_t waiters; /* not notified yet */
   aloop_lock_t *lock;       /* a reference */
+  bool own;                 /* it was made with the condition: nobody else can use it */
 };
 
 static ALOOP_NOINLINE int refuse_null(void) {
@@ -152,6 +153,7 @@ int aloop_condition_new(aloop_t *loop, aloop_lock_t *lock, aloop_condition_t **o
   if (out == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a new condition needs a place to go to");
   if (lock != NULL && lock->object.loop != loop)
     return aloop__misuse(loop, ALOOP_EOTHERLOOP, "the lock of a condition belongs to another loop");
+  bool own = lock == NULL;
   aloop_condition_t *condition = aloop__memory_zero(loop, sizeof *condition);
   if (condition == NULL) return ALOOP_ENOMEM;
   if (lock != NULL) {
@@ -163,14 +165,18 @@ int aloop_condition_new(aloop_t *loop, aloop_lock_t *lock, aloop_condition_t **o
   aloop__object_init(&condition->object, loop, &kind, NULL);
   aloop__waiters_init(&condition->waiters);
   condition->lock = lock;
+  condition->own = own;
   *out = condition;
   return 0;
 }
 
+/* Who is cancelled gets in line for the lock; one that went with the condition will never be given back. */
 void aloop_condition_free(aloop_condition_t *condition) {
   if (condition == NULL || enter(condition) < 0) return;
   for (size_t left = condition->waiters.count; left > 0; left--)
     aloop_future_cancel(&ALOOP_CONTAINER_OF(condition->waiters.list.next, aloop__waiter_t, link)->future);
+  if (condition->own)
+    aloop__waiters_fail_all(&condition->lock->waiters, ALOOP_ECANCELED, "the condition was freed");
   aloop__object_unref(&condition->object);
 }
 

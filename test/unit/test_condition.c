@@ -274,16 +274,32 @@ static void a_time_limit_takes_the_lock_again(void **state) {
 }
 
 static void freeing_it_ends_the_wait_with_the_lock(void **state) {
-  aloop_condition_t *condition = new_condition(*state);
-  aloop_future_t *first = waiter(condition), *second = waiter(condition);
+  env_t *env = *state;
   aloop_lock_t *lock;
-  assert_int_equal(aloop_lock_new(((env_t *)*state)->loop, &lock), 0);
+  aloop_condition_t *condition;
+  assert_int_equal(aloop_lock_new(env->loop, &lock), 0);
+  assert_int_equal(aloop_condition_new(env->loop, lock, &condition), 0);
+  aloop_future_t *first = waiter(condition), *second = waiter(condition);
   aloop_condition_free(condition);
-  assert_true(aloop_future_cancelled(first));
+  assert_ends(first, ALOOP_ECANCELED);
   assert_false(aloop_future_done(second));
-  aloop_future_unref(first);
-  aloop_future_unref(second);
+  assert_int_equal(aloop_lock_release(lock), 0);
+  assert_ends(second, ALOOP_ECANCELED);
+  assert_int_equal(aloop_lock_release(lock), 0);
   aloop_lock_free(lock);
+}
+
+/* Nobody can give back a lock that went with its condition. */
+static void freeing_it_ends_all_who_wait_for_its_own_lock(void **state) {
+  aloop_condition_t *condition = new_condition(*state);
+  aloop_future_t *waiting = waiter(condition);
+  take(condition);
+  aloop_future_t *second = aloop_condition_acquire(condition), *third = aloop_condition_acquire(condition);
+  aloop_condition_free(condition);
+  assert_ends(second, ALOOP_ECANCELED);
+  assert_ends(waiting, ALOOP_ECANCELED);
+  aloop_future_cancel(third);
+  assert_ends(third, ALOOP_ECANCELED);
 }
 
 static void freeing_the_lock_ends_the_wait_for_it(void **state) {
@@ -343,4 +359,5 @@ TESTS(T(waiting_releases_the_lock), T(as_many_are_woken_as_asked_for), T(the_loc
       T(a_predicate_is_waited_for), T(waiting_for_a_predicate_can_be_cancelled),
       T(a_predicate_may_cancel_the_wait), T(a_predicate_may_let_go_of_the_wait),
       T(a_time_limit_takes_the_lock_again), T(freeing_it_ends_the_wait_with_the_lock),
-      T(freeing_the_lock_ends_the_wait_for_it), T(a_closed_loop_ends_the_wait), T(running_out_of_memory))
+      T(freeing_it_ends_all_who_wait_for_its_own_lock), T(freeing_the_lock_ends_the_wait_for_it),
+      T(a_closed_loop_ends_the_wait), T(running_out_of_memory))
