@@ -296,10 +296,8 @@ static void take_back(aloop_future_t *future, void *arg) {
 }
 
 static int give_up(aloop__object_t *object) {
-  aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
-  if (object->kind->index != ALOOP__FUTURE || future->state != ALOOP__PENDING || !future->operation ||
-      future->stop != take_back)
-    return 0;
+  aloop_future_t *future = aloop__future_of_operation(object, take_back);
+  if (future == NULL) return 0;
   take_back(future, future->stop_arg);
   aloop__future_fail(future, ALOOP_ECHILD, "the job was in a thread of the parent process when it forked");
   return 0;

@@ -166,6 +166,13 @@ static inline void aloop__future_set_operation(aloop_future_t *future, aloop_don
   future->stop_arg = arg;
 }
 
+/* The object as the future of an operation with this `stop` that is under way, or NULL. */
+static inline aloop_future_t *aloop__future_of_operation(aloop__object_t *object, aloop_done_fn stop) {
+  if (object->kind->index != ALOOP__FUTURE) return NULL;
+  aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
+  return future->state == ALOOP__PENDING && future->operation && future->stop == stop ? future : NULL;
+}
+
 /* The operation's own ends: they do not call `stop`, and the future may be gone when they return. NULL, or a
  * future that is done, is left alone: then false, and an object stays the caller's. */
 bool aloop__future_finish(aloop_future_t *future, int64_t value);

@@ -72,10 +72,8 @@ static void ready(aloop_t *loop, void *arg) {
 }
 
 static int leave_to_parent(aloop__object_t *object) {
-  aloop_future_t *future = ALOOP_CONTAINER_OF(object, aloop_future_t, object);
-  if (object->kind->index != ALOOP__FUTURE || future->state != ALOOP__PENDING || !future->operation ||
-      future->stop != stop)
-    return 0;
+  aloop_future_t *future = aloop__future_of_operation(object, stop);
+  if (future == NULL) return 0;
   aloop__sock_t *op = future->stop_arg;
   const aloop__sock_kind_t *kind = op->kind;
   if (!kind->sends) return 0;
