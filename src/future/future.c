@@ -212,21 +212,14 @@ static inline int add_callback(aloop_future_t *future, aloop_done_fn fn, void *a
 
 /* ---- The end --------------------------------------------------------------------------------------------- */
 
-/* On a closed loop nobody is called. What goes with the contexts may let the future go. */
-static ALOOP_NOINLINE void end_unheard(aloop_future_t *future) {
-  aloop__object_ref(&future->object);
-  drop_callbacks(future);
-  drop(future);
-}
-
-/* An end is there for those who wait. What runs inside may let the future go. */
+/* An end is there for those who wait; on a closed loop nobody is called. What runs inside, or goes with the
+ * contexts, may let the future go. */
 static ALOOP_NOINLINE void tell_slowly(aloop_future_t *future) {
-  if (future->object.loop->guard & ALOOP__GUARD_CLOSED) {
-    end_unheard(future);
-    return;
-  }
   aloop__object_ref(&future->object);
-  if (ALOOP_UNLIKELY(!queue_callbacks(future))) stall(future);
+  if (future->object.loop->guard & ALOOP__GUARD_CLOSED)
+    drop_callbacks(future);
+  else if (ALOOP_UNLIKELY(!queue_callbacks(future)))
+    stall(future);
   drop(future);
 }
 
