@@ -153,9 +153,9 @@ int aloop_condition_new(aloop_t *loop, aloop_lock_t *lock, aloop_condition_t **o
   if (out == NULL) return aloop__misuse(loop, ALOOP_EINVAL, "a new condition needs a place to go to");
   if (lock != NULL && lock->object.loop != loop)
     return aloop__misuse(loop, ALOOP_EOTHERLOOP, "the lock of a condition belongs to another loop");
-  bool own = lock == NULL;
   aloop_condition_t *condition = aloop__memory_zero(loop, sizeof *condition);
   if (condition == NULL) return ALOOP_ENOMEM;
+  condition->own = lock == NULL;
   if (lock != NULL) {
     aloop__object_ref(&lock->object);
   } else if ((rc = aloop_lock_new(loop, &lock)) < 0) {
@@ -165,7 +165,6 @@ int aloop_condition_new(aloop_t *loop, aloop_lock_t *lock, aloop_condition_t **o
   aloop__object_init(&condition->object, loop, &kind, NULL);
   aloop__waiters_init(&condition->waiters);
   condition->lock = lock;
-  condition->own = own;
   *out = condition;
   return 0;
 }
